@@ -1,0 +1,49 @@
+"""From per-example losses to the group objective sum_g alpha_g * mean_g (Eq. 3, 18, 19)."""
+
+from __future__ import annotations
+
+import torch
+
+
+def group_sums(losses: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
+    """
+    Sum of the losses of each group, in float64 and without gradient: what is added up over micro-batches and processes.
+
+    Args:
+        losses (`torch.Tensor`):
+            Per-example losses, `[B, K]`: column g holds the loss an example has *as a member of group g*.
+        membership (`torch.Tensor`):
+            `[B, K]`, bool: which example counts in which group.
+
+    Returns:
+        `torch.Tensor`: `[K]`, float64.
+    """
+    # `where` rather than a product: 0 * inf of a non-member would poison the sum.
+    return torch.where(membership, losses.detach().double(), 0.0).sum(dim=0)
+
+
+def grouped_objective(
+    losses: torch.Tensor, membership: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor
+) -> torch.Tensor:
+    """
+    This micro-batch's share of the objective: sum_g alpha_g * (sum over its members of l_i) / N_g.
+
+    N_g counts group g over the **whole optimizer step and all processes**, so the shares of the micro-batches add up
+    to sum_g alpha_g * mean_g however the step was split. (Averaging per-micro-batch group means instead is a different
+    objective: a group's mean would weigh every micro-batch alike, whatever its number of members.)
+
+    Args:
+        losses (`torch.Tensor`):
+            Per-example losses, `[B, K]`, with gradient.
+        membership (`torch.Tensor`):
+            `[B, K]`, bool.
+        weights (`torch.Tensor`):
+            alpha, `[K]`.
+        counts (`torch.Tensor`):
+            N_g, `[K]`: members of each group in the whole step. A group absent from the step (0) contributes nothing.
+
+    Returns:
+        `torch.Tensor`: scalar. Where gradients are averaged over processes (DDP), multiply it by their number.
+    """
+    per_member = (weights / counts.clamp(min=1)).to(losses.dtype)  # [K]
+    return (torch.where(membership, losses, torch.zeros_like(losses)) * per_member).sum()

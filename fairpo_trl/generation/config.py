@@ -1,0 +1,305 @@
+"""`FairPOConfig`: TRL's `DPOConfig` plus who is privileged, what is held, and how the groups are balanced."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trl import DPOConfig
+
+
+# What FairPO cannot honour, as (option, reason). Their TRL defaults are what FairPO does.
+_REFUSED = {
+    "loss_type": "FairPO builds its losses from the DPO loss ('sigmoid'): choose the privileged one with "
+    "`privileged_loss` (dpo, simpo, cpo, sft)",
+    "loss_weights": "there is one loss per role; weigh the groups with `group_prior` and `balancer`",
+    "f_divergence_type": "the hinge promises 'not worse than the reference' in log-ratios (reverse_kl), with log 2 as "
+    "the loss at the reference",
+    "f_alpha_divergence_coef": "it belongs to f_divergence_type='alpha_divergence', which FairPO refuses",
+    "label_smoothing": "TRL uses it for the robust and exo_pair losses only, so it would be ignored",
+    "discopop_tau": "it belongs to loss_type='discopop', which FairPO refuses",
+    "use_weighting": "WPO weights rescale each pair, so group means would no longer be the means of Eq. 18 and 19",
+    "sync_ref_model": "a moving reference changes what 'not worse than the reference' promises",
+    "ref_model_mixup_alpha": "it belongs to `sync_ref_model`, which FairPO refuses",
+    "ref_model_sync_steps": "it belongs to `sync_ref_model`, which FairPO refuses",
+    "padding_free": "DPOTrainer itself falls back to padding in this version of TRL",
+    "label_smoothing_factor": "it is a classification option that preference trainers ignore",
+    "auto_find_batch_size": "it restarts training with other windows after group weights have moved; set the batch "
+    "size and `gradient_accumulation_steps`",
+}
+
+# FairPO options that mean something only beside others: a value set without them would be ignored.
+_ONLY_WITH: dict[str, dict[str, str]] = {
+    "simpo_beta": {"privileged_loss": "simpo"},
+    "simpo_gamma": {"privileged_loss": "simpo"},
+    "cpo_lambda": {"privileged_loss": "cpo"},
+    "lagrangian_term": {"balancer": "lagrangian"},
+    "multiplier_start": {"balancer": "lagrangian"},
+    "multiplier_max": {"balancer": "lagrangian"},
+}
+
+
+@dataclass
+class FairPOConfig(DPOConfig):
+    r"""
+    Configuration class for the [`FairPOTrainer`].
+
+    It holds the parameters specific to FairPO; everything else is documented in [`~trl.DPOConfig`] and
+    [`~transformers.TrainingArguments`]. A DPO option that FairPO cannot honour raises an error that says why.
+
+    Parameters:
+        > Parameters that say who is privileged
+
+        privileged_attributes (`list[str]`, *optional*):
+            Attributes that should get better: their pairs get `privileged_loss`. Required, unless a
+            [`~fairpo_trl.Partition`] is passed to the trainer.
+        non_privileged_attributes (`list[str]`, *optional*):
+            Attributes that must not get worse than the reference: their pairs get the hinge. `None` takes every other
+            attribute found in the training data; required for streaming datasets, which cannot be scanned first.
+        attribute_column (`str`, *optional*, defaults to `"attribute"`):
+            Column that names the attribute that drove the preference: a string, or a list of strings for a pair that
+            counts for several attributes (one forward, counted in each).
+        grouping (`str`, *optional*, defaults to `"role"`):
+            What shares one weight: `"role"` (privileged / non-privileged, the paper) or `"attribute"` (one group each).
+        group_balanced_sampling (`bool`, *optional*, defaults to `False`):
+            Whether each group is drawn equally often in an epoch, instead of as often as it occurs. An epoch keeps its
+            number of pairs.
+
+        > Parameters that control the losses
+
+        privileged_loss (`str`, *optional*, defaults to `"dpo"`):
+            Loss of privileged pairs: `"dpo"` (Eq. 18), `"simpo"` (length-normalised, no reference), `"cpo"`
+            (preference without reference + `cpo_lambda` * NLL per token) or `"sft"` (NLL per token of the chosen
+            completion: a baseline).
+        simpo_beta (`float`, *optional*, defaults to `2.0`):
+            Scale of the SimPO loss, on log-probs per token. `beta` stays that of the DPO losses and the hinge.
+        simpo_gamma (`float`, *optional*, defaults to `0.5`):
+            Target margin of the SimPO loss.
+        cpo_lambda (`float`, *optional*, defaults to `1.0`):
+            Weight of the NLL of the chosen completion in the CPO loss.
+        hinge (`bool`, *optional*, defaults to `True`):
+            Whether non-privileged pairs get max(0, DPO loss - log 2 - epsilon) (Eq. 19). `False` gives them the plain
+            DPO loss: Group Robust DPO (Eq. 3), the ablation without a constraint.
+        epsilon (`float`, *optional*, defaults to `0.05`):
+            Slack of the hinge, in nats of DPO loss. At 0 numerical noise alone crosses it.
+        hinge_level (`str`, *optional*, defaults to `"pair"`):
+            `"pair"`: the hinge of each pair (Eq. 19). `"attribute"`: the hinge of each attribute's mean, the stated
+            goal; whether an attribute is above its bound is decided from its running mean before each step.
+
+        > Parameters that control the group weights
+
+        balancer (`str`, *optional*, defaults to `"mirror_ascent"`):
+            `"mirror_ascent"` (Algorithm 2), `"fixed"` (weights stay at `group_prior`) or `"lagrangian"` (one
+            multiplier per non-privileged group, raised while the group is worse than promised).
+        eta_alpha (`float`, *optional*, defaults to `0.05`):
+            Step size of the group weights.
+        scaling (`str`, *optional*, defaults to `"none"`):
+            What mirror ascent sees: `"none"` the group loss, `"relative"` its relative change against a running mean,
+            `"fixed"` the loss divided by its value at the reference (log 2, or epsilon for a hinge).
+        floor (`float`, *optional*, defaults to `0.0`):
+            Smallest weight of a group under mirror ascent, below 1 / number of groups.
+        timing (`str`, *optional*, defaults to `"lagged"`):
+            `"lagged"`: a step is weighted with the weights before it, and they move after it; the same for every
+            split over micro-batches and processes. `"current"` (Algorithm 2): the step's own losses move the weights
+            first; needs `gradient_accumulation_steps=1`.
+        absent (`str`, *optional*, defaults to `"estimate"`):
+            What mirror ascent takes for a group without pairs in a step: its running `"estimate"`, or `"zero"`.
+        estimate_decay (`float`, *optional*, defaults to `0.9`):
+            Decay of the running loss estimates.
+        group_prior (`dict[str, float]`, *optional*):
+            Weight of each group at the start (for `balancer="fixed"`: throughout); equal by default.
+        lagrangian_term (`str`, *optional*, defaults to `"excess"`):
+            With `balancer="lagrangian"`: the un-hinged `"excess"` DPO loss - log 2 - epsilon (the constraint itself),
+            or its `"hinge"` (a penalty: multipliers never fall).
+        multiplier_start (`float`, *optional*, defaults to `1.0`):
+            Multiplier of each non-privileged group at the start.
+        multiplier_max (`float`, *optional*, defaults to `10.0`):
+            Largest multiplier.
+    """
+
+    _VALID_DICT_FIELDS = [*DPOConfig._VALID_DICT_FIELDS, "group_prior"]
+
+    # Parameters that say who is privileged
+    privileged_attributes: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Attributes that should get better: their pairs get `privileged_loss`. Required, unless a "
+            "`Partition` is passed to the trainer."
+        },
+    )
+    non_privileged_attributes: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Attributes that must not get worse than the reference: their pairs get the hinge. None takes "
+            "every other attribute found in the training data; required for streaming datasets."
+        },
+    )
+    attribute_column: str = field(
+        default="attribute",
+        metadata={"help": "Column that names the attribute of a pair: a string or a list of strings."},
+    )
+    grouping: Literal["role", "attribute"] = field(
+        default="role",
+        metadata={"help": "What shares one weight: 'role' (the paper) or 'attribute' (one group each)."},
+    )
+    group_balanced_sampling: bool = field(
+        default=False,
+        metadata={"help": "Whether each group is drawn equally often in an epoch."},
+    )
+
+    # Parameters that control the losses
+    privileged_loss: Literal["dpo", "simpo", "cpo", "sft"] = field(
+        default="dpo",
+        metadata={"help": "Loss of privileged pairs: 'dpo' (Eq. 18), 'simpo', 'cpo', or 'sft' (a baseline)."},
+    )
+    simpo_beta: float = field(
+        default=2.0, metadata={"help": "Scale of the SimPO loss, on log-probs per token."}
+    )
+    simpo_gamma: float = field(default=0.5, metadata={"help": "Target margin of the SimPO loss."})
+    cpo_lambda: float = field(
+        default=1.0, metadata={"help": "Weight of the NLL of the chosen completion in the CPO loss."}
+    )
+    hinge: bool = field(
+        default=True,
+        metadata={
+            "help": "Whether non-privileged pairs get max(0, DPO loss - log 2 - epsilon) (Eq. 19); False gives them "
+            "the plain DPO loss (Group Robust DPO)."
+        },
+    )
+    epsilon: float = field(default=0.05, metadata={"help": "Slack of the hinge, in nats of DPO loss."})
+    hinge_level: Literal["pair", "attribute"] = field(
+        default="pair",
+        metadata={"help": "The hinge of each 'pair' (Eq. 19) or of each 'attribute' mean."},
+    )
+
+    # Parameters that control the group weights
+    balancer: Literal["mirror_ascent", "fixed", "lagrangian"] = field(
+        default="mirror_ascent",
+        metadata={
+            "help": "'mirror_ascent' (Algorithm 2), 'fixed' (weights stay at `group_prior`) or 'lagrangian' (one "
+            "multiplier per non-privileged group)."
+        },
+    )
+    eta_alpha: float = field(default=0.05, metadata={"help": "Step size of the group weights."})
+    scaling: Literal["none", "relative", "fixed"] = field(
+        default="none",
+        metadata={
+            "help": "What mirror ascent sees: 'none' the loss, 'relative' its change against a running mean, 'fixed' "
+            "the loss divided by its value at the reference."
+        },
+    )
+    floor: float = field(
+        default=0.0,
+        metadata={"help": "Smallest weight of a group under mirror ascent, below 1 / number of groups."},
+    )
+    timing: Literal["lagged", "current"] = field(
+        default="lagged",
+        metadata={
+            "help": "'lagged': weights move after the step, the same for every split of a batch; 'current' "
+            "(Algorithm 2): before it, without gradient accumulation."
+        },
+    )
+    absent: Literal["estimate", "zero"] = field(
+        default="estimate",
+        metadata={"help": "What mirror ascent takes for an absent group: its running 'estimate', or 'zero'."},
+    )
+    estimate_decay: float = field(default=0.9, metadata={"help": "Decay of the running loss estimates."})
+    group_prior: dict[str, float] | str | None = field(
+        default=None,
+        metadata={"help": "Weight of each group at the start (for 'fixed': throughout), as JSON; equal by default."},
+    )
+    lagrangian_term: Literal["excess", "hinge"] = field(
+        default="excess",
+        metadata={"help": "With 'lagrangian': the un-hinged 'excess' over the bound, or its 'hinge' (a penalty)."},
+    )
+    multiplier_start: float = field(
+        default=1.0, metadata={"help": "Multiplier of each non-privileged group at the start."}
+    )
+    multiplier_max: float = field(default=10.0, metadata={"help": "Largest multiplier."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._refuse_what_cannot_be_honoured()
+        self._check_fairpo_options()
+
+    def _refuse_what_cannot_be_honoured(self) -> None:
+        """Raises for a DPO or Trainer option whose effect FairPO could not keep, instead of ignoring it."""
+        defaults: dict[str, Any] = {
+            f.name: f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+            for f in dataclasses.fields(self)
+        }
+        for option, reason in _REFUSED.items():
+            value = getattr(self, option)
+            if value != defaults[option]:
+                raise ValueError(
+                    f"`{option}={value!r}` does not work with FairPO: {reason}. Leave it at {defaults[option]!r}."
+                )
+        if self.train_sampling_strategy == "batch_rebalance":
+            raise ValueError(
+                "`train_sampling_strategy='batch_rebalance'` does not work with FairPO: it hands out uneven batches, "
+                "and padded duplicates could no longer be told from pairs. Use 'random' or 'group_by_length'."
+            )
+        if self.group_balanced_sampling and self.train_sampling_strategy != "random":
+            raise ValueError(
+                "`group_balanced_sampling=True` chooses the order of the pairs itself and contradicts "
+                f"`train_sampling_strategy={self.train_sampling_strategy!r}`: set one of the two."
+            )
+
+    def _check_fairpo_options(self) -> None:
+        """Raises for FairPO options out of range or in contradiction; the ranges of the weights are GroupWeights'."""
+        for option in ("privileged_attributes", "non_privileged_attributes"):
+            names = getattr(self, option)
+            if isinstance(names, str):
+                raise ValueError(f"`{option}` must be a list of names, got the string {names!r}: pass [{names!r}].")
+        both = set(self.privileged_attributes or ()) & set(self.non_privileged_attributes or ())
+        if both:
+            raise ValueError(f"Attributes cannot be privileged and non-privileged at once: {sorted(both)}.")
+        for option in ("beta", "simpo_beta"):
+            if not getattr(self, option) > 0:
+                raise ValueError(f"`{option}` must be positive, got {getattr(self, option)}.")
+        for option in ("epsilon", "cpo_lambda", "simpo_gamma"):
+            if not getattr(self, option) >= 0:
+                raise ValueError(f"`{option}` must be >= 0, got {getattr(self, option)}.")
+        if self.timing == "current" and self.gradient_accumulation_steps > 1:
+            raise ValueError(
+                "`timing='current'` weights a step with its own losses, so all of them must be known before the first "
+                f"backward pass, but gradient_accumulation_steps={self.gradient_accumulation_steps}. Use "
+                "timing='lagged', or accumulation 1."
+            )
+        if self.balancer == "lagrangian" and not self.hinge:
+            raise ValueError(
+                "`balancer='lagrangian'` is about the bound against the reference, which `hinge=False` takes away. "
+                "Use hinge=True, or balancer='mirror_ascent'."
+            )
+        if self.hinge_level == "attribute" and not self.hinge:
+            raise ValueError("`hinge_level='attribute'` needs the hinge, but hinge=False. Leave one of them out.")
+        if self.balancer == "lagrangian" and self.lagrangian_term == "excess" and self.hinge_level == "attribute":
+            raise ValueError(
+                "`lagrangian_term='excess'` has no hinge, so `hinge_level='attribute'` would be ignored. Use "
+                "lagrangian_term='hinge', or leave hinge_level at 'pair'."
+            )
+        if self.balancer == "fixed" and (self.scaling != "none" or self.floor):
+            raise ValueError(
+                "`balancer='fixed'` never moves the weights, so `scaling` and `floor` would be ignored. Leave them "
+                "out, and set the weights with `group_prior`."
+            )
+        unused = [
+            option
+            for option, needed in _ONLY_WITH.items()
+            if getattr(self, option) != type(self).__dataclass_fields__[option].default
+            and any(getattr(self, name) != value for name, value in needed.items())
+        ]
+        if unused:
+            needed = {option: _ONLY_WITH[option] for option in unused}
+            raise ValueError(f"These options would be ignored: {unused}. They need {needed}.")
+        if self.scaling == "fixed" and self.privileged_loss != "dpo":
+            raise ValueError(
+                f"`scaling='fixed'` divides by the loss at the reference, which is log 2 for dpo but differs from pair "
+                f"to pair for privileged_loss={self.privileged_loss!r}. Use another scaling."
+            )
+        if self.scaling == "fixed" and self.hinge and self.epsilon == 0:
+            raise ValueError(
+                "`scaling='fixed'` divides a hinge by epsilon, its size at the reference's bound, but epsilon=0. Set "
+                "epsilon > 0, or another scaling."
+            )

@@ -1,0 +1,170 @@
+"""Metrics per attribute and per role, from sums and counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers.modeling_outputs import ModelOutput
+
+from fairpo_trl.core.losses import LOG_2
+from fairpo_trl.core.partition import Partition
+from fairpo_trl.generation.config import FairPOConfig
+from fairpo_trl.generation.log_probs import PairLogProbs
+from fairpo_trl.generation.pair_losses import PairLosses
+
+
+_PAIR_METRICS = ("accuracy", "margin", "loss", "inside_hinge")
+_ALL_METRICS = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")
+_TOKEN_SUMS = ("tokens", "entropy", "chosen_tokens", "chosen_top1", "chosen_logits", "rejected_tokens", "rejected_logits")
+
+
+@dataclass(frozen=True)
+class GroupMetrics:
+    """
+    Metrics by attribute and by role, in the shape known from fairlearn's `MetricFrame`.
+
+    Attributes:
+        by_group (`pandas.DataFrame`):
+            Index: attributes that occurred (an absent one has no row). Columns: `role`, `pairs`, `accuracy` (share of
+            pairs with h > 0), `margin` (mean beta * h, nats), `loss` (mean DPO loss), `inside_hinge` (share of pairs
+            whose loss is at most log 2 + epsilon).
+        by_role (`pandas.DataFrame`):
+            The same by role; a pair of several attributes of a role counts once.
+    """
+
+    by_group: pd.DataFrame
+    by_role: pd.DataFrame
+
+    def worst(self, metric: str = "accuracy") -> tuple[str, float]:
+        """Name and value of the worst attribute: the lowest value, or the highest for `loss`."""
+        column = self.by_group[metric]
+        name = column.idxmax() if metric == "loss" else column.idxmin()
+        return str(name), float(column[name])
+
+    def gap(self, metric: str = "accuracy") -> float:
+        """Best minus worst attribute."""
+        return float(self.by_group[metric].max() - self.by_group[metric].min())
+
+
+class MetricSums:
+    """
+    Running sums and counts of one mode (train or eval), kept on the device without synchronising.
+
+    Everything lies in one float64 vector, so that one all-reduce makes it global: a group's mean then weighs every
+    pair alike, wherever and in whichever batch it was.
+    """
+
+    def __init__(self, partition: Partition, args: FairPOConfig, device: torch.device) -> None:
+        self.partition, self.args = partition, args
+        # Rows: attributes in the order of `names`, the two roles, all pairs.
+        roles = torch.tensor([[name in partition.privileged, name in partition.non_privileged] for name in partition.names])
+        n = len(partition.names)
+        self._rows = torch.cat([torch.eye(n, dtype=torch.bool), roles, torch.ones(n, 1, dtype=torch.bool)], dim=1).to(device)
+        self._columns = 1 + len(_PAIR_METRICS) + len(_ALL_METRICS)  # count, then the metrics
+        self._size = self._rows.size(1) * self._columns + len(_TOKEN_SUMS)
+        # MPS has no float64; there the sums are as good as float32 allows.
+        self.dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.vector = torch.zeros(self._size, dtype=self.dtype, device=device)
+
+    def add(
+        self,
+        losses: PairLosses,
+        policy: PairLogProbs,
+        ref_chosen_logps: torch.Tensor,
+        ref_rejected_logps: torch.Tensor,
+        attribute_mask: torch.Tensor,
+        completion_mask: torch.Tensor,
+        outputs: ModelOutput,
+    ) -> None:
+        """Adds one batch of `B` pairs. `attribute_mask` is `[B, A]`; a pair without attribute (padding) counts nowhere."""
+        beta = self.args.beta
+        values = torch.stack(
+            [
+                torch.ones_like(losses.margin),
+                (losses.margin > 0).to(losses.margin.dtype),
+                beta * losses.margin,
+                losses.dpo,
+                (losses.dpo <= LOG_2 + self.args.epsilon).to(losses.margin.dtype),
+                beta * (policy.chosen - ref_chosen_logps),
+                beta * (policy.rejected - ref_rejected_logps),
+                policy.chosen,
+                policy.rejected,
+            ],
+            dim=1,
+        ).detach()  # [B, columns]
+        member = (attribute_mask.float() @ self._rows.float()) > 0  # [B, rows]
+        table = member.to(self.dtype).T @ values.to(self.dtype)  # [rows, columns]
+
+        mask = completion_mask[:, 1:].bool() & member[:, -1].repeat(2).unsqueeze(1)  # [2B, T-1]
+        chosen, rejected = mask.chunk(2)
+        width = mask.size(1)
+        entropy, logits, top1 = (x[:, -width:] for x in (outputs.entropy, outputs.mean_logits, outputs.is_top1))
+        chosen_logits, rejected_logits = logits.chunk(2)
+        # Products with the mask, not indexing by it: an index of unknown length would wait for the device.
+        tokens = torch.stack(
+            [
+                mask.sum(),
+                (entropy * mask).sum(),
+                chosen.sum(),
+                (top1.chunk(2)[0] & chosen).sum(),
+                (chosen_logits * chosen).sum(),
+                rejected.sum(),
+                (rejected_logits * rejected).sum(),
+            ]
+        ).detach()
+        self.vector += torch.cat([table.flatten(), tokens.to(self.dtype)])
+
+    def reset(self) -> None:
+        """Back to zero."""
+        self.vector.zero_()
+
+    def read(self, vector: torch.Tensor) -> tuple[GroupMetrics, dict[str, float]] | None:
+        """
+        The metrics of a (reduced) vector, or `None` if it holds no pair.
+
+        Returns:
+            `tuple[GroupMetrics, dict[str, float]]`: the frames, and flat log entries: `accuracy/attribute/<name>`,
+            `accuracy/role/<role>`, `accuracy/worst_attribute` and so on, and TRL's own names (`rewards/margins`, ...).
+        """
+        table = vector[: -len(_TOKEN_SUMS)].view(-1, self._columns).cpu()
+        tokens = dict(zip(_TOKEN_SUMS, vector[-len(_TOKEN_SUMS) :].tolist(), strict=True))
+        counts = table[:, 0]
+        if counts[-1] == 0:
+            return None
+        means = table[:, 1:] / counts.clamp(min=1).unsqueeze(1)
+
+        def frame(names: tuple[str, ...], roles: tuple[str, ...], first: int) -> pd.DataFrame:
+            rows: list[dict[str, Any]] = [
+                {"name": name, "role": role, "pairs": int(counts[i])}
+                | dict(zip(_PAIR_METRICS, means[i, : len(_PAIR_METRICS)].tolist(), strict=True))
+                for i, (name, role) in enumerate(zip(names, roles, strict=True), start=first)
+                if counts[i] > 0
+            ]
+            return pd.DataFrame(rows).set_index("name")
+
+        names, both = self.partition.names, ("privileged", "non_privileged")
+        metrics = GroupMetrics(
+            by_group=frame(names, tuple(self.partition.role_of(name) for name in names), 0),
+            by_role=frame(both, both, len(names)),
+        )
+        logs: dict[str, float] = {}
+        for metric in _PAIR_METRICS:
+            for kind, rows in (("attribute", metrics.by_group), ("role", metrics.by_role)):
+                logs |= {f"{metric}/{kind}/{name}": float(value) for name, value in rows[metric].items()}
+        for metric in ("accuracy", "margin"):
+            logs[f"{metric}/worst_attribute"] = metrics.worst(metric)[1]
+        last = means[-1].tolist()
+        logs |= dict(zip(_ALL_METRICS, last[len(_PAIR_METRICS) :], strict=True))
+        logs |= {"rewards/accuracies": last[0], "rewards/margins": last[1]}
+        for name, total, count in (
+            ("entropy", "entropy", "tokens"),
+            ("mean_token_accuracy", "chosen_top1", "chosen_tokens"),
+            ("logits/chosen", "chosen_logits", "chosen_tokens"),
+            ("logits/rejected", "rejected_logits", "rejected_tokens"),
+        ):
+            if tokens[count] > 0:
+                logs[name] = tokens[total] / tokens[count]
+        return metrics, logs

@@ -1,0 +1,78 @@
+"""From the log-probabilities of a batch of pairs to the loss each pair has in each role."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from fairpo_trl.core.losses import (
+    LOG_2,
+    cpo_loss,
+    dpo_loss,
+    excess_over_reference,
+    hinge_against_reference,
+    log_ratio_margin,
+    simpo_loss,
+)
+from fairpo_trl.generation.config import FairPOConfig
+from fairpo_trl.generation.log_probs import PairLogProbs
+
+
+class PairLosses(NamedTuple):
+    """
+    Per-pair quantities, each `[B]`.
+
+    Attributes:
+        margin (`torch.Tensor`): h, the log-ratio margin in nats, without beta.
+        dpo (`torch.Tensor`): DPO loss; log 2 where the policy equals the reference.
+        privileged (`torch.Tensor`): Loss as a member of a privileged group (`privileged_loss`).
+        non_privileged (`torch.Tensor`): Loss as a member of a non-privileged group. With `hinge_level="attribute"` it
+            is the un-hinged excess: the caller multiplies it by the gate of the group.
+    """
+
+    margin: torch.Tensor
+    dpo: torch.Tensor
+    privileged: torch.Tensor
+    non_privileged: torch.Tensor
+
+
+def pair_losses(
+    policy: PairLogProbs,
+    ref_chosen_logps: torch.Tensor,
+    ref_rejected_logps: torch.Tensor,
+    args: FairPOConfig,
+) -> PairLosses:
+    """
+    The losses of `B` pairs (Eq. 18 and 19 and their variants), unreduced.
+
+    Args:
+        policy (`PairLogProbs`):
+            Log-probabilities under the policy, with gradient.
+        ref_chosen_logps, ref_rejected_logps (`torch.Tensor`):
+            Log-probabilities under the reference, `[B]`.
+        args (`FairPOConfig`):
+            `privileged_loss`, `beta`, `hinge`, `epsilon`, ...
+
+    Returns:
+        `PairLosses`
+    """
+    margin = log_ratio_margin(policy.chosen, policy.rejected, ref_chosen_logps, ref_rejected_logps)
+    dpo = dpo_loss(margin, args.beta)
+
+    if args.privileged_loss == "dpo":
+        privileged = dpo
+    elif args.privileged_loss == "simpo":
+        privileged = simpo_loss(policy.chosen_mean, policy.rejected_mean, args.simpo_beta, args.simpo_gamma)
+    elif args.privileged_loss == "cpo":
+        privileged = cpo_loss(policy.chosen, policy.rejected, -policy.chosen_mean, args.beta, args.cpo_lambda)
+    else:  # "sft"
+        privileged = -policy.chosen_mean
+
+    if not args.hinge:
+        non_privileged = dpo
+    elif args.hinge_level == "attribute" or (args.balancer == "lagrangian" and args.lagrangian_term == "excess"):
+        non_privileged = excess_over_reference(dpo, LOG_2, args.epsilon)
+    else:
+        non_privileged = hinge_against_reference(dpo, LOG_2, args.epsilon)
+    return PairLosses(margin, dpo, privileged, non_privileged)

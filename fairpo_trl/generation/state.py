@@ -1,0 +1,59 @@
+"""The FairPO part of a checkpoint: one JSON file beside the optimizer's state."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fairpo_trl.core.partition import Partition
+
+
+STATE_NAME = "fairpo_state.json"
+_VERSION = 1
+
+
+def save_state(folder: str | os.PathLike[str], state: dict[str, Any]) -> None:
+    """Writes the state atomically: a file of this name is always whole."""
+    path = Path(folder) / STATE_NAME
+    temporary = path.with_suffix(".json.tmp")
+    temporary.write_text(json.dumps({"version": _VERSION, **state}, indent=1, allow_nan=False), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def load_state(folder: str | os.PathLike[str], partition: Partition) -> dict[str, Any]:
+    """
+    Reads the state of a checkpoint.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The checkpoint.
+        partition (`Partition`):
+            The partition of the run that resumes.
+
+    Raises:
+        FileNotFoundError: If the checkpoint has no FairPO state (it was written by another trainer).
+        ValueError: If it is unreadable, of another version, or belongs to another partition.
+    """
+    path = Path(folder) / STATE_NAME
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{Path(folder).name} has no {STATE_NAME}: it was not written by FairPOTrainer, so group weights cannot be "
+            "restored. Load its model as the starting point instead of resuming."
+        )
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{Path(folder).name}/{STATE_NAME} is damaged ({error}): resume from another checkpoint.") from error
+    if state.get("version") != _VERSION:
+        raise ValueError(f"{Path(folder).name}/{STATE_NAME} has version {state.get('version')}; this is version {_VERSION}.")
+    saved = Partition.from_dict(state["partition"])
+    if saved != partition:
+        raise ValueError(
+            "The checkpoint belongs to another partition. Saved: privileged "
+            f"{list(saved.privileged)}, non_privileged {list(saved.non_privileged)}; now: privileged "
+            f"{list(partition.privileged)}, non_privileged {list(partition.non_privileged)}. Resume with the saved one, "
+            "or start anew in another output folder."
+        )
+    return state

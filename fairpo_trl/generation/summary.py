@@ -1,0 +1,35 @@
+"""What the user sees before the first step: the data and who is privileged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from fairpo_trl.core.partition import Partition
+
+
+def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]], rule: Mapping[str, str]) -> None:
+    """
+    Prints one table of attributes, roles and pairs.
+
+    Args:
+        partition (`Partition`):
+            Attributes and roles.
+        counts (`Mapping[str, Mapping[str, int]]`):
+            Split -> attribute -> pairs.
+        rule (`Mapping[str, str]`):
+            Role -> what its pairs are trained with.
+    """
+    table = Table(title="FairPO: who should get better, and what is held", title_justify="left")
+    table.add_column("attribute")
+    table.add_column("role")
+    for split in counts:
+        table.add_column(f"{split} pairs", justify="right")
+    table.add_column("loss of its pairs")
+    for name in (*partition.privileged, *partition.non_privileged):
+        role = partition.role_of(name)
+        style = "bold green" if role == "privileged" else ""
+        table.add_row(name, role, *(f"{split.get(name, 0):,}" for split in counts.values()), rule[role], style=style)
+    Console().print(table)

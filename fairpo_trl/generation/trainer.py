@@ -1,0 +1,506 @@
+"""`FairPOTrainer`: TRL's `DPOTrainer` with one loss per role and group weights that adapt."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from accelerate.logging import get_logger
+from accelerate.utils import is_peft_model
+from datasets import Dataset, IterableDataset
+from transformers import PreTrainedTokenizerBase
+from trl import DPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import use_adapter
+
+from fairpo_trl.core.group_weights import GroupWeights
+from fairpo_trl.core.losses import LOG_2
+from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.partition import Partition
+from fairpo_trl.core.reduction import group_sums, grouped_objective
+from fairpo_trl.generation.collator import AttributeCollator, attribute_names
+from fairpo_trl.generation.config import FairPOConfig
+from fairpo_trl.generation.data_check import check_rows, check_tokens
+from fairpo_trl.generation.log_probs import pair_log_probs
+from fairpo_trl.generation.metrics import GroupMetrics, MetricSums
+from fairpo_trl.generation.model_card import add_fairpo_facts
+from fairpo_trl.generation.pair_losses import PairLosses, pair_losses
+from fairpo_trl.generation.sampler import GroupBalancedSampler
+from fairpo_trl.generation.state import load_state, save_state
+from fairpo_trl.generation.summary import print_summary
+
+
+logger = get_logger(__name__)
+
+
+class FairPOTrainer(DPOTrainer):
+    r"""
+    Trainer for FairPO: privileged attributes get better, the others do not get worse than the reference.
+
+    It is a [`~trl.DPOTrainer`] whose pairs name the attribute that drove them. Pairs of privileged attributes get the
+    DPO loss (Eq. 18), pairs of all others max(0, DPO loss - log 2 - epsilon) (Eq. 19), and the group means are
+    combined with weights learned by mirror ascent (Eq. 3, Algorithm 2):
+
+    $$\sum_g \alpha_g \frac{1}{N_g} \sum_{i \in g} \ell_i$$
+
+    N_g counts group g over the whole optimizer step, all micro-batches and processes. Everything DPOTrainer does
+    (LoRA, QLoRA, precomputed reference, several processes, ...) works as there.
+
+    Example:
+
+    ```python
+    >>> from fairpo_trl import FairPOConfig, FairPOTrainer
+
+    >>> trainer = FairPOTrainer(
+    ...     model="HuggingFaceTB/SmolLM2-135M-Instruct",
+    ...     args=FairPOConfig(output_dir="out", privileged_attributes=["concise"]),
+    ...     train_dataset=dataset,  # prompt, chosen, rejected, attribute
+    ... )
+    >>> trainer.train()
+    ```
+
+    Args:
+        model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs:
+            As in [`~trl.DPOTrainer`]; `args` is a [`FairPOConfig`], and the datasets have the attribute column.
+            `compute_metrics` is refused: it would see logits that DPOTrainer no longer builds.
+        partition ([`~fairpo_trl.Partition`], *optional*):
+            Attributes and roles, instead of `args.privileged_attributes`: for partitions chosen by frequency, by
+            reference score or at random.
+
+    Attributes:
+        partition ([`~fairpo_trl.Partition`]): Attributes and roles.
+        group_weights ([`~fairpo_trl.GroupWeights`]): Current weights; equal on every process.
+        group_metrics (`dict[str, GroupMetrics]`): `"train"` and `"eval"` -> the metrics last logged, as DataFrames.
+
+    Raises:
+        ValueError: For data or options that cannot work; names the rows or the option, and the mend.
+    """
+
+    loss_is_scaled_for_ga = True  # N_g already counts the whole optimizer step
+    _tag_names = ["trl", "dpo", "fairpo", "group-robust"]
+    _name = "FairPO"
+    _paper = {
+        "title": "FairPO: Robust Preference Optimization for Fair Multi-Label Learning",
+        "id": "2505.02433",
+        # docstyle-ignore
+        "citation": textwrap.dedent("""\
+            @article{mondal2025fairpo,
+                title  = {{FairPO: Robust Preference Optimization for Fair Multi-Label Learning}},
+                author = {Soumen Kumar Mondal and Prateek Chanda and Akshit Varmora and Ganesh Ramakrishnan},
+                year   = 2025,
+                eprint = {arXiv:2505.02433},
+            }"""),
+    }
+
+    def __init__(
+        self,
+        model: Any,
+        ref_model: Any = None,
+        args: FairPOConfig | None = None,
+        data_collator: Any = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        *,
+        partition: Partition | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(args, FairPOConfig):
+            raise ValueError(
+                "`args` must be a `FairPOConfig` that names the privileged attributes, for example "
+                f"FairPOConfig(output_dir='out', privileged_attributes=['concise']); got {type(args).__name__}."
+            )
+        if kwargs.get("compute_metrics") is not None:
+            raise ValueError(
+                "`compute_metrics` does not work with FairPO: DPOTrainer no longer builds the logits it would see. "
+                "Read `trainer.group_metrics`, or the metrics of `trainer.evaluate()`."
+            )
+        if train_dataset is None:
+            raise ValueError("`train_dataset` is required")
+
+        # Data and roles are checked before a model is loaded.
+        counts = check_rows(train_dataset, "train", args.attribute_column)
+        self.partition = self._resolve_partition(partition, args, counts, isinstance(train_dataset, IterableDataset))
+        self._pair_counts = {"train": counts}
+        self._checked = {id(train_dataset)}  # not checked again when they are tokenised
+        for name, dataset in (eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}).items():
+            if dataset is not None:
+                self._pair_counts[name] = check_rows(dataset, name, args.attribute_column, self.partition.names)
+                self._checked.add(id(dataset))
+        self.group_weights = self._build_group_weights(args)
+        # Running DPO loss per attribute (fixed weights: only the estimates are used), for `hinge_level="attribute"`.
+        self._attribute_losses = GroupWeights(
+            self.partition.groups("attribute"), balancer="fixed", decay=args.estimate_decay
+        )
+
+        super().__init__(
+            model=model,
+            ref_model=ref_model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+        if self._is_vlm:
+            raise ValueError("FairPOTrainer does not train vision-language models: pass a text model and its tokenizer.")
+        if self.accelerator.parallelism_config is not None:
+            raise ValueError(
+                "FairPO counts groups over data-parallel processes; tensor, context and sequence parallelism would "
+                "count pairs twice. Remove `parallelism_config`."
+            )
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise ValueError(
+                "The model has no trainable parameter, so training would do nothing. Load the adapter with "
+                "`is_trainable=True`, or pass a `peft_config`."
+            )
+        if not args.disable_dropout:
+            logger.warning(
+                "Dropout is on (`disable_dropout=False`): policy and reference then differ by noise at the very "
+                "start, and the hinge is not 0 there."
+            )
+        self.data_collator = AttributeCollator(self.data_collator, self.partition.names, args.attribute_column)
+
+        device = self.accelerator.device
+        self._membership = self.partition.group_membership(args.grouping).float().to(device)  # [A, K]
+        self._attribute_order = self.partition.group_membership("attribute").float().to(device)  # [A, A]
+        self._is_held = torch.tensor([g.role == "non_privileged" for g in self.group_weights.groups], device=device)
+        self._sums = {mode: MetricSums(self.partition, args, device) for mode in ("train", "eval")}
+        self.group_metrics: dict[str, GroupMetrics] = {}
+        self._scaled_losses: torch.Tensor | None = None
+        self._warned: set[str] = set()
+
+        # This window's group sizes, and the last window's loss sums, which travel in the same all-reduce.
+        k, a = len(self.group_weights.groups), len(self.partition.names)
+        self._counts = torch.zeros(k, dtype=self._sums["train"].dtype, device=device)
+        self._pending = torch.zeros(2 * (k + a), dtype=self._counts.dtype, device=device)
+        self._has_pending = False
+        self._window_batches = 1
+        # Exact objective of an evaluation: loss sums and counts per group.
+        self._eval_groups = torch.zeros(2 * k, dtype=self._counts.dtype, device=device)
+
+        if self.is_world_process_zero() and not args.disable_tqdm:
+            held = ("max(0, DPO - log 2 - eps)" if args.hinge else "DPO") + f" [{args.balancer}]"
+            print_summary(
+                self.partition,
+                self._pair_counts,
+                {"privileged": args.privileged_loss.upper(), "non_privileged": held},
+            )
+
+    # ---- partition, groups and data ----
+
+    @staticmethod
+    def _resolve_partition(
+        partition: Partition | None, args: FairPOConfig, counts: Mapping[str, int], streaming: bool
+    ) -> Partition:
+        """The partition, from the argument or the config; every attribute of it must have training pairs."""
+        if partition is None:
+            if not args.privileged_attributes:
+                raise ValueError(
+                    "Nothing is privileged: set `privileged_attributes` to the attributes that should get better. "
+                    f"The training data has {sorted(counts)}."
+                )
+            held = args.non_privileged_attributes
+            if streaming and held is None:
+                raise ValueError(
+                    "A streaming dataset cannot be scanned for its attributes: name the held ones in "
+                    "`non_privileged_attributes` (an empty list if there is none)."
+                )
+            unknown = [name for name in args.privileged_attributes if name not in counts and not streaming]
+            if unknown:
+                raise ValueError(unknown_names_message("privileged attribute", unknown, sorted(counts)))
+            names = sorted(counts) if held is None else [*args.privileged_attributes, *held]
+            partition = Partition.by_name(names, args.privileged_attributes)
+        elif args.privileged_attributes or args.non_privileged_attributes:
+            raise ValueError(
+                "Both `partition` and `privileged_attributes` / `non_privileged_attributes` are given: pass one of them."
+            )
+        undeclared = [name for name in counts if name not in partition.names]
+        if undeclared:
+            raise ValueError(
+                unknown_names_message("attribute in the training data", undeclared, partition.names)
+                + " Give each a role, or remove its pairs."
+            )
+        without_data = [name for name in partition.names if name not in counts and not streaming]
+        if without_data:
+            raise ValueError(
+                unknown_names_message("attribute, declared but without a training pair", without_data, sorted(counts))
+                + " Remove it from the partition, or add data."
+            )
+        return partition
+
+    def _build_group_weights(self, args: FairPOConfig) -> GroupWeights:
+        groups = self.partition.groups(args.grouping)
+        constants = None
+        if args.scaling == "fixed":  # the loss of a group at the reference, or at its bound
+            constants = {g.name: args.epsilon if g.role == "non_privileged" and args.hinge else LOG_2 for g in groups}
+        return GroupWeights(
+            groups,
+            balancer=args.balancer,
+            eta=args.eta_alpha,
+            scaling=args.scaling,
+            floor=args.floor,
+            absent=args.absent,
+            prior=args.group_prior,
+            constants=constants,
+            decay=args.estimate_decay,
+            multiplier_start=args.multiplier_start,
+            multiplier_max=args.multiplier_max,
+        )
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        # TRL drops rows whose prompt fills `max_length` in silence: let it tokenise them all, and name them.
+        untruncated = copy.copy(args)
+        untruncated.max_length = None
+        if id(dataset) not in self._checked:  # passed to `evaluate`
+            check_rows(dataset, dataset_name, args.attribute_column, self.partition.names)
+        dataset = super()._prepare_dataset(dataset, processing_class, untruncated, dataset_name)
+        if isinstance(dataset, Dataset):
+            check_tokens(dataset, dataset_name, args.max_length, args.truncation_mode)
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if self.args.attribute_column not in self._signature_columns:
+            self._signature_columns.append(self.args.attribute_column)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        if not self.args.group_balanced_sampling:
+            return super()._get_train_sampler(train_dataset)
+        if not isinstance(dataset, Dataset):
+            raise ValueError("`group_balanced_sampling=True` needs a dataset of known length, not a streaming one.")
+        mask = torch.zeros(len(dataset), len(self.partition.names))
+        for row, value in enumerate(dataset[self.args.attribute_column]):
+            mask[row, [self.partition.names.index(name) for name in attribute_names(value)]] = 1
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        return GroupBalancedSampler((mask @ self._membership.cpu()) > 0, seed)
+
+    # ---- one optimizer step ----
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        # Called once per optimizer step with all its micro-batches: the place to count the groups.
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            self._drop_padded_duplicates(batches[-1])
+        self._window_batches = len(batches)
+        if self.args.timing == "lagged":
+            counts = torch.zeros_like(self._counts)
+            for batch in batches:
+                counts += self._members(batch["attribute_mask"].to(counts.device)).sum(dim=0)
+            self._exchange(counts)
+        return batches, num_items
+
+    def _drop_padded_duplicates(self, batch: dict[str, Any]) -> None:
+        """Takes the pairs that accelerate repeats to fill the last batch out of every group: they count nowhere."""
+        state = self.accelerator.gradient_state
+        if not state.end_of_dataloader or state.remainder <= 0:
+            return
+        mask = batch["attribute_mask"]
+        # The ranks' last batches lie one after the other; the first `remainder` pairs are real.
+        position = self.accelerator.process_index * len(mask) + torch.arange(len(mask), device=mask.device)
+        mask &= (position < state.remainder).unsqueeze(1)
+
+    def _members(self, attribute_mask: torch.Tensor) -> torch.Tensor:
+        """Membership in groups, bool `[B, K]`, from attributes, bool `[B, A]`."""
+        return (attribute_mask.float() @ self._membership) > 0
+
+    def _exchange(self, counts: torch.Tensor | None = None) -> None:
+        """
+        The one small all-reduce of an optimizer step: this window's group sizes, and the last window's loss sums, with
+        which the weights then move. Without `counts` only the latter (a flush, at log and save).
+        """
+        vector = self._pending if counts is None else torch.cat([self._pending, counts])
+        if self.accelerator.num_processes > 1:
+            vector = self.accelerator.reduce(vector, reduction="sum")
+        if counts is not None:
+            self._counts = vector[len(self._pending) :]
+        if self._has_pending:
+            self._move_weights(vector[: len(self._pending)])
+        self._pending.zero_()
+        self._has_pending = False
+
+    def _move_weights(self, totals: torch.Tensor) -> None:
+        """Updates weights and attribute estimates from global sums and counts, `[2K + 2A]`."""
+        k, a = len(self._counts), len(self.partition.names)
+        loss_sums, counts, attribute_sums, attribute_counts = totals.cpu().split([k, k, a, a])
+        try:
+            self._scaled_losses = self.group_weights.update(loss_sums, counts)
+            self._attribute_losses.update(attribute_sums, attribute_counts)
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"Optimizer step {self.state.global_step}: {error} Lower the learning rate or `beta`, or look at the "
+                "pairs of this group."
+            ) from error
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        attribute_mask = inputs["attribute_mask"].to(self._membership.device)  # [B, A]
+        members = self._members(attribute_mask)  # [B, K]
+        kwargs = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        policy, outputs = pair_log_probs(model, inputs, self.ld_alpha, **kwargs)
+        if self.precompute_ref_logps:
+            ref_chosen, ref_rejected = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
+        else:
+            ref_chosen, ref_rejected = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
+        pairs = pair_losses(policy, ref_chosen, ref_rejected, self.args)
+        losses = self._losses_per_group(pairs, attribute_mask)  # [B, K]
+
+        mode = "train" if self.model.training else "eval"
+        sums, counts = group_sums(losses, members).to(self._counts.dtype), members.sum(dim=0).to(self._counts.dtype)
+        self._sums[mode].add(
+            pairs, policy, ref_chosen, ref_rejected, attribute_mask, inputs["completion_mask"], outputs
+        )
+        if mode == "train":
+            by_attribute = (attribute_mask.float() @ self._attribute_order) > 0
+            dpo = pairs.dpo.unsqueeze(1).expand(-1, by_attribute.size(1))
+            self._pending += torch.cat(
+                [sums, counts, group_sums(dpo, by_attribute).to(sums.dtype), by_attribute.sum(dim=0).to(sums.dtype)]
+            )
+            self._has_pending = True
+            if self.args.timing == "current":  # the window is this batch: its losses move the weights first
+                self._exchange(counts)
+            counts = self._counts
+        else:
+            self._eval_groups += torch.cat([sums, counts])
+
+        weights = self.group_weights.weights.to(losses.device, losses.dtype)
+        loss = grouped_objective(losses, members, weights, counts)
+        if mode == "train":
+            loss = loss * self.accelerator.num_processes  # DDP averages gradients; the objective is a sum
+        if self.aux_loss_enabled:  # a mean over tokens of each micro-batch, so it is averaged over them
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / (self._window_batches if mode == "train" else 1)
+        return (loss, outputs) if return_outputs else loss
+
+    def _losses_per_group(self, pairs: PairLosses, attribute_mask: torch.Tensor) -> torch.Tensor:
+        """The loss of each pair as a member of each group, `[B, K]`."""
+        held = pairs.non_privileged.unsqueeze(1)
+        if self.args.hinge_level == "attribute":
+            # Hinge of the mean: max(0, m) has gradient 1[m > 0] dm. The indicator comes from the running mean before
+            # this window, so that every micro-batch and process sees the same one.
+            above = (self._attribute_losses.estimates > LOG_2 + self.args.epsilon).to(attribute_mask.device)
+            gated = (attribute_mask.float() @ self._attribute_order) * above.float()  # [B, A], partition order
+            names = [group.name for group in self._attribute_losses.groups]
+            to_group = self._membership[[self.partition.names.index(name) for name in names]]  # [A, K]
+            held = held * ((gated @ to_group) > 0)
+        return torch.where(self._is_held, held, pairs.privileged.unsqueeze(1))
+
+    def compute_ref_log_probs(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Log-probabilities of both completions under the reference: a separate model, the adapter switched off, or the
+        frozen "ref" copy of an adapter that was trained before. Each `[B]`, without gradient.
+        """
+        adapter: contextlib.AbstractContextManager = contextlib.nullcontext()
+        if self.ref_model is None and is_peft_model(self.model):
+            unwrapped = self.accelerator.unwrap_model(self.model)
+            adapter = use_adapter(unwrapped, adapter_name="ref" if "ref" in unwrapped.peft_config else None)
+        checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
+        with torch.no_grad(), checkpointing, adapter, self.accelerator.autocast():
+            reference, _ = pair_log_probs(model, inputs, self.ld_alpha)
+        return reference.chosen, reference.rejected
+
+    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        self._drop_padded_duplicates(inputs)
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+
+    # ---- logs, checkpoints, card ----
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self._has_pending:
+            self._exchange()
+        prefix = next((key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")), "train")
+        mode = "train" if prefix == "train" else "eval"
+        logs.update({(f"{prefix}_{k}" if mode == "eval" else k): v for k, v in self._read_metrics(mode).items()})
+        super().log(logs, start_time)
+
+    def _read_metrics(self, mode: str) -> dict[str, float]:
+        """The metrics since the last reading, reduced over processes; empties the sums."""
+        sums = self._sums[mode]
+        vector = torch.cat([sums.vector, self._eval_groups]) if mode == "eval" else sums.vector
+        if self.accelerator.num_processes > 1:
+            vector = self.accelerator.reduce(vector, reduction="sum")
+        read = sums.read(vector[: len(sums.vector)])
+        if read is None:
+            return {}
+        self.group_metrics[mode], metrics = read
+        weights = self.group_weights
+        if mode == "eval":
+            # The exact objective over the whole split, in place of the mean of batch values.
+            loss_sums, counts = vector[len(sums.vector) :].cpu().double().chunk(2)
+            metrics["loss"] = float((weights.weights * loss_sums / counts.clamp(min=1)).sum())
+            self._eval_groups.zero_()
+        else:
+            metrics |= {f"weight/{name}": value for name, value in weights.as_dict().items()}
+            estimates = zip(weights.names, weights.estimates.tolist(), strict=True)
+            metrics |= {f"group_loss/{name}": value for name, value in estimates if not math.isnan(value)}
+            if self._scaled_losses is not None:
+                scaled = zip(weights.names, self._scaled_losses.tolist(), strict=True)
+                metrics |= {f"scaled_group_loss/{name}": value for name, value in scaled}
+            self._warn_once()
+        sums.reset()
+        return metrics
+
+    def _warn_once(self) -> None:
+        """Says once what is probably not meant: a weight at rest on its floor, a hinge that never acts."""
+        for name in self.group_weights.at_floor():
+            if f"floor/{name}" not in self._warned and self.args.balancer == "mirror_ascent":
+                self._warned.add(f"floor/{name}")
+                logger.warning(
+                    f"The weight of group {name!r} has come down to {self.group_weights.as_dict()[name]:.3g} at step "
+                    f"{self.state.global_step}: its losses hardly count any more. A `floor`, another `scaling` or a "
+                    "smaller `eta_alpha` keeps it in the game."
+                )
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._has_pending:
+            self._exchange()
+        sums = self._sums["train"].vector
+        if self.accelerator.num_processes > 1:
+            # The global sums go on as those of the main process, so that saving changes no metric.
+            total = self.accelerator.reduce(sums, reduction="sum")
+            sums.copy_(total if self.is_world_process_zero() else torch.zeros_like(total))
+        if self.args.should_save:
+            save_state(output_dir, self._state())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        # Every backend comes through here on resume; `_load_from_checkpoint` is skipped under DeepSpeed.
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        state = load_state(checkpoint, self.partition)
+        self.group_weights.load_state_dict(state["group_weights"])
+        self._attribute_losses.load_state_dict(state["attribute_losses"])
+        if self.is_world_process_zero():
+            sums = self._sums["train"].vector
+            sums.copy_(torch.tensor(state["metric_sums"], dtype=sums.dtype))
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "partition": self.partition.to_dict(),
+            "group_weights": self.group_weights.state_dict(),
+            "attribute_losses": self._attribute_losses.state_dict(),
+            "metric_sums": self._sums["train"].vector.tolist(),
+        }
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """
+        Writes TRL's model card, then adds what FairPO knows: partition, results per attribute, the adapter's facts.
+        """
+        super().create_model_card(model_name, dataset_name, tags)
+        if self.is_world_process_zero():
+            add_fairpo_facts(self)
+
