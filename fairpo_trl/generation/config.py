@@ -62,9 +62,9 @@ class FairPOConfig(DPOConfig):
             counts for several attributes (one forward, counted in each).
         grouping (`str`, *optional*, defaults to `"role"`):
             What shares one weight: `"role"` (privileged / non-privileged, the paper) or `"attribute"` (one group each).
-        group_balanced_sampling (`bool`, *optional*, defaults to `False`):
-            Whether each group is drawn equally often in an epoch, instead of as often as it occurs. An epoch keeps its
-            number of pairs.
+        balanced_sampling (`str`, *optional*, defaults to `"none"`):
+            `"role"` or `"attribute"` draws each role or each attribute equally often in an epoch, instead of as often
+            as it occurs (`"none"`). An epoch keeps its number of pairs.
 
         > Parameters that control the losses
 
@@ -143,9 +143,9 @@ class FairPOConfig(DPOConfig):
         default="role",
         metadata={"help": "What shares one weight: 'role' (the paper) or 'attribute' (one group each)."},
     )
-    group_balanced_sampling: bool = field(
-        default=False,
-        metadata={"help": "Whether each group is drawn equally often in an epoch."},
+    balanced_sampling: Literal["none", "role", "attribute"] = field(
+        default="none",
+        metadata={"help": "Whether each 'role' or each 'attribute' is drawn equally often in an epoch."},
     )
 
     # Parameters that control the losses
@@ -240,9 +240,9 @@ class FairPOConfig(DPOConfig):
                 "`train_sampling_strategy='batch_rebalance'` does not work with FairPO: it hands out uneven batches, "
                 "and padded duplicates could no longer be told from pairs. Use 'random' or 'group_by_length'."
             )
-        if self.group_balanced_sampling and self.train_sampling_strategy != "random":
+        if self.balanced_sampling != "none" and self.train_sampling_strategy != "random":
             raise ValueError(
-                "`group_balanced_sampling=True` chooses the order of the pairs itself and contradicts "
+                f"`balanced_sampling={self.balanced_sampling!r}` chooses the order of the pairs itself and contradicts "
                 f"`train_sampling_strategy={self.train_sampling_strategy!r}`: set one of the two."
             )
 

@@ -34,15 +34,19 @@ class GroupBalancedSampler(torch.utils.data.Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        # A generator of its own, so that a resumed run, which starts the epoch again and skips, sees the same order.
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        # Generators of its own, so that a resumed run, which starts the epoch again and skips, sees the same order; one
+        # per group, so that a group's order does not depend on which other groups there are.
         rounds = -(-self.length // len(self.rows_of))
         streams = []
-        for rows in self.rows_of:
+        for k, rows in enumerate(self.rows_of):
+            generator = self._generator(k + 1)
             passes = -(-rounds // len(rows))
             order = torch.cat([torch.randperm(len(rows), generator=generator) for _ in range(passes)])
             streams.append(rows[order[:rounds]])
-        table = torch.stack(streams)  # [K, rounds]
-        shuffled = torch.stack([torch.randperm(len(streams), generator=generator) for _ in range(rounds)])
-        drawn = table.gather(0, shuffled.T).T.flatten()  # groups in random order within each round
-        yield from drawn[: self.length].tolist()
+        table = torch.stack(streams, dim=1)  # [rounds, K]
+        generator = self._generator(0)
+        mixed = torch.stack([torch.randperm(len(streams), generator=generator) for _ in range(rounds)])
+        yield from table.gather(1, mixed).flatten()[: self.length].tolist()  # groups in random order in each round
+
+    def _generator(self, stream: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.seed * 100_003 + self.epoch) * 1_009 + stream)

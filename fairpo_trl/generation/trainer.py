@@ -272,15 +272,16 @@ class FairPOTrainer(DPOTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        if not self.args.group_balanced_sampling:
+        if self.args.balanced_sampling == "none":
             return super()._get_train_sampler(train_dataset)
         if not isinstance(dataset, Dataset):
-            raise ValueError("`group_balanced_sampling=True` needs a dataset of known length, not a streaming one.")
+            raise ValueError("`balanced_sampling` needs a dataset of known length, not a streaming one.")
         mask = torch.zeros(len(dataset), len(self.partition.names))
         for row, value in enumerate(dataset[self.args.attribute_column]):
             mask[row, [self.partition.names.index(name) for name in attribute_names(value)]] = 1
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        return GroupBalancedSampler((mask @ self._membership.cpu()) > 0, seed)
+        membership = self.partition.group_membership(self.args.balanced_sampling).float()
+        return GroupBalancedSampler((mask @ membership) > 0, seed)
 
     # ---- one optimizer step ----
 
