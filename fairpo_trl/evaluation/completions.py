@@ -1,0 +1,257 @@
+"""Sample completions from a causal language model, fast on CPU and with common random numbers.
+
+Why not `model.generate`: it computes every row until the last one ends, and it draws from one random stream for the
+whole batch. The loop here drops a row from the batch (and from the key-value cache) as soon as it ends, computes the
+tokens that all prompts of a batch begin with only once, and keys every draw by prompt, sample, position and token.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from fairpo_trl.evaluation.common_random import gumbel_noise, row_keys
+
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+Model: TypeAlias = "PreTrainedModel | PeftModel"
+
+Prompt: TypeAlias = str | Sequence[dict[str, Any]]
+"""Plain text, or a conversation as a list of `{"role": ..., "content": ...}` messages."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote after one prompt.
+
+    Attributes:
+        text: Decoded tokens, special tokens left out.
+        token_ids: The tokens, without the end token.
+        ended: Whether the model ended by itself; `False` if it was cut at the length limit.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    ended: bool
+
+
+def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Token ids of one prompt, ready to be continued.
+
+    Args:
+        tokenizer: Needs a chat template for conversational prompts.
+        prompt: Text is tokenized as it is (with the tokenizer's special tokens); a conversation goes through the chat
+            template, followed by the header of the assistant's turn, or left open if it ends with an assistant turn.
+
+    Returns:
+        Token ids, at least one.
+
+    Raises:
+        ValueError: The prompt has no tokens.
+    """
+    if isinstance(prompt, str):
+        ids = tokenizer(prompt)["input_ids"]
+    else:
+        opened = bool(prompt) and prompt[-1]["role"] == "assistant"
+        ids = tokenizer.apply_chat_template(
+            list(prompt), add_generation_prompt=not opened, continue_final_message=opened, return_dict=False
+        )
+    if not ids:
+        raise ValueError(f"The prompt {prompt!r} has no tokens; give at least one character or a beginning token.")
+    return list(ids)
+
+
+@contextmanager
+def evaluation_mode(model: Model) -> Iterator[None]:
+    """Put every module in evaluation mode without gradients, and give each its own mode back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def left_pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad on the left with token 0, which the mask hides.
+
+    Args:
+        rows: Token ids, one sequence per row, of any lengths.
+        device: Where the tensors go.
+
+    Returns:
+        Token ids and attention mask, both `[rows, longest]`, integer.
+    """
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask
+
+
+def sample_completions(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    *,
+    samples_per_prompt: int = 1,
+    max_new_tokens: int = 48,
+    temperature: float = 0.7,
+    top_k: int = 50,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 64,
+    end_token_ids: Sequence[int] | None = None,
+    progress: bool = True,
+    desc: str = "Writing completions",
+) -> list[list[Completion]]:
+    """Sample completions; two models called with the same seed share their random numbers.
+
+    The result depends on the model, the prompts and the settings, and (up to floating-point rounding) neither on
+    `batch_size` nor on the global random state, which stays untouched. Nothing is taken from the model's
+    `generation_config`. For the base model of an adapter, call it inside `with model.disable_adapter():`.
+
+    Args:
+        model: A causal language model or a `PeftModel`; it is run on its own device.
+        tokenizer: Its tokenizer.
+        prompts: Conversations or plain strings.
+        samples_per_prompt: Completions drawn per prompt, independent of each other.
+        max_new_tokens: Length limit in tokens, the end token included.
+        temperature: Divides the logits; 0 takes the most probable token.
+        top_k: Draw among this many most probable tokens; 0 for all.
+        top_p: Draw among the most probable tokens that together reach this probability.
+        seed: Any integer. Two seeds give independent samples.
+        batch_size: Rows computed at once.
+        end_token_ids: Tokens that end a completion, by default the tokenizer's end-of-sequence token.
+        progress: Show a progress bar (counting completions) on stderr.
+        desc: Its label.
+
+    Returns:
+        `[prompts][samples_per_prompt]` completions, in the order of `prompts`.
+
+    Raises:
+        ValueError: A setting is out of its range, or there is no end token.
+        FloatingPointError: The model's logits are not finite (it has diverged).
+    """
+    if samples_per_prompt < 1 or max_new_tokens < 1 or batch_size < 1:
+        raise ValueError("samples_per_prompt, max_new_tokens and batch_size must be at least 1.")
+    if temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
+        raise ValueError("temperature and top_k must be at least 0, and top_p within (0, 1].")
+    if end_token_ids is None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError("The tokenizer has no end-of-sequence token: pass end_token_ids.")
+        end_token_ids = [tokenizer.eos_token_id]
+    draw = _Draw(temperature, top_k, top_p)
+    prompt_ids = [tokenize_prompt(tokenizer, prompt) for prompt in prompts]
+    rows = [(p, s) for p in range(len(prompts)) for s in range(samples_per_prompt)]
+    rows.sort(key=lambda row: len(prompt_ids[row[0]]))  # stable: less padding, and samples of a prompt stay together
+    written: dict[tuple[int, int], Completion] = {}
+    with evaluation_mode(model), tqdm(total=len(rows), desc=desc, unit="text", disable=not progress) as bar:
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            keys = row_keys(seed, np.array([p for p, _ in batch]), np.array([s for _, s in batch]))
+            token_rows = [prompt_ids[p] for p, _ in batch]
+            for row, ids, ended in _continue(model, token_rows, keys, draw, max_new_tokens, set(end_token_ids)):
+                text = tokenizer.decode(ids, skip_special_tokens=True)
+                written[batch[row]] = Completion(text=text, token_ids=tuple(ids), ended=ended)
+                bar.update()
+    return [[written[p, s] for s in range(samples_per_prompt)] for p in range(len(prompts))]
+
+
+@dataclass(frozen=True)
+class _Draw:
+    temperature: float
+    top_k: int
+    top_p: float
+
+    def __call__(self, logits: torch.Tensor, keys: NDArray[np.uint64], position: int) -> NDArray[np.int64]:
+        """Next token of each row: logits `[rows, vocabulary]`, keys `[rows]` -> `[rows]`."""
+        candidates = 1 if self.temperature == 0 else min(self.top_k or logits.shape[-1], logits.shape[-1])
+        top_logits, top_ids = logits.float().topk(candidates, dim=-1)  # NaN sorts as the largest: it is seen below
+        scores = top_logits.cpu().numpy().astype(np.float64)
+        token_ids = top_ids.cpu().numpy()
+        if not np.isfinite(scores[:, 0]).all():
+            raise FloatingPointError(
+                "The model's logits are not finite: it has diverged, or its precision is too low."
+            )
+        if self.temperature == 0:
+            return token_ids[:, 0]
+        scores /= self.temperature
+        if self.top_p < 1:
+            probabilities = np.exp(scores - scores[:, :1])
+            probabilities /= probabilities.sum(axis=-1, keepdims=True)
+            before = probabilities.cumsum(axis=-1) - probabilities  # probability of all better candidates
+            before[:, 0] = 0.0  # rounding must never exclude the best one
+            scores[before >= self.top_p] = -np.inf
+        best = (scores + gumbel_noise(keys, position, token_ids)).argmax(axis=-1)
+        return np.take_along_axis(token_ids, best[:, None], axis=-1)[:, 0]
+
+
+def _shared_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """Number of leading tokens common to all rows, leaving each row at least one token of its own."""
+    first, last = min(rows), max(rows)  # all rows lie between these two in lexicographic order
+    limit = min(len(row) for row in rows) - 1
+    return next((i for i in range(limit) if first[i] != last[i]), limit)
+
+
+def _continue(
+    model: Model,
+    prompt_ids: Sequence[list[int]],
+    keys: NDArray[np.uint64],
+    draw: _Draw,
+    max_new_tokens: int,
+    end_token_ids: set[int],
+) -> Iterator[tuple[int, list[int], bool]]:
+    """Continue one batch, yielding (row, token ids without the end token, ended) for each row when it is done."""
+    prefix = _shared_prefix(prompt_ids)
+    cache = None
+    if prefix:
+        first = torch.tensor([prompt_ids[0][:prefix]], device=model.device)
+        cache = model(input_ids=first, use_cache=True, logits_to_keep=1).past_key_values
+        cache.batch_repeat_interleave(len(prompt_ids))
+    # Columns: shared prefix, padding, the rest of the prompt. Positions skip the padding.
+    inputs, mask = left_pad([ids[prefix:] for ids in prompt_ids], model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0) + prefix
+    mask = torch.cat([mask.new_ones(len(prompt_ids), prefix), mask], dim=1)
+    active = list(range(len(prompt_ids)))
+    tokens: list[list[int]] = [[] for _ in prompt_ids]
+    for position in range(max_new_tokens):
+        output = model(
+            input_ids=inputs,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = output.past_key_values
+        chosen = draw(output.logits[:, -1], keys[active], position).tolist()
+        going = []  # places in the batch of the rows that go on
+        for place, (row, token) in enumerate(zip(active, chosen, strict=True)):
+            if token in end_token_ids:
+                yield row, tokens[row], True
+                continue
+            tokens[row].append(token)
+            if position + 1 == max_new_tokens:
+                yield row, tokens[row], False
+            else:
+                going.append(place)
+        if not going:
+            return
+        if len(going) < len(active):
+            index = torch.tensor(going, device=model.device)
+            cache.batch_select_indices(index)
+            mask, positions = mask[index], positions[index]
+            active = [active[place] for place in going]
+        inputs = torch.tensor([[chosen[place]] for place in going], device=model.device)
+        positions = positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
