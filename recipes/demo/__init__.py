@@ -1,0 +1,1 @@
+"""The FairPO demo: prompts, attribute scorers and preference pairs made with a small real language model."""
