@@ -1,0 +1,152 @@
+"""The package as users meet it: one version, a light import, lazy names, a wheel, and the layers of the code."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import fairpo_trl
+
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "fairpo_trl"
+
+
+def run(*command, cwd=ROOT, **environment):
+    """Runs a command and returns what it printed; a failure shows everything the command said."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def imports_of(path):
+    """The absolute module names that a file imports anywhere, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def test_the_version_is_written_once():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" not in project["project"]
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "fairpo_trl/__init__.py"
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == fairpo_trl.__version__
+
+
+def test_the_import_loads_nothing_heavy():
+    code = "import json, sys, fairpo_trl; dir(fairpo_trl); print(json.dumps(sorted(sys.modules)))"
+    loaded = {name.partition(".")[0] for name in json.loads(run(sys.executable, "-c", code))}
+    assert not loaded & {"torch", "transformers", "trl", "numpy", "datasets", "matplotlib", "peft", "accelerate"}
+
+
+def test_public_names_resolve():
+    assert {"FairPOConfig", "FairPOTrainer", "GroupWeights", "Partition"} <= set(fairpo_trl.__all__)
+    assert set(fairpo_trl.__all__) <= set(dir(fairpo_trl))
+    for name in fairpo_trl.__all__:
+        assert getattr(fairpo_trl, name).__name__ == name
+        # In TRL this abbreviation is another method (group *relative* policy optimization).
+        assert "GRPO" not in name.upper()
+
+
+def test_a_wrong_name_gets_a_near_one():
+    with pytest.raises(AttributeError, match=r"'FairPoTrainer'; did you mean 'FairPOTrainer'\?"):
+        _ = fairpo_trl.FairPoTrainer
+    with pytest.raises(AttributeError, match="has no attribute 'zzz'$"):
+        _ = fairpo_trl.zzz
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda path: path.name)
+def test_the_core_imports_only_torch(path):
+    allowed = {*sys.stdlib_module_names, "torch"}
+    outside = {name for name in imports_of(path) if not name.startswith("fairpo_trl.core")}
+    assert not {name for name in outside if name.partition(".")[0] not in allowed}
+
+
+@pytest.mark.parametrize(
+    ("layer", "forbidden"),
+    [
+        ("generation", ("fairpo_trl.classification",)),
+        ("classification", ("fairpo_trl.generation",)),
+        ("reporting", ("fairpo_trl.generation", "fairpo_trl.classification", "trl", "transformers")),
+    ],
+)
+def test_layers_do_not_know_each_other(layer, forbidden):
+    for path in (PACKAGE / layer).rglob("*.py"):
+        wrong = {name for name in imports_of(path) if any(f"{name}.".startswith(f"{top}.") for top in forbidden)}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+def test_the_citation_names_both_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    arxiv = {identifier["value"] for paper in citation["references"] for identifier in paper["identifiers"]}
+    assert arxiv == {"arXiv:2505.02433", "arXiv:2405.20304"}
+    assert [len(paper["authors"]) for paper in citation["references"]] == [4, 7]
+
+
+def test_the_wheel_installs_and_imports_alone(tmp_path):
+    pytest.importorskip("hatchling")
+    build = [sys.executable, "-m", "build", "--quiet", "--wheel", "--no-isolation", "--outdir", tmp_path]
+    run(*build, ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name == f"fairpo_trl-{fairpo_trl.__version__}-py3-none-any.whl"
+
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "fairpo_trl/py.typed" in names
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    assert {name.partition("/")[0] for name in names} == {"fairpo_trl", f"{wheel.name.rsplit('-', 3)[0]}.dist-info"}
+    sources = {str(path.relative_to(ROOT).as_posix()) for path in PACKAGE.rglob("*.py")}
+    assert sources <= set(names)
+
+    # An environment with neither pip nor any other package: the import must stand on the standard library alone.
+    empty = tmp_path / "empty"
+    run(sys.executable, "-m", "venv", "--without-pip", empty)
+    python = empty / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    run(*pip, "--no-index", "--no-deps", wheel)
+    code = "import fairpo_trl; print(fairpo_trl.__version__, fairpo_trl.__file__)"
+    version, file = run(python, "-I", "-c", code, cwd=tmp_path).split(maxsplit=1)
+    assert version == fairpo_trl.__version__
+    assert Path(file.strip()).is_relative_to(empty)
+
+
+def test_no_file_names_a_place_on_someones_machine():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    place = re.compile(rb"(?<![\w.:/-])/(?:work|root|home/\w+|Users/\w+|tmp/venv\w*)/")
+    found = {}
+    for name in run("git", "ls-files", "-z").split("\0"):
+        path = ROOT / name
+        if name and path.is_file() and path != Path(__file__) and (match := place.search(path.read_bytes())):
+            found[name] = match.group()
+    assert not found
+
+
+def test_the_licence_is_the_whole_text():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert "The fairpo_trl authors" in text
