@@ -2,8 +2,453 @@
 
 from __future__ import annotations
 
+import dataclasses
+import html
+import importlib.metadata
+import json
+import math
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import yaml
+from accelerate.utils import is_peft_model
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from trl import DPOConfig
 
-def add_fairpo_facts(trainer: Any) -> None:
-    """Placeholder until written below."""
+from fairpo_trl.generation.config import FairPOConfig
+
+
+_PAPERS = {"fairpo": "https://arxiv.org/abs/2505.02433", "group_robust": "https://arxiv.org/abs/2405.20304"}
+# Settings that every card shows; the others only where they differ from their default.
+_MAIN_SETTINGS = ("grouping", "privileged_loss", "hinge", "epsilon", "hinge_level", "balancer", "eta_alpha", "timing")
+_TRAINING_SETTINGS = ("beta", "learning_rate", "max_length", "seed")
+_SHOWN_ELSEWHERE = ("privileged_attributes", "non_privileged_attributes")
+_SECRET_OPTION = re.compile(r"token|secret|password|api_?key", re.IGNORECASE)
+_HUB_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{8,}")
+# A path of two or more parts inside a longer text, not the part of a URL.
+_INNER_PATH = re.compile(r"(?<![\w.:/\\])(?:~|[A-Za-z]:)?(?:[/\\][^\s\"'/\\,;:=]+){2,}[/\\]?")
+_SNAPSHOT = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)[/\\]snapshots")
+
+
+def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None) -> None:
+    """
+    Adds FairPO's and PEFT's facts to the card that TRL has just written to `trainer.args.output_dir`.
+
+    TRL overwrites the card that PEFT wrote: library, pipeline and LoRA tags, licence and results are put (back) here.
+    The card never holds a local path or a token. If the folder is meant for the Hub (`trainer.hub_model_id` is set),
+    [`make_publishable`] is applied to it as well.
+
+    Args:
+        trainer ([`~fairpo_trl.FairPOTrainer`]):
+            The trainer, at any moment: results are left out while there has been no evaluation.
+        win_rates (`Mapping[str, float]`, *optional*):
+            Attribute -> win rate against the reference, in [0, 1], for a further column.
+    """
+    folder = Path(trainer.args.output_dir)
+    path = folder / "README.md"
+    card = ModelCard.load(path, ignore_metadata_errors=True)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    base = _BaseModel.of(getattr(model.config, "_name_or_path", "") or "")
+    method = _peft_method(model)
+    datasets = _as_list(card.data.get("datasets"))
+
+    facts = _metadata(card.data.to_dict(), trainer, base, method, win_rates or {})
+    title = facts["model_name"]
+    repository = trainer.hub_model_id or title
+    text = "\n\n".join(
+        [
+            f"# Model Card for {escape(title)}",
+            _introduction(base, method, datasets),
+            _about_fairpo(),
+            "## Quick start\n\n" + _loading(repository, base, method, trainer.processing_class),
+            "## Attributes and results\n\n" + _results(trainer, win_rates or {}),
+            "## FairPO settings\n\n" + _settings(trainer.args),
+            *_command(trainer),
+            _training_procedure(card.text, method),
+        ]
+    )
+    ModelCard(f"---\n{ModelCardData(**facts).to_yaml()}\n---\n\n{text}\n").save(path)
+    if trainer.hub_model_id is not None:
+        make_publishable(folder)
+
+
+def make_publishable(folder: str | os.PathLike[str]) -> None:
+    """
+    Takes out of a saved model what should not leave the machine.
+
+    * `adapter_config.json`: PEFT notes the path of a local base model, which names the user and works nowhere else. Its
+      last part stays.
+    * `README.md`: the same path, in a card that PEFT wrote.
+    * `training_args.bin`: a pickle with the output path and, if it was set, `hub_token` in clear text. It is deleted;
+      nothing reads it.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            A folder written by `save_model`.
+    """
+    folder = Path(folder)
+    config_path = folder / "adapter_config.json"
+    if config_path.is_file():
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        base = _BaseModel.of(config.get("base_model_name_or_path") or "")
+        if base.name and base.name != config["base_model_name_or_path"]:
+            config["base_model_name_or_path"] = base.name
+            config_path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False), encoding="utf-8")
+    card_path = folder / "README.md"
+    if card_path.is_file():
+        card = ModelCard.load(card_path, ignore_metadata_errors=True)
+        named = card.data.get("base_model")
+        if isinstance(named, str) and _BaseModel.of(named).name != named:
+            base = _BaseModel.of(named)
+            card.text = card.text.replace(named, base.name)
+            facts = card.data.to_dict()
+            facts["tags"] = [tag for tag in facts.get("tags", []) if named not in tag]
+            facts["base_model"] = base.hub_id
+            ModelCard(f"---\n{ModelCardData(**facts).to_yaml()}\n---\n{card.text}").save(card_path)
+    (folder / "training_args.bin").unlink(missing_ok=True)
+
+
+# ---- names and paths ----
+
+
+@dataclasses.dataclass(frozen=True)
+class _BaseModel:
+    """The model that was trained: its name for people, its Hub id if it has one, and where its card may lie."""
+
+    name: str
+    hub_id: str | None
+    folder: Path | None
+
+    @classmethod
+    def of(cls, name_or_path: str) -> _BaseModel:
+        cached = _SNAPSHOT.search(name_or_path)
+        if cached:  # a Hub model, loaded by its place in the cache
+            hub_id = f"{cached['owner']}/{cached['name']}"
+            return cls(hub_id, hub_id, Path(name_or_path))
+        if is_hub_id(name_or_path):
+            return cls(name_or_path, name_or_path, None)
+        return cls(last_part(name_or_path), None, Path(name_or_path) if name_or_path else None)
+
+    def licence(self) -> dict[str, str]:
+        """The licence as the base model's card states it, if that card is on this machine; else nothing."""
+        found: Any = self.folder / "README.md" if self.folder is not None else None
+        if self.folder is None and self.hub_id is not None:
+            found = try_to_load_from_cache(self.hub_id, "README.md")
+        if not isinstance(found, str | Path) or not Path(found).is_file():
+            return {}
+        try:
+            data = ModelCard.load(found).data
+        except (ValueError, OSError, yaml.YAMLError):  # somebody else's card: its errors are not ours
+            return {}
+        stated = {key: data.get(key) for key in ("license", "license_name", "license_link")}
+        if str(stated["license_link"] or "").partition("://")[0] not in ("http", "https"):
+            stated["license_link"] = None  # relative to the other repository
+        return {key: value for key, value in stated.items() if isinstance(value, str) and value}
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name can be a Hub id, rather than a path on this machine."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    looks_like_file = name.count("/") != 1 and PurePosixPath(name).suffix in (".jsonl", ".json", ".csv", ".parquet")
+    return bool(name) and not looks_like_file and not os.path.exists(name)
+
+
+def last_part(path: str) -> str:
+    """The last component of a path, whatever system it is from; the home folder has none."""
+    if path and Path(path).expanduser() == Path.home():
+        return "~"
+    parts = PureWindowsPath(path).parts if "\\" in path else PurePosixPath(path).parts
+    return parts[-1] if parts and parts[-1] not in ("/", "\\", "..", ".") else ""
+
+
+def without_paths(value: str) -> str:
+    """A command-line value in which local paths are reduced to their last component and tokens are masked."""
+    if value[:1] in "{[":
+        try:
+            return json.dumps(_walk(json.loads(value)), ensure_ascii=False)
+        except json.JSONDecodeError:
+            pass
+    value = _HUB_TOKEN.sub("***", value)
+    if "://" not in value:
+        absolute = value.startswith(("/", "~", "./", "../", ".\\", "..\\")) or re.match(r"[A-Za-z]:[/\\]", value)
+        if value and (absolute or os.path.exists(value)):
+            return last_part(value) or "."
+    return _INNER_PATH.sub(lambda found: last_part(found[0]), value)
+
+
+def _walk(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: "***" if _SECRET_OPTION.search(key) else _walk(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_walk(inner) for inner in value]
+    return without_paths(value) if isinstance(value, str) else value
+
+
+def public_command(arguments: Sequence[str]) -> str:
+    """`sys.argv` as a line for the shell, without local paths and secrets; empty in a notebook or for `python -c`."""
+    program = arguments[0] if arguments else ""
+    if program in ("", "-c", "-m") or "ipykernel" in program:
+        return ""
+    shown, secret_follows = [last_part(program)], False
+    if shown == ["__main__.py"]:
+        shown = ["-m", Path(program).parent.name]
+    for argument in arguments[1:]:
+        option, equals, value = argument.partition("=")
+        is_option = argument.startswith("-")
+        if secret_follows and not is_option:
+            shown.append("***")
+            secret_follows = False
+            continue
+        secret_follows = is_option and not equals and bool(_SECRET_OPTION.search(option))
+        if is_option and equals:
+            shown.append(f"{option}={'***' if _SECRET_OPTION.search(option) else without_paths(value)}")
+        else:
+            shown.append(argument if is_option else without_paths(argument))
+    return "python " + shlex.join(_printable(argument) for argument in shown)
+
+
+# ---- text that comes from data ----
+
+
+def _printable(text: str) -> str:
+    """One line, without control and direction characters."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+def escape(text: Any) -> str:
+    """Text for a Markdown table cell that shows as it is: no HTML, no Markdown, no links, one line."""
+    escaped = re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", _printable(str(text)))
+    # After the backslashes, so that the entities keep their `#`; quotes need no escape outside of attributes.
+    escaped = html.escape(escaped, quote=False)
+    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:
+    """A Markdown table whose last `numbers` columns are right-aligned."""
+    rule = ["---"] * (len(header) - numbers) + ["---:"] * numbers
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+
+
+def _as_list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _peft_method(model: Any) -> str | None:
+    """`"lora"`, ... for a PEFT model, else `None`."""
+    if not is_peft_model(model):
+        return None
+    kind = model.active_peft_config.peft_type
+    return str(getattr(kind, "value", kind)).lower()
+
+
+# ---- the parts of the card ----
+
+
+def _metadata(
+    facts: dict[str, Any], trainer: Any, base: _BaseModel, method: str | None, win_rates: Mapping[str, float]
+) -> dict[str, Any]:
+    """The card's metadata: TRL's, mended and completed. `None` leaves a key out."""
+    datasets = [name for name in _as_list(facts.get("datasets")) if is_hub_id(name)]
+    name = facts.get("model_name") or (trainer.hub_model_id or "").rpartition("/")[2]
+    facts = {
+        **facts,
+        **base.licence(),
+        "model_name": _printable(name or last_part(trainer.args.output_dir)) or "FairPO model",
+        "base_model": base.hub_id,
+        "base_model_relation": ("adapter" if method else "finetune") if base.hub_id else None,
+        "library_name": "peft" if method else "transformers",
+        "pipeline_tag": "text-generation",
+        "datasets": datasets or None,
+        "tags": sorted({*_as_list(facts.get("tags")), *trainer._tag_names, *([method] if method else [])}),
+        "eval_results": _eval_results(trainer, win_rates) or None,
+    }
+    facts.pop("licence", None)  # TRL's placeholder, under a key that the Hub does not know
+    return facts
+
+
+def _eval_results(trainer: Any, win_rates: Mapping[str, float]) -> list[EvalResult]:
+    metrics = trainer.group_metrics.get("eval")
+    values: list[tuple[str, str, float]] = []
+    if metrics is not None:
+        for kind, label in (("accuracy", "Pair accuracy"), ("margin", "Margin")):
+            values += [(kind, f"{label}: {name}", float(value)) for name, value in metrics.by_group[kind].items()]
+            name, value = metrics.worst(kind)
+            values.append((f"worst_attribute_{kind}", f"{label}, worst attribute ({name})", value))
+    values += [("win_rate", f"Win rate: {name}", float(value)) for name, value in win_rates.items()]
+    return [
+        EvalResult(
+            task_type="text-generation",
+            task_name="Preference pairs",
+            dataset_type="preference-pairs",
+            dataset_name="Evaluation pairs by attribute",
+            metric_type=kind,
+            metric_name=_printable(label),
+            metric_value=round(value, 6) + 0.0,  # no -0.0
+        )
+        for kind, label, value in values
+        if math.isfinite(value)
+    ]
+
+
+def _introduction(base: _BaseModel, method: str | None, datasets: list[str]) -> str:
+    kind = {None: "a fine-tuned version", "lora": "a LoRA adapter"}.get(method, f"a PEFT adapter ({method})")
+    if base.hub_id:
+        origin = f"[{base.hub_id}](https://huggingface.co/{base.hub_id})"
+    else:
+        origin = f"{escape(base.name)} (a local model)" if base.name else "a model built from a configuration"
+    named = [
+        f"[{name}](https://huggingface.co/datasets/{name})" if is_hub_id(name) else f"{escape(last_part(name))} (local data)"
+        for name in datasets
+    ]
+    on = f" on {', '.join(named)}" if named else ""
+    return (
+        f"This model is {kind} of {origin}, trained{on} with FairPO, on top of "
+        "[TRL](https://github.com/huggingface/trl)'s DPO."
+    )
+
+
+def _about_fairpo() -> str:
+    return (
+        f"**FairPO** ([arXiv 2505.02433]({_PAPERS['fairpo']})) divides the attributes of preference pairs into "
+        "privileged ones, which are trained with the DPO loss so that they get better, and all others, which a hinge "
+        "on the same loss keeps from getting worse than the reference model. The groups are balanced by weights that "
+        f"adapt during training, as in Group Robust Preference Optimization ([arXiv 2405.20304]({_PAPERS['group_robust']}))."
+    )
+
+
+def _loading(repository: str, base: _BaseModel, method: str | None, tokenizer: Any) -> str:
+    name = json.dumps(repository)
+    if not method:
+        lines = [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f'model = AutoModelForCausalLM.from_pretrained({name}, dtype="auto", device_map="auto")',
+        ]
+    elif base.hub_id:
+        lines = [
+            "from peft import AutoPeftModelForCausalLM",
+            "from transformers import AutoTokenizer",
+            "",
+            f'model = AutoPeftModelForCausalLM.from_pretrained({name}, dtype="auto", device_map="auto")',
+        ]
+    else:
+        lines = [
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f"base = {json.dumps(base.name or 'base-model')}  # the path of the base model on your machine",
+            'model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", device_map="auto")',
+            f"model = PeftModel.from_pretrained(model, {name})",
+        ]
+    lines += [f"tokenizer = AutoTokenizer.from_pretrained({name})", ""]
+    if getattr(tokenizer, "chat_template", None):
+        lines += [
+            'messages = [{"role": "user", "content": "Why is the sea blue?"}]',
+            "inputs = tokenizer.apply_chat_template(",
+            '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True',
+            ").to(model.device)",
+        ]
+    else:
+        lines.append('inputs = tokenizer("The sea is blue because", return_tensors="pt").to(model.device)')
+    lines += [
+        "output = model.generate(**inputs, max_new_tokens=128)",
+        'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+    ]
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _results(trainer: Any, win_rates: Mapping[str, float]) -> str:
+    """One row per attribute: its role, its pairs, the last evaluation and the weight of its group."""
+    partition, weights = trainer.partition, trainer.group_weights
+    metrics = trainer.group_metrics.get("eval")
+    frame = None if metrics is None else metrics.by_group
+    group_of = {name: group.name for group in weights.groups for name in group.members}
+    values = weights.as_dict()
+    header = ["Attribute", "Role", "Train pairs", "Eval pairs", "Accuracy", "Margin", "Inside hinge", "Final weight"]
+    rows = []
+    for name in (*partition.privileged, *partition.non_privileged):
+        seen = frame is not None and name in frame.index
+        held_out = frame.loc[name, "pairs"] if seen else trainer._pair_counts.get("eval", {}).get(name)
+        row = [
+            escape(name),
+            partition.role_of(name).replace("_", "-"),
+            *(str(count) if count is not None else "–" for count in (trainer._pair_counts["train"].get(name), held_out)),
+            *(f"{round(frame.loc[name, column], 3) + 0.0:.3f}" if seen else "–" for column in ("accuracy", "margin", "inside_hinge")),
+            f"{values[group_of[name]]:.3f}",
+        ]
+        if win_rates:
+            row.append(f"{win_rates[name]:.3f}" if name in win_rates else "–")
+        rows.append(row)
+    if win_rates:
+        header.append("Win rate")
+    notes = [
+        "Accuracy: share of pairs whose chosen completion gained on the rejected one, compared with the reference "
+        "model. Margin: that gain times beta, in nats. Inside hinge: share of pairs whose DPO loss is at most log 2 + "
+        "epsilon."
+    ]
+    if len(weights.groups) < len(partition.names):
+        notes.append("Attributes of one role share one weight.")
+    if win_rates:
+        notes.append("Win rate: against the reference model's completions, on prompts that were held out.")
+    if metrics is None:
+        notes.append("No evaluation has been run yet.")
+    else:
+        name, value = metrics.worst()
+        notes.append(f"Worst attribute: {escape(name)}, accuracy {value:.3f}. The numbers are those of the last evaluation.")
+        if trainer.args.load_best_model_at_end:
+            notes.append("The model kept at the end is that of the best checkpoint, which may be an earlier one.")
+    return _table(header, rows, numbers=len(header) - 2) + "\n\n" + " ".join(notes)
+
+
+def _settings(args: FairPOConfig) -> str:
+    inherited = {field.name for field in dataclasses.fields(DPOConfig)}
+    own = [field for field in dataclasses.fields(FairPOConfig) if field.name not in inherited]
+    shown = [
+        field.name
+        for field in own
+        if field.name not in _SHOWN_ELSEWHERE
+        and (field.name in _MAIN_SETTINGS or getattr(args, field.name) != field.default)
+    ]
+    rows = [[f"`{name}`", escape(getattr(args, name))] for name in (*shown, *_TRAINING_SETTINGS)]
+    pairs = args.per_device_train_batch_size * max(1, args.n_gpu) * args.gradient_accumulation_steps * args.world_size
+    rows.append(["pairs per optimizer step", str(pairs)])
+    return _table(["Setting", "Value"], rows)
+
+
+def _command(trainer: Any) -> list[str]:
+    command = public_command(sys.argv)
+    if not command:
+        return []
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
+    processes = trainer.accelerator.num_processes
+    note = f"\n\nOn {processes} processes. Paths are reduced to their last part." if processes > 1 else (
+        "\n\nPaths are reduced to their last part."
+    )
+    return [f"## Command\n\n{fence}bash\n{command}\n{fence}{note}"]
+
+
+def _training_procedure(text: str, method: str | None) -> str:
+    """TRL's part from "Training procedure" on (trackers, versions, citations), with the versions it does not know."""
+    heading, versions = "## Training procedure", "### Framework versions\n\n"
+    _, found, rest = text.partition(heading)
+    lines = [f"- {name}: {_version(package)}" for name, package in (("FairPO-TRL", "fairpo-trl"), ("PEFT", "peft")) if
+             (package != "peft" or method) and _version(package)]
+    rest = re.sub(r"\n[ \t]*\n(?:[ \t]*\n)+", "\n\n", rest)  # TRL leaves gaps where there is no tracker
+    return f"{found}{rest.replace(versions, versions + ''.join(line + chr(10) for line in lines), 1)}".strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""  # used from a checkout
