@@ -75,7 +75,7 @@ def test_public_names_resolve():
 def test_a_wrong_name_gets_a_near_one():
     with pytest.raises(AttributeError, match=r"'FairPoTrainer'; did you mean 'FairPOTrainer'\?"):
         _ = fairpo_trl.FairPoTrainer
-    with pytest.raises(AttributeError, match="has no attribute 'zzz'$"):
+    with pytest.raises(AttributeError, match=r"has no attribute 'zzz'$"):
         _ = fairpo_trl.zzz
 
 
