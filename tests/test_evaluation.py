@@ -23,7 +23,30 @@ from fairpo_trl.evaluation.text_guards import has_repeated_ngram
 from fairpo_trl.evaluation.win_rate import format_number
 
 
-WORDS = "<s> </s> <unk> a b c d e f g h i j k l m n o p user assistant :".split()
+WORDS = [
+    "<s>",
+    "</s>",
+    "<unk>",
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "f",
+    "g",
+    "h",
+    "i",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "o",
+    "p",
+    "user",
+    "assistant",
+    ":",
+]
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'] + ' : ' + m['content'] + ' ' }}"
     "{% if not (loop.last and m['role'] == 'assistant') %}{{ '</s> ' }}{% endif %}{% endfor %}"

@@ -8,6 +8,7 @@ numbers were drawn before, hence on batch composition and on when other rows end
 import numpy as np
 from numpy.typing import NDArray
 
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 

@@ -161,7 +161,7 @@ def sample_completions(
             keys = row_keys(seed, np.array([p for p, _ in batch]), np.array([s for _, s in batch]))
             token_rows = [prompt_ids[p] for p, _ in batch]
             for row, ids, ended in _continue(model, token_rows, keys, draw, max_new_tokens, set(end_token_ids)):
-                text = tokenizer.decode(ids, skip_special_tokens=True)
+                text = str(tokenizer.decode(ids, skip_special_tokens=True))
                 written[batch[row]] = Completion(text=text, token_ids=tuple(ids), ended=ended)
                 bar.update()
     return [[written[p, s] for s in range(samples_per_prompt)] for p in range(len(prompts))]
@@ -180,9 +180,7 @@ class _Draw:
         scores = top_logits.cpu().numpy().astype(np.float64)
         token_ids = top_ids.cpu().numpy()
         if not np.isfinite(scores[:, 0]).all():
-            raise FloatingPointError(
-                "The model's logits are not finite: it has diverged, or its precision is too low."
-            )
+            raise FloatingPointError("The model's logits are not finite: the model has diverged.")
         if self.temperature == 0:
             return token_ids[:, 0]
         scores /= self.temperature
@@ -196,7 +194,7 @@ class _Draw:
         return np.take_along_axis(token_ids, best[:, None], axis=-1)[:, 0]
 
 
-def _shared_prefix(rows: Sequence[Sequence[int]]) -> int:
+def _shared_prefix(rows: Sequence[list[int]]) -> int:
     """Number of leading tokens common to all rows, leaving each row at least one token of its own."""
     first, last = min(rows), max(rows)  # all rows lie between these two in lexicographic order
     limit = min(len(row) for row in rows) - 1

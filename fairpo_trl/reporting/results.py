@@ -1,0 +1,217 @@
+"""The results file of a run: its schema, and reading and writing it.
+
+`results.json` is everything a report needs and nothing private: numbers are finite, what was not measured is absent,
+and absolute paths are cut to their last part.
+"""
+
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict, cast
+
+
+Role: TypeAlias = Literal["privileged", "non_privileged"]
+"""`privileged` attributes should get better, `non_privileged` ("held") ones must not get worse."""
+
+ROLES: tuple[Role, Role] = ("privileged", "non_privileged")
+
+
+class Interval(TypedDict):
+    """A mean with its 95 % interval, absent if it could not be had; `n` is the number of prompts."""
+
+    mean: float
+    low: NotRequired[float]
+    high: NotRequired[float]
+    n: NotRequired[int]
+
+
+class JudgeWinRates(TypedDict):
+    """Win rates against the reference as seen by one judge (0 to 1; 0.5 is as good as the reference).
+
+    `reference_vs_itself` compares two seeds of the reference; `difference` is `trained - reference_vs_itself`.
+    """
+
+    trained: Interval
+    reference_vs_itself: NotRequired[Interval]
+    difference: NotRequired[Interval]
+
+
+class PairAccuracy(TypedDict):
+    """Share of held-out pairs whose preferred text is the more probable one (0 to 1)."""
+
+    trained: float
+    reference: NotRequired[float]
+
+
+class AttributeResult(TypedDict):
+    """One attribute. `inside_hinge`: share of pairs without hinge loss; `final_weight`: its group's, 0 to 1."""
+
+    attribute: str
+    role: Role
+    pairs: NotRequired[int]
+    win_rate: NotRequired[dict[str, JudgeWinRates]]
+    pair_accuracy: NotRequired[PairAccuracy]
+    inside_hinge: NotRequired[float]
+    final_weight: NotRequired[float]
+
+
+class Guards(TypedDict):
+    """Means and shares by name (see `TextGuards.to_dict`) of the reference's and the trained model's completions."""
+
+    reference: dict[str, float]
+    trained: dict[str, float]
+
+
+class Sample(TypedDict):
+    """One prompt with what either model wrote."""
+
+    prompt: str
+    reference: str
+    trained: str
+
+
+class Results(TypedDict):
+    """One run.
+
+    `partition` maps attribute to role, `seconds` are wall-clock seconds. The histories are lists of
+    `{"step": optimizer step, name: value}`: group weights (sum 1), and margins per attribute (nats, the log-ratio
+    difference of preferred and rejected text against the reference).
+    """
+
+    title: str
+    partition: dict[str, Role]
+    attributes: list[AttributeResult]
+    command: NotRequired[str]
+    model: NotRequired[str]
+    data: NotRequired[str]
+    settings: NotRequired[dict[str, Any]]
+    seeds: NotRequired[list[int]]
+    hardware: NotRequired[str]
+    seconds: NotRequired[float]
+    guards: NotRequired[Guards]
+    weights_history: NotRequired[list[dict[str, float]]]
+    margins_history: NotRequired[list[dict[str, float]]]
+    samples: NotRequired[list[Sample]]
+
+
+_ABSOLUTE_PATH = re.compile(
+    r"(?:(?<![\w./:~-])(?:~|/[\w.+@-]+)(?:/[\w.+@-]+)+|\b[A-Za-z]:\\(?:[^\s\\\"']+\\)*[^\s\\\"']+)/?"
+)
+
+
+def without_local_paths(text: str) -> str:
+    """Cut absolute paths, and those below `~`, to their last part: `train /home/me/x.json` -> `train x.json`.
+
+    Addresses on the web and relative paths stay as they are.
+    """
+    return _ABSOLUTE_PATH.sub(lambda match: re.split(r"[/\\]", match.group().rstrip("/"))[-1], text)
+
+
+def check_results(results: Results) -> None:
+    """Raise unless `results` has the shape of [`Results`].
+
+    Raises:
+        ValueError: A required part is missing, a number is NaN or infinite, a role is unknown or contradicts
+            `partition`, or an interval is upside down. The message names the place.
+    """
+    missing = Results.__required_keys__ - results.keys()
+    unknown = results.keys() - Results.__annotations__.keys()
+    if missing or unknown:
+        raise ValueError(f"Results lack {sorted(missing)} and have unknown parts {sorted(unknown)}.")
+    for place, value in _walk(results):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{place} is {value}: leave out what was not measured.")
+        if isinstance(value, Mapping) and "low" in value and "high" in value and value["low"] > value["high"]:
+            raise ValueError(f"{place}: the interval's low end is above its high end.")
+    for attribute, role in results["partition"].items():
+        if role not in ROLES:
+            raise ValueError(f"partition.{attribute}: role {role!r} is unknown; it must be one of {ROLES}.")
+    for entry in results["attributes"]:
+        if results["partition"].get(entry["attribute"]) != entry["role"]:
+            raise ValueError(
+                f"Attribute {entry['attribute']!r} has role {entry['role']!r}, another than in partition."
+            )
+
+
+def write_results(results: Results, path: str | os.PathLike[str]) -> Path:
+    """Check and write results as JSON; a reader sees the old file or the new one, never half of one.
+
+    Args:
+        results: The results; numbers of numpy must have been turned into Python's. Absolute paths in any text but the
+            samples are cut to their last part.
+        path: The file; its folder is created if needed.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: See [`check_results`].
+        TypeError: A value is not JSON.
+    """
+    check_results(results)
+    public = {key: value if key == "samples" else _public(value) for key, value in results.items()}
+    text = json.dumps(public, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+def read_results(path: str | os.PathLike[str]) -> Results:
+    """Read and check a results file.
+
+    Args:
+        path: A file written by [`write_results`].
+
+    Returns:
+        The results.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not JSON, or not results; see [`check_results`].
+    """
+    results = cast(Results, json.loads(Path(path).read_text(encoding="utf-8")))
+    check_results(results)
+    return results
+
+
+def judges(results: Results) -> list[str]:
+    """Names of all judges, in order of first appearance."""
+    return list(dict.fromkeys(judge for entry in results["attributes"] for judge in entry.get("win_rate", {})))
+
+
+def by_role(results: Results) -> list[AttributeResult]:
+    """The attributes, privileged ones first, otherwise in their order."""
+    return sorted(results["attributes"], key=lambda entry: ROLES.index(entry["role"]))
+
+
+def _walk(value: object, place: str = "") -> Iterator[tuple[str, object]]:
+    yield place, value
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _walk(child, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for i, child in enumerate(value):
+            yield from _walk(child, f"{place}[{i}]")
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_local_paths(value)
+    if isinstance(value, Mapping):
+        return {key: _public(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public(child) for child in value]
+    return value
