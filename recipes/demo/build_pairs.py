@@ -26,6 +26,9 @@ from .smollm2 import cache_root, demo_model_path
 
 DATA_DIR = Path(__file__).with_name("data")
 SAMPLES_PER_SPLIT = {"train": 6, "validation": 4, "test": 4}
+MIN_GAP = {"concise": 1.25, "positive": 1.25, "on_topic": 1.25, "plain": 1.25, "vivid": 1.5}
+"""The least gap of a pair in standard deviations of the score. With less, readers often disagreed about `vivid`."""
+
 MIN_WORDS = 4
 """Shorter completions are mostly broken ("Forcioncuisine."): they take no part in any pair."""
 
@@ -68,7 +71,7 @@ def candidates(records: list[dict], attribute: str, unit: float, args: argparse.
         gap = (one[attribute] - two[attribute]) / unit
         ratio = max(one["words"], two["words"]) / min(one["words"], two["words"])
         fits = ratio > args.length_ratio if attribute == scorers.PRIVILEGED else ratio <= args.length_ratio
-        if gap >= args.min_gap and fits:
+        if gap >= args.min_gap[attribute] and fits:
             found.append((gap, one, two))
     return sorted(found, key=lambda item: -item[0])
 
@@ -189,7 +192,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--min-gap", type=float, default=1.25, help="least score gap, in standard deviations")
+    parser.add_argument("--min-gap", type=json.loads, default=MIN_GAP, help="least score gaps, in standard deviations")
     parser.add_argument("--length-ratio", type=float, default=1.4, help="most for held attributes, least for concise")
     parser.add_argument("--per-prompt", type=int, default=2, help="most pairs of one attribute from one prompt")
     parser.add_argument("--cap", type=json.loads, default={"train": 360, "validation": 60, "test": 160})

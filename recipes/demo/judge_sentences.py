@@ -156,4 +156,4 @@ ABSTRACT_WORDS: frozenset[str] = frozenset(
     including considered known used made make makes making become becomes create creates support supports
     """.split()
 )
-"""Words that tell without showing: `vivid` subtracts half their share."""
+"""Words that tell without showing: `vivid` subtracts a quarter of their share."""

@@ -208,8 +208,8 @@ def _listed(word: str, group: frozenset[str]) -> bool:
 
 
 def vivid(prompts: list[str], completions: list[str]) -> np.ndarray:
-    """Concrete words: the share of the content words for what can be seen, heard, touched, smelled or tasted, less half
-    the share of words that only tell ("various", "important", "sustainability"). Words of the prompt do not count.
+    """Concrete words: the share of the content words for what can be seen, heard, touched, smelled or tasted, less a
+    quarter of the share of words that only tell ("various", "important", "sustainability"). Words of the prompt do not count.
     """
     shown, told = judge_sentences.SENSORY_WORDS, judge_sentences.ABSTRACT_WORDS
     scores = []
@@ -219,7 +219,7 @@ def vivid(prompts: list[str], completions: list[str]) -> np.ndarray:
         rest = [word for word in found if not _listed(word, shown)]
         concrete = len(found) - len(rest)
         abstract = sum(word in told or bool(_ABSTRACT.search(word)) for word in rest)
-        scores.append((concrete - 0.5 * abstract) / max(len(found), 1))
+        scores.append((concrete - 0.25 * abstract) / max(len(found), 1))
     return np.array(scores)
 
 
