@@ -211,7 +211,7 @@ class TestPlots:
     def test_nothing_to_plot(self, results, tmp_path):
         empty = {"title": "t", "partition": {}, "attributes": []}
         for plot in (plot_weights, plot_margins, plot_win_rates):
-            with pytest.raises(ValueError, match="history|win rates"):
+            with pytest.raises(ValueError, match=r"history|win rates"):
                 plot(empty, tmp_path / "p.png")
         with pytest.raises(ValueError, match="no points"):
             plot_comparison([], tmp_path / "p.png")

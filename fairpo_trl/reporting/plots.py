@@ -181,7 +181,7 @@ def plot_comparison(
         for point, colour, shape in zip(points, cycle(_LINES), cycle("os^vP*X"), strict=False):
             label = _plain(point.label)
             held: Interval = getattr(point, key)
-            _point(axes, point.privileged, held, None, "privileged", color=colour, marker=shape, label=label)
+            _point(axes, point.privileged, held, 0, "privileged", color=colour, marker=shape, label=label)
             anchors.append((point.privileged["mean"], held["mean"]))
         axes.set_title(f"{name} over the held attributes", fontsize=10, loc="left", color=TEXT)
         axes.set_xlabel("privileged win rate against the reference")
@@ -248,7 +248,7 @@ def _marker(role: str) -> dict[str, Any]:
     return {"marker": "s", "color": HELD, "markersize": 6.5, "markerfacecolor": "white", "markeredgewidth": 1.6}
 
 
-def _point(axes: Axes, x: Interval, y: Interval | None, row: float | None, role: str, **style: Any) -> None:
+def _point(axes: Axes, x: Interval, y: Interval | None, row: float, role: str, **style: Any) -> None:
     """A point with bars for the intervals there are; `row` is the height if y is not a measurement."""
     height = y["mean"] if y is not None else row
     width = 1.8 if y is None else 1.2
