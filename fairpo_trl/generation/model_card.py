@@ -273,6 +273,7 @@ def _metadata(
         "eval_results": _eval_results(trainer, win_rates) or None,
     }
     facts.pop("licence", None)  # TRL's placeholder, under a key that the Hub does not know
+    facts.pop("model-index", None)  # of a card that was loaded; `eval_results` makes it anew
     return facts
 
 
@@ -441,10 +442,11 @@ def _training_procedure(text: str, method: str | None) -> str:
     """TRL's part from "Training procedure" on (trackers, versions, citations), with the versions it does not know."""
     heading, versions = "## Training procedure", "### Framework versions\n\n"
     _, found, rest = text.partition(heading)
-    lines = [f"- {name}: {_version(package)}" for name, package in (("FairPO-TRL", "fairpo-trl"), ("PEFT", "peft")) if
-             (package != "peft" or method) and _version(package)]
+    packages = {"FairPO-TRL": "fairpo-trl"} | ({"PEFT": "peft"} if method else {})
+    lines = [f"- {name}: {_version(package)}\n" for name, package in packages.items() if _version(package)]
+    added = "".join(line for line in lines if line not in rest)
     rest = re.sub(r"\n[ \t]*\n(?:[ \t]*\n)+", "\n\n", rest)  # TRL leaves gaps where there is no tracker
-    return f"{found}{rest.replace(versions, versions + ''.join(line + chr(10) for line in lines), 1)}".strip()
+    return f"{found}{rest.replace(versions, versions + added, 1)}".strip()
 
 
 def _version(package: str) -> str:

@@ -1,0 +1,328 @@
+"""The model card: complete metadata, no local path, nothing from data that could be read as Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from conftest import make_model, make_rows, make_tokenizer
+from datasets import Dataset
+from huggingface_hub import ModelCard
+from peft import AutoPeftModelForCausalLM, LoraConfig
+
+from fairpo_trl.generation import model_card
+from fairpo_trl.generation.config import FairPOConfig
+from fairpo_trl.generation.model_card import (
+    add_fairpo_facts,
+    escape,
+    is_hub_id,
+    last_part,
+    make_publishable,
+    public_command,
+    without_paths,
+)
+from fairpo_trl.generation.trainer import FairPOTrainer
+
+
+LORA = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+
+
+@pytest.fixture
+def base_path(tmp_path: Path) -> Path:
+    path = tmp_path / "home-of-alice" / "tiny-base"
+    make_model(dtype=torch.float32).save_pretrained(path)
+    make_tokenizer().save_pretrained(path)
+    return path
+
+
+def make_trainer(tmp_path: Path, model, attributes=("concise", "polite"), peft: bool = True, **options) -> FairPOTrainer:
+    rows = Dataset.from_list(make_rows(8, attributes))
+    defaults = {
+        "output_dir": str(tmp_path / "out-of-alice" / "my-model"),
+        "privileged_attributes": [attributes[0]],
+        "max_steps": 1,
+        "per_device_train_batch_size": 4,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+    return FairPOTrainer(
+        model=model if not isinstance(model, Path) else str(model),
+        args=FairPOConfig(**{**defaults, **options}),
+        train_dataset=rows,
+        eval_dataset=rows,
+        processing_class=make_tokenizer(),
+        peft_config=LORA if peft else None,
+    )
+
+
+def written(trainer: FairPOTrainer) -> tuple[ModelCard, str]:
+    path = Path(trainer.args.output_dir) / "README.md"
+    return ModelCard.load(path), path.read_text(encoding="utf-8")
+
+
+def table_rows(text: str, heading: str) -> list[list[str]]:
+    part = text.partition(heading)[2].partition("\n## ")[0]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in part.splitlines() if line.startswith("|")]
+
+
+def test_adapter_of_a_local_model(tmp_path: Path, base_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data-of-alice" / "pairs.jsonl"
+    data.parent.mkdir()
+    data.write_text("{}")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "recipe.py"), "--model_name_or_path", str(base_path)])
+    trainer = make_trainer(tmp_path, base_path)
+    trainer.train()
+    trainer.evaluate()
+    trainer.save_model()
+    trainer.create_model_card(dataset_name=str(data))
+    card, text = written(trainer)
+
+    facts = card.data.to_dict()
+    assert facts["library_name"] == "peft" and facts["pipeline_tag"] == "text-generation"
+    assert {"trl", "dpo", "fairpo", "group-robust", "lora"} <= set(facts["tags"])
+    assert not {"base_model", "base_model_relation", "datasets", "licence", "license"} & set(facts)
+    for private in (str(tmp_path), str(base_path), "alice", "None", "TODO"):
+        assert private not in text, private
+    assert "tiny-base (a local model)" in text and "pairs.jsonl (local data)" in text
+    assert "python recipe.py --model_name_or_path tiny-base" in text
+    assert "2505.02433" in text and "2405.20304" in text and "- PEFT: " in text and "- TRL: " in text
+
+
+def test_results_are_those_of_the_last_evaluation(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, make_model(dtype=torch.float32), learning_rate=0.1, lr_scheduler_type="constant")
+    trainer.train()
+    trainer.evaluate()
+    trainer.create_model_card()
+    card, text = written(trainer)
+
+    frame = trainer.group_metrics["eval"].by_group
+    results = {(r.metric_type, r.metric_name): r.metric_value for r in card.data.eval_results}
+    for name in ("concise", "polite"):
+        assert results["accuracy", f"Pair accuracy: {name}"] == pytest.approx(frame.loc[name, "accuracy"], abs=1e-6)
+        assert results["margin", f"Margin: {name}"] == pytest.approx(frame.loc[name, "margin"], abs=1e-6)
+    worst, value = trainer.group_metrics["eval"].worst()
+    key = ("worst_attribute_accuracy", f"Pair accuracy, worst attribute ({worst})")
+    assert results[key] == pytest.approx(value, abs=1e-6)
+
+    rows = {row[0]: row[1:] for row in table_rows(text, "## Attributes and results")}
+    weights = trainer.group_weights.as_dict()
+    assert rows["concise"][:3] == ["privileged", "4", "4"]
+    assert rows["polite"][:3] == ["non-privileged", "4", "4"]
+    assert float(rows["concise"][3]) == pytest.approx(frame.loc["concise", "accuracy"], abs=5e-4)
+    assert float(rows["concise"][-1]) == pytest.approx(weights["privileged"], abs=5e-4)
+    settings = {row[0]: row[1] for row in table_rows(text, "## FairPO settings")}
+    assert settings["`epsilon`"] == "0.05" and settings["`balancer`"] == r"mirror\_ascent"
+    assert "`simpo_beta`" not in settings
+
+
+def test_without_evaluation_there_are_no_results(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, make_model(dtype=torch.float32))
+    trainer.create_model_card()  # not even a step
+    card, text = written(trainer)
+    assert card.data.eval_results is None and "model-index" not in text
+    assert "No evaluation has been run yet." in text and "| concise | privileged | 4 | 4 | – | – | – |" in text
+
+
+def test_full_model(tmp_path: Path, base_path: Path) -> None:
+    trainer = make_trainer(tmp_path, base_path, peft=False)
+    trainer.model.config._name_or_path = ""
+    trainer.create_model_card()
+    card, text = written(trainer)
+    assert card.data.library_name == "transformers" and "lora" not in card.data.tags
+    assert "peft" not in text.lower().replace("`peft_config`", "")
+    assert "a model built from a configuration" in text
+    assert 'AutoModelForCausalLM.from_pretrained("my-model"' in text
+
+
+@pytest.mark.parametrize("peft", [True, False])
+def test_hub_model_with_a_card_in_the_cache(
+    tmp_path: Path, base_path: Path, monkeypatch: pytest.MonkeyPatch, peft: bool
+) -> None:
+    cached = tmp_path / "cached" / "README.md"
+    cached.parent.mkdir()
+    cached.write_text("---\nlicense: other\nlicense_name: tiny\nlicense_link: LICENSE\n---\n# Tiny\n")
+    monkeypatch.setattr(model_card, "try_to_load_from_cache", lambda repo_id, filename: str(cached))
+    trainer = make_trainer(tmp_path, base_path, peft=peft)
+    trainer.model.config._name_or_path = "some-org/tiny-llama"
+    trainer.create_model_card(dataset_name="some-org/pairs")
+    card, text = written(trainer)
+    assert card.data.base_model == "some-org/tiny-llama"
+    assert card.data.to_dict()["base_model_relation"] == ("adapter" if peft else "finetune")
+    assert card.data.license == "other" and card.data.license_name == "tiny"
+    assert "license_link" not in card.data.to_dict()  # relative to the other repository
+    assert card.data.datasets == ["some-org/pairs"]
+    assert "[some-org/tiny-llama](https://huggingface.co/some-org/tiny-llama)" in text
+    assert ("AutoPeftModelForCausalLM" in text) is peft
+
+
+def test_licence_is_never_invented(tmp_path: Path) -> None:
+    model = make_model(dtype=torch.float32)
+    model.config._name_or_path = "some-org/not-in-any-cache"
+    trainer = make_trainer(tmp_path, model)
+    trainer.create_model_card()
+    card, _ = written(trainer)
+    assert card.data.license is None and "licence" not in card.data.to_dict()
+
+
+def test_licence_of_a_local_model_and_a_broken_card(base_path: Path) -> None:
+    readme = base_path / "README.md"
+    readme.write_text("---\nlicense: apache-2.0\n---\n")
+    base = model_card._BaseModel.of(str(base_path))
+    assert base.licence() == {"license": "apache-2.0"}
+    readme.write_text("---\nlicense: [\n---\n")
+    assert base.licence() == {}
+
+
+def test_a_model_in_the_hub_cache_is_named_by_its_id() -> None:
+    base = model_card._BaseModel.of("/home/alice/.cache/huggingface/hub/models--some-org--tiny/snapshots/0a1b")
+    assert (base.name, base.hub_id) == ("some-org/tiny", "some-org/tiny")
+
+
+def test_names_from_data_are_escaped(tmp_path: Path) -> None:
+    evil = "a|b <script>alert(1)</script> [x](http://evil.example) `c` **d**\n---\n# e"
+    trainer = make_trainer(tmp_path, make_model(dtype=torch.float32), (evil, "polite"), grouping="attribute",
+                           group_prior={evil: 0.5, "polite": 0.5})
+    trainer.evaluate()
+    trainer.create_model_card()
+    card, text = written(trainer)
+    body = text.partition("\n---\n")[2]
+    assert "<script>" not in body and "](http://evil" not in body and "http://evil" not in body
+    assert "\n# e" not in body and card.data.library_name == "peft"
+    results = table_rows(text, "## Attributes and results")
+    assert len(results) == 4 and {len(row) for row in results} == {8}
+    assert any("alert(1)" in result.metric_name for result in card.data.eval_results)
+
+
+def test_win_rates_are_a_column_and_results(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, make_model(dtype=torch.float32))
+    trainer.create_model_card()
+    add_fairpo_facts(trainer, win_rates={"concise": 0.625, "polite": math.nan})
+    card, text = written(trainer)
+    rows = table_rows(text, "## Attributes and results")
+    assert rows[0][-1] == "Win rate" and rows[2][-1] == "0.625"
+    assert [(r.metric_type, r.metric_value) for r in card.data.eval_results] == [("win_rate", 0.625)]
+
+
+def test_writing_again_changes_nothing(tmp_path: Path, base_path: Path) -> None:
+    trainer = make_trainer(tmp_path, base_path)
+    trainer.evaluate()
+    trainer.create_model_card()
+    first = written(trainer)[1]
+    trainer.save_model()  # PEFT adds its own facts to the card that lies there
+    trainer.create_model_card()
+    assert written(trainer)[1] == first
+    for _ in range(2):
+        add_fairpo_facts(trainer)
+    assert written(trainer)[1] == first
+
+
+def test_written_at_every_checkpoint(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, make_model(dtype=torch.float32), save_strategy="steps", save_steps=1)
+    trainer.train()
+    assert written(trainer)[0].data.library_name == "peft"
+
+
+def test_the_snippet_loads_the_adapter(tmp_path: Path, base_path: Path) -> None:
+    trainer = make_trainer(tmp_path, base_path)
+    trainer.save_model()
+    trainer.create_model_card()
+    snippet = written(trainer)[1].partition("```python\n")[2].partition("```")[0]
+    compile(snippet, "snippet", "exec")
+    there = Path(trainer.args.output_dir)
+    snippet = snippet.replace('"my-model"', repr(str(there))).replace('"tiny-base"', repr(str(base_path)))
+    namespace: dict = {}
+    exec(snippet.replace(', device_map="auto"', "").replace("max_new_tokens=128", "max_new_tokens=2"), namespace)
+    assert type(namespace["model"]).__name__.startswith("Peft")
+    AutoPeftModelForCausalLM.from_pretrained(there)  # on this machine the noted path still works
+
+
+# ---- the small parts ----
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/home/alice/data/pairs.jsonl", "pairs.jsonl"),
+        ("/home/alice bob/data/", "data"),
+        ("~/runs/x.yaml", "x.yaml"),
+        ("../x.yaml", "x.yaml"),
+        (r"C:\Users\alice\x.yaml", "x.yaml"),
+        ("some-org/pairs", "some-org/pairs"),
+        ("https://huggingface.co/some-org/pairs", "https://huggingface.co/some-org/pairs"),
+        ("a=/home/alice/b,c=/home/alice/d", "a=b,c=d"),
+        ('{"path": "/home/alice bob/c", "token": "abc", "n": [1, "/x/y"]}', '{"path": "c", "token": "***", "n": [1, "y"]}'),
+        ("hf_abcdefghijklmnop", "***"),
+        ("5e-5", "5e-5"),
+        ("", ""),
+    ],
+)
+def test_paths_and_tokens_in_values(value: str, shown: str) -> None:
+    assert without_paths(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["/home/alice/train.py", "--hub_token", "abc", "--beta", "0.1"], "python train.py --hub_token '***' --beta 0.1"),
+        (["train.py", "--hub_token=abc", "--data=/home/alice/a b.jsonl"], "python train.py '--hub_token=***' '--data=a b.jsonl'"),
+        (["/site-packages/pytest/__main__.py", "-q"], "python -m pytest -q"),
+        (["/x/ipykernel_launcher.py", "-f", "/home/alice/kernel.json"], ""),
+        (["-c"], ""),
+        ([], ""),
+        (["t.py", "a\n```\n# b"], "python t.py 'a ``` # b'"),
+    ],
+)
+def test_command(arguments: list[str], line: str) -> None:
+    assert public_command(arguments) == line
+
+
+def test_home_has_no_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "alice"))
+    assert last_part(str(tmp_path / "alice")) == "~" and last_part(str(tmp_path / "alice" / "x")) == "x"
+
+
+def test_hub_ids_and_paths(tmp_path: Path) -> None:
+    assert is_hub_id("gpt2") and is_hub_id("some-org/pairs") and is_hub_id("Qwen/Qwen2.5-0.5B-Instruct")
+    for name in (str(tmp_path), "a/b/c", "./a", "pairs.jsonl", "", "recipes/demo/data/pairs.jsonl"):
+        assert not is_hub_id(name), name
+
+
+def test_escape_keeps_plain_names() -> None:
+    assert escape("helpful & polite") == "helpful &amp; polite"
+    assert escape("höflich – 礼貌") == "höflich – 礼貌"
+    assert escape("a\u202eb\tc") == "a b c"
+
+
+def test_make_publishable_leaves_hub_ids_alone(tmp_path: Path) -> None:
+    config = {"base_model_name_or_path": "some-org/tiny", "r": 2}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    make_publishable(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text()) == config
+    make_publishable(tmp_path / "nothing-there")
+
+
+def test_make_publishable_mends_peft_s_card(tmp_path: Path, base_path: Path) -> None:
+    trainer = make_trainer(tmp_path, base_path)
+    folder = tmp_path / "saved"
+    trainer.save_model(str(folder))
+    assert str(base_path) in (folder / "README.md").read_text()
+    make_publishable(folder)
+    assert not [path.name for path in folder.iterdir() if str(tmp_path).encode() in path.read_bytes()]
+    assert ModelCard.load(folder / "README.md").data.library_name == "peft"
+
+
+def test_nothing_goes_over_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args, **kwargs):
+        raise AssertionError("a card is written offline")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    make_trainer(tmp_path, make_model(dtype=torch.float32)).create_model_card()
