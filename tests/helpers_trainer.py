@@ -1,0 +1,101 @@
+"""Short ways to build trainers on the tiny model, shared by the trainer tests."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from conftest import make_model, make_rows, make_tokenizer
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import LlamaForCausalLM
+from trl import DPOConfig, DPOTrainer
+
+from fairpo_trl.generation import FairPOConfig, FairPOTrainer
+
+
+NAMES = ("concise", "polite", "factual")
+COMMON = {
+    "report_to": "none",
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "disable_tqdm": True,
+    "use_cpu": True,
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "lr_scheduler_type": "constant",
+    "optim": "sgd",
+    "learning_rate": 0.05,
+    "max_grad_norm": 0.0,  # clipping divides by a norm of the whole gradient; off, so that nothing hides a wrong scale
+    "num_train_epochs": 1,
+    "beta": 0.5,
+    "train_sampling_strategy": "sequential",
+    "per_device_train_batch_size": 4,
+}
+
+
+def drifted(seed: int = 0, dtype: torch.dtype = torch.float64) -> LlamaForCausalLM:
+    """The tiny model moved off the reference, so that hinges are active from the first step."""
+    model = make_model(seed, dtype)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.15 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(dtype)
+    return model
+
+
+def data(n: int = 24, seed: int = 0, attributes: tuple[Any, ...] = NAMES) -> Dataset:
+    """`n` pairs; attributes in turn, then shuffled so that short stretches lack one."""
+    rows = make_rows(n, attributes, seed)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 7)).tolist()
+    for row, i in zip(rows, order, strict=True):
+        row["attribute"] = attributes[i % len(attributes)]
+    return Dataset.from_list(rows)
+
+
+def lora() -> LoraConfig:
+    return LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+
+
+def fairpo(out: Any, dataset: Any = None, model: Any = None, ref: Any = "base", **options: Any) -> FairPOTrainer:
+    """A FairPOTrainer on the tiny model; `trainer` options (eval_dataset, peft_config, ...) may be among `options`."""
+    return _build(FairPOTrainer, FairPOConfig, out, dataset, model, ref, {"privileged_attributes": ["concise"], **options})
+
+
+def dpo(out: Any, dataset: Any = None, model: Any = None, ref: Any = "base", **options: Any) -> DPOTrainer:
+    """TRL's own trainer on the same model and data."""
+    return _build(DPOTrainer, DPOConfig, out, dataset, model, ref, options)
+
+
+def _build(trainer: Any, config: Any, out: Any, dataset: Any, model: Any, ref: Any, options: dict[str, Any]) -> Any:
+    names = ("eval_dataset", "peft_config", "partition", "callbacks", "compute_metrics", "optimizers")
+    kwargs = {name: options.pop(name) for name in names if name in options}
+    torch.manual_seed(0)  # LoRA draws its matrices when the trainer wraps the model
+    if isinstance(ref, str):
+        ref = None if "peft_config" in kwargs else make_model()
+    return trainer(
+        model=drifted() if model is None else model,
+        ref_model=ref,
+        args=config(output_dir=str(out), **{**COMMON, **options}),
+        train_dataset=data() if dataset is None else dataset,
+        processing_class=make_tokenizer(),
+        **kwargs,
+    )
+
+
+def parameters(trainer: Any) -> dict[str, torch.Tensor]:
+    """A copy of the trainable parameters."""
+    return {n: copy.deepcopy(p.detach()) for n, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: float = 1e-6) -> None:
+    """Equal names, and values within an absolute tolerance (0 is bit-equal)."""
+    assert a.keys() == b.keys()
+    worst = max((float((a[n] - b[n]).abs().max()), n) for n in a)
+    assert worst[0] <= tolerance, f"{worst[1]} differs by {worst[0]:.3g}"
+
+
+def logs(trainer: Any, key: str = "loss") -> list[dict[str, float]]:
+    """The logged steps that hold `key`."""
+    return [entry for entry in trainer.state.log_history if key in entry]
