@@ -109,6 +109,19 @@ def test_push_uploads_the_model_and_nothing_of_the_machine(tmp_path: Path, hub: 
     assert upload["repo_id"] == "some-user/tiny-fairpo" and upload["token"] == TOKEN
 
 
+def test_push_at_the_end_of_a_run_as_the_recipes_do(tmp_path: Path, hub: FakeHub) -> None:
+    trainer = make_trainer(tmp_path, push_to_hub=True, hub_token=TOKEN, hub_strategy="end", hub_private_repo=True)
+    assert hub.created[0]["private"] is True  # before the first step
+    trainer.train()
+    assert not hub.uploads
+    trainer.save_model()
+    trainer.push_to_hub(dataset_name="some-org/pairs")
+    assert len(hub.uploads) == 2
+    for upload in hub.uploads:
+        assert "adapter_model.safetensors" in upload["files"] and "training_args.bin" not in upload["files"]
+        assert_nothing_private(upload["files"], tmp_path)
+
+
 def test_hub_id_of_the_base_model_stays(tmp_path: Path, hub: FakeHub) -> None:
     trainer = make_trainer(tmp_path)
     trainer.model.config._name_or_path = "some-org/tiny"

@@ -76,6 +76,7 @@ def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None)
     )
     ModelCard(f"---\n{ModelCardData(**facts).to_yaml()}\n---\n\n{text}\n").save(path)
     if trainer.hub_model_id is not None:
+        trainer._finish_current_push()  # an upload in the background reads the files that change now
         make_publishable(folder)
 
 
@@ -432,10 +433,8 @@ def _command(trainer: Any) -> list[str]:
         return []
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
     processes = trainer.accelerator.num_processes
-    note = f"\n\nOn {processes} processes. Paths are reduced to their last part." if processes > 1 else (
-        "\n\nPaths are reduced to their last part."
-    )
-    return [f"## Command\n\n{fence}bash\n{command}\n{fence}{note}"]
+    on = f"On {processes} processes. " if processes > 1 else ""
+    return [f"## Command\n\n{fence}bash\n{command}\n{fence}\n\n{on}Paths are reduced to their last part."]
 
 
 def _training_procedure(text: str, method: str | None) -> str:
