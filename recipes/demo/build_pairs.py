@@ -26,8 +26,8 @@ from .smollm2 import cache_root, demo_model_path
 
 DATA_DIR = Path(__file__).with_name("data")
 SAMPLES_PER_SPLIT = {"train": 6, "validation": 4, "test": 4}
-MIN_GAP = {"concise": 1.25, "positive": 1.25, "on_topic": 1.25, "plain": 1.25, "vivid": 1.5}
-"""The least gap of a pair in standard deviations of the score. With less, readers often disagreed about `vivid`."""
+MIN_GAP = {"concise": 1.25, "positive": 1.4, "on_topic": 1.4, "plain": 1.25, "vivid": 1.5}
+"""The least gap of a pair in standard deviations of the score. With smaller gaps readers disagreed too often."""
 
 MIN_WORDS = 4
 """Shorter completions are mostly broken ("Forcioncuisine."): they take no part in any pair."""
@@ -193,9 +193,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--min-gap", type=json.loads, default=MIN_GAP, help="least score gaps, in standard deviations")
-    parser.add_argument("--length-ratio", type=float, default=1.4, help="most for held attributes, least for concise")
+    parser.add_argument("--length-ratio", type=float, default=1.5, help="most for held attributes, least for concise")
     parser.add_argument("--per-prompt", type=int, default=2, help="most pairs of one attribute from one prompt")
-    parser.add_argument("--cap", type=json.loads, default={"train": 360, "validation": 60, "test": 160})
+    parser.add_argument("--cap", type=json.loads, default={"train": 270, "validation": 60, "test": 120})
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N pairs of each attribute and stop")
     args = parser.parse_args(argv)
     args.samples = args.samples or cache_root(args.cache_dir) / "demo_samples.jsonl"

@@ -3,6 +3,7 @@
 import functools
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def encoder_path() -> Path:
 
 
 @functools.lru_cache(maxsize=1)
-def _load():
+def _load() -> tuple[Any, Any]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers import AutoModel, AutoTokenizer
 
@@ -34,7 +35,7 @@ def _load():
 
 
 @functools.lru_cache(maxsize=50_000)
-def _known(text: str) -> list:
+def _known(text: str) -> list[np.ndarray]:
     # A mutable box per text: filled by `embed`, so that texts are embedded in batches and only once.
     return []
 

@@ -108,8 +108,9 @@ TOLD: tuple[str, ...] = (
 SENSORY_WORDS: frozenset[str] = frozenset(
     """
     red blue green yellow orange purple pink brown black white grey gray golden silver bright dark pale shiny glowing
-    colorful colourful warm cold hot cool icy wet dry damp soft hard rough smooth sharp sticky fluffy furry silky velvety crisp crunchy
-    creamy thick thin heavy tall tiny curved sweet sour bitter salty spicy tangy 
+    colorful colourful warm cold hot cool icy wet dry damp soft hard rough smooth sharp sticky fluffy furry silky
+    velvety
+    crisp crunchy creamy thick thin heavy tall tiny curved sweet sour bitter salty spicy tangy
     earthy smoky nutty floral fruity fragrant aroma scent smell taste flavor flavour odor loud quiet silent noisy
     whisper roar hum buzz crash rumble rustle rustling howl howling whistle chirp chirping bark purr hiss crackle drip
     splash thud clang ring bell song music voice laughter chatter footsteps sound echo echoes

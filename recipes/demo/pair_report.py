@@ -1,4 +1,4 @@
-"""The numbers on the samples and the pairs: ending rate, correlations, length balance, conflict with the privileged one."""
+"""The numbers on the samples and the pairs: ending rate, correlations, length balance, conflict."""
 
 import numpy as np
 from rich.console import Console
@@ -27,7 +27,7 @@ def within(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def pair_table(pairs: list[dict]) -> dict[str, dict]:
     """Per attribute: counts by split, length balance, and the conflict with the privileged attribute.
 
-    ``disagree`` is measured on the prompts that also have a privileged pair: the share of the attribute's pairs in which
+    ``disagree`` is measured on prompts that also have a privileged pair: the share of the attribute's pairs in which
     the privileged scorer prefers the rejected completion. ``exact_reverse`` is the share of the attribute's pairs that
     are a privileged pair turned round.
     """
@@ -107,7 +107,7 @@ def make_report(prompts: list[dict], samples: dict[str, list[dict]], records: li
     }
 
 
-def _cell(value) -> str:
+def _cell(value: float | int | str | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

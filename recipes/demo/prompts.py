@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 SYSTEM = "You give short, clear answers."
-"""The system message of every conversation. Short on purpose: the model's default one costs 17 more tokens a prompt."""
+"""The system message of every conversation. Short on purpose: the model's default costs 17 more tokens a prompt."""
 
 PROMPTS_FILE = Path(__file__).with_name("prompts.jsonl")
 

