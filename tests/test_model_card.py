@@ -40,7 +40,9 @@ def base_path(tmp_path: Path) -> Path:
     return path
 
 
-def make_trainer(tmp_path: Path, model, attributes=("concise", "polite"), peft: bool = True, **options) -> FairPOTrainer:
+def make_trainer(
+    tmp_path: Path, model, attributes=("concise", "polite"), peft: bool = True, **options
+) -> FairPOTrainer:
     rows = Dataset.from_list(make_rows(8, attributes))
     defaults = {
         "output_dir": str(tmp_path / "out-of-alice" / "my-model"),
@@ -70,7 +72,9 @@ def written(trainer: FairPOTrainer) -> tuple[ModelCard, str]:
 
 def table_rows(text: str, heading: str) -> list[list[str]]:
     part = text.partition(heading)[2].partition("\n## ")[0]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in part.splitlines() if line.startswith("|")]
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in part.splitlines() if line.startswith("|")
+    ]
 
 
 def test_adapter_of_a_local_model(tmp_path: Path, base_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,8 +192,13 @@ def test_a_model_in_the_hub_cache_is_named_by_its_id() -> None:
 
 def test_names_from_data_are_escaped(tmp_path: Path) -> None:
     evil = "a|b <script>alert(1)</script> [x](http://evil.example) `c` **d**\n---\n# e"
-    trainer = make_trainer(tmp_path, make_model(dtype=torch.float32), (evil, "polite"), grouping="attribute",
-                           group_prior={evil: 0.5, "polite": 0.5})
+    trainer = make_trainer(
+        tmp_path,
+        make_model(dtype=torch.float32),
+        (evil, "polite"),
+        grouping="attribute",
+        group_prior={evil: 0.5, "polite": 0.5},
+    )
     trainer.evaluate()
     trainer.create_model_card()
     card, text = written(trainer)
@@ -258,7 +267,10 @@ def test_the_snippet_loads_the_adapter(tmp_path: Path, base_path: Path) -> None:
         ("some-org/pairs", "some-org/pairs"),
         ("https://huggingface.co/some-org/pairs", "https://huggingface.co/some-org/pairs"),
         ("a=/home/alice/b,c=/home/alice/d", "a=b,c=d"),
-        ('{"path": "/home/alice bob/c", "token": "abc", "n": [1, "/x/y"]}', '{"path": "c", "token": "***", "n": [1, "y"]}'),
+        (
+            '{"path": "/home/alice bob/c", "token": "abc", "n": [1, "/x/y"]}',
+            '{"path": "c", "token": "***", "n": [1, "y"]}',
+        ),
         ("hf_abcdefghijklmnop", "***"),
         ("5e-5", "5e-5"),
         ("", ""),
@@ -271,8 +283,14 @@ def test_paths_and_tokens_in_values(value: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["/home/alice/train.py", "--hub_token", "abc", "--beta", "0.1"], "python train.py --hub_token '***' --beta 0.1"),
-        (["train.py", "--hub_token=abc", "--data=/home/alice/a b.jsonl"], "python train.py '--hub_token=***' '--data=a b.jsonl'"),
+        (
+            ["/home/alice/train.py", "--hub_token", "abc", "--beta", "0.1"],
+            "python train.py --hub_token '***' --beta 0.1",
+        ),
+        (
+            ["train.py", "--hub_token=abc", "--data=/home/alice/a b.jsonl"],
+            "python train.py '--hub_token=***' '--data=a b.jsonl'",
+        ),
         (["/site-packages/pytest/__main__.py", "-q"], "python -m pytest -q"),
         (["/x/ipykernel_launcher.py", "-f", "/home/alice/kernel.json"], ""),
         (["-c"], ""),

@@ -96,7 +96,15 @@ def test_push_uploads_the_model_and_nothing_of_the_machine(tmp_path: Path, hub: 
     files = upload["files"]
     weights = {"adapter_model.safetensors", "adapter_config.json"} if peft else {"model.safetensors", "config.json"}
     assert weights | {"README.md", "tokenizer.json"} <= set(files)
-    for pattern in ("checkpoint-*", "optimizer*", "scheduler*", "rng_state*", "trainer_state*", "training_args*", "*.bin"):
+    for pattern in (
+        "checkpoint-*",
+        "optimizer*",
+        "scheduler*",
+        "rng_state*",
+        "trainer_state*",
+        "training_args*",
+        "*.bin",
+    ):
         assert not [name for name in files if fnmatch(name, pattern)], pattern
     assert_nothing_private(files, tmp_path)
 

@@ -102,7 +102,9 @@ def test_every_option_is_known_and_taken_over(recipe: ModuleType, path: Path) ->
         assert getattr(read, "value", read) == value, key
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name != "demo.yaml"], ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.name != "demo.yaml"], ids=lambda path: path.parent.name
+)
 def test_gpu_recipes_keep_the_checkpoint_with_the_best_worst_attribute(path: Path) -> None:
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert given["bf16"] is True and given["gradient_checkpointing"] is True

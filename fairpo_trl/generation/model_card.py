@@ -309,7 +309,9 @@ def _introduction(base: _BaseModel, method: str | None, datasets: list[str]) -> 
     else:
         origin = f"{escape(base.name)} (a local model)" if base.name else "a model built from a configuration"
     named = [
-        f"[{name}](https://huggingface.co/datasets/{name})" if is_hub_id(name) else f"{escape(last_part(name))} (local data)"
+        f"[{name}](https://huggingface.co/datasets/{name})"
+        if is_hub_id(name)
+        else f"{escape(last_part(name))} (local data)"
         for name in datasets
     ]
     on = f" on {', '.join(named)}" if named else ""
@@ -373,7 +375,7 @@ def _results(trainer: Any, win_rates: Mapping[str, float]) -> str:
     """One row per attribute: its role, its pairs, the last evaluation and the weight of its group."""
     partition, weights = trainer.partition, trainer.group_weights
     metrics = trainer.group_metrics.get("eval")
-    frame = None if metrics is None else metrics.by_group
+    frame: Any = None if metrics is None else metrics.by_group
     group_of = {name: group.name for group in weights.groups for name in group.members}
     values = weights.as_dict()
     header = ["Attribute", "Role", "Train pairs", "Eval pairs", "Accuracy", "Margin", "Inside hinge", "Final weight"]
@@ -384,8 +386,14 @@ def _results(trainer: Any, win_rates: Mapping[str, float]) -> str:
         row = [
             escape(name),
             partition.role_of(name).replace("_", "-"),
-            *(str(count) if count is not None else "–" for count in (trainer._pair_counts["train"].get(name), held_out)),
-            *(f"{round(frame.loc[name, column], 3) + 0.0:.3f}" if seen else "–" for column in ("accuracy", "margin", "inside_hinge")),
+            *(
+                str(count) if count is not None else "–"
+                for count in (trainer._pair_counts["train"].get(name), held_out)
+            ),
+            *(
+                f"{round(frame.loc[name, column], 3) + 0.0:.3f}" if seen else "–"
+                for column in ("accuracy", "margin", "inside_hinge")
+            ),
             f"{values[group_of[name]]:.3f}",
         ]
         if win_rates:
@@ -406,7 +414,9 @@ def _results(trainer: Any, win_rates: Mapping[str, float]) -> str:
         notes.append("No evaluation has been run yet.")
     else:
         name, value = metrics.worst()
-        notes.append(f"Worst attribute: {escape(name)}, accuracy {value:.3f}. The numbers are those of the last evaluation.")
+        notes.append(
+            f"Worst attribute: {escape(name)}, accuracy {value:.3f}. The numbers are those of the last evaluation."
+        )
         if trainer.args.load_best_model_at_end:
             notes.append("The model kept at the end is that of the best checkpoint, which may be an earlier one.")
     return _table(header, rows, numbers=len(header) - 2) + "\n\n" + " ".join(notes)
