@@ -84,10 +84,10 @@ def make_publishable(folder: str | os.PathLike[str]) -> None:
     """
     Takes out of a saved model what should not leave the machine.
 
-    * `adapter_config.json`: PEFT notes the path of a local base model, which names the user and works nowhere else. Its
-      last part stays.
-    * `README.md`: the same path, in a card that PEFT wrote.
-    * `training_args.bin`: a pickle with the output path and, if it was set, `hub_token` in clear text. It is deleted;
+    - `adapter_config.json`: PEFT notes the path of a local base model, which names the user and works nowhere else.
+      Its last part stays.
+    - `README.md`: the same path, in a card that PEFT wrote.
+    - `training_args.bin`: a pickle with the output path and, if it was set, `hub_token` in clear text. It is deleted;
       nothing reads it.
 
     Args:
@@ -326,7 +326,8 @@ def _about_fairpo() -> str:
         f"**FairPO** ([arXiv 2505.02433]({_PAPERS['fairpo']})) divides the attributes of preference pairs into "
         "privileged ones, which are trained with the DPO loss so that they get better, and all others, which a hinge "
         "on the same loss keeps from getting worse than the reference model. The groups are balanced by weights that "
-        f"adapt during training, as in Group Robust Preference Optimization ([arXiv 2405.20304]({_PAPERS['group_robust']}))."
+        "adapt during training, as in Group Robust Preference Optimization "
+        f"([arXiv 2405.20304]({_PAPERS['group_robust']}))."
     )
 
 
