@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+from transformers import TrainerCallback
 from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
 
 from fairpo_trl import FairPOConfig, FairPOTrainer
@@ -47,7 +48,12 @@ def make_parser() -> TrlParser:
     return TrlParser((RecipeArguments, FairPOConfig, ModelConfig))
 
 
-def train(script_args: RecipeArguments, training_args: FairPOConfig, model_args: ModelConfig) -> FairPOTrainer:
+def train(
+    script_args: RecipeArguments,
+    training_args: FairPOConfig,
+    model_args: ModelConfig,
+    callbacks: list[TrainerCallback] | None = None,
+) -> FairPOTrainer:
     """Loads the data, trains and returns the trainer; nothing is saved yet."""
     if not script_args.dataset_name:
         raise ValueError("Name the preference pairs: `--dataset_name` with a Hub id or a path.")
@@ -59,7 +65,9 @@ def train(script_args: RecipeArguments, training_args: FairPOConfig, model_args:
     )
     for split in (script_args.dataset_train_split, script_args.dataset_test_split):
         if split not in data and (split == script_args.dataset_train_split or training_args.eval_strategy != "no"):
-            raise ValueError(f"The data has no split {split!r}, only {sorted(data)}: set `dataset_train_split` / `dataset_test_split`.")
+            raise ValueError(
+                f"The data has no split {split!r}, only {sorted(data)}: set `dataset_train_split` / `dataset_test_split`."
+            )
     evaluation = data[script_args.dataset_test_split] if training_args.eval_strategy != "no" else None
     train_data, evaluation = apply_method(
         script_args.method, training_args, data[script_args.dataset_train_split], evaluation
@@ -77,6 +85,7 @@ def train(script_args: RecipeArguments, training_args: FairPOConfig, model_args:
         eval_dataset=evaluation,
         peft_config=get_peft_config(model_args),
         quantization_config=get_quantization_config(model_args),
+        callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     return trainer

@@ -161,7 +161,11 @@ class GroupWeights:
         if bad:
             raise ValueError(
                 f"`{option}` needs a positive number for each group; missing or not positive for {bad}."
-                + (" A hinge with eps = 0 has no loss at the reference to divide by: give one." if option == "constants" else "")
+                + (
+                    " A hinge with eps = 0 has no loss at the reference to divide by: give one."
+                    if option == "constants"
+                    else ""
+                )
             )
         return torch.tensor([float(values[name]) for name in self.names], dtype=torch.float64)
 
@@ -207,7 +211,9 @@ class GroupWeights:
         losses = torch.where(present, sums / counts.clamp(min=1), 0.0)
         bad = [name for name, ok in zip(self.names, torch.isfinite(losses).tolist(), strict=True) if not ok]
         if bad:
-            raise FloatingPointError(f"The loss of group {bad} is not finite in step {self.steps + 1}: {losses.tolist()}.")
+            raise FloatingPointError(
+                f"The loss of group {bad} is not finite in step {self.steps + 1}: {losses.tolist()}."
+            )
 
         before, first = self.estimates, present & (self._seen == 0)
         self._moment = torch.where(present, self.decay * self._moment + (1 - self.decay) * losses, self._moment)

@@ -50,9 +50,7 @@ def dpo_loss(margin: torch.Tensor, beta: float) -> torch.Tensor:
     return -F.logsigmoid(beta * margin)
 
 
-def simpo_loss(
-    chosen_logps: torch.Tensor, rejected_logps: torch.Tensor, beta: float, gamma: float
-) -> torch.Tensor:
+def simpo_loss(chosen_logps: torch.Tensor, rejected_logps: torch.Tensor, beta: float, gamma: float) -> torch.Tensor:
     """
     -log sigmoid(beta * (log p(chosen) - log p(rejected)) - gamma), without a reference (Eq. 14; SimPO, 2405.14734).
 
@@ -82,16 +80,12 @@ def cpo_loss(
     return -F.logsigmoid(beta * (chosen_logps - rejected_logps)) + nll_weight * nll
 
 
-def excess_over_reference(
-    loss: torch.Tensor, reference_loss: torch.Tensor | float, epsilon: float
-) -> torch.Tensor:
+def excess_over_reference(loss: torch.Tensor, reference_loss: torch.Tensor | float, epsilon: float) -> torch.Tensor:
     """loss - reference loss - eps: negative while the promise "not worse than the reference by more than eps" holds."""
     return loss - reference_loss - epsilon
 
 
-def hinge_against_reference(
-    loss: torch.Tensor, reference_loss: torch.Tensor | float, epsilon: float
-) -> torch.Tensor:
+def hinge_against_reference(loss: torch.Tensor, reference_loss: torch.Tensor | float, epsilon: float) -> torch.Tensor:
     """
     max(0, loss - reference loss - eps) (Eq. 10-13 with BCE, Eq. 19 with the DPO loss and [`LOG_2`]).
 

@@ -188,7 +188,9 @@ class Partition:
         """
         missing = [key for key in ("names", "roles") if key not in data]
         if missing:
-            raise ValueError(f"Not a partition: the JSON lacks {missing}. Expected the form `Partition.to_json` writes.")
+            raise ValueError(
+                f"Not a partition: the JSON lacks {missing}. Expected the form `Partition.to_json` writes."
+            )
         names, roles = tuple(data["names"]), dict(data["roles"])
         if set(names) != set(roles):
             raise ValueError(f"`names` and `roles` of the partition differ in {sorted(set(names) ^ set(roles))}.")

@@ -153,9 +153,7 @@ class FairPOConfig(DPOConfig):
         default="dpo",
         metadata={"help": "Loss of privileged pairs: 'dpo' (Eq. 18), 'simpo', 'cpo', or 'sft' (a baseline)."},
     )
-    simpo_beta: float = field(
-        default=2.0, metadata={"help": "Scale of the SimPO loss, on log-probs per token."}
-    )
+    simpo_beta: float = field(default=2.0, metadata={"help": "Scale of the SimPO loss, on log-probs per token."})
     simpo_gamma: float = field(default=0.5, metadata={"help": "Target margin of the SimPO loss."})
     cpo_lambda: float = field(
         default=1.0, metadata={"help": "Weight of the NLL of the chosen completion in the CPO loss."}

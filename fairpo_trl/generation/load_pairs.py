@@ -46,7 +46,9 @@ def load_pairs(name: str, config: str | None = None, streaming: bool = False) ->
         if streaming:
             raise ValueError(f"{path.name} is divided by its column 'split': load it without streaming.")
         names = list(dict.fromkeys(data["train"]["split"]))
-        return DatasetDict({s: data["train"].filter(lambda value, s=s: value == s, input_columns="split") for s in names})
+        return DatasetDict(
+            {s: data["train"].filter(lambda value, s=s: value == s, input_columns="split") for s in names}
+        )
     if path.suffix in _BUILDERS or name.startswith((".", "/", "~")):
         raise FileNotFoundError(f"There is no file {path.name!r} to read pairs from: check `dataset_name`.")
     return load_dataset(name, name=config, streaming=streaming)

@@ -52,7 +52,9 @@ def apply_method(
     args.privileged_loss = "sft" if method == "sft_on_chosen" else "dpo"
     column, privileged = args.attribute_column, set(args.privileged_attributes or ())
     if not isinstance(train, Dataset):
-        raise ValueError(f"`--method {method}` selects rows or attributes first and needs a dataset that is not streamed.")
+        raise ValueError(
+            f"`--method {method}` selects rows or attributes first and needs a dataset that is not streamed."
+        )
     if method == "dpo":
         args.privileged_attributes = sorted({name for value in train[column] for name in attribute_names(value)})
         args.non_privileged_attributes = None
@@ -65,5 +67,8 @@ def apply_method(
         return {column: [name for name in attribute_names(row[column]) if name in privileged]}
 
     args.non_privileged_attributes = []
-    kept = [None if data is None else data.filter(is_privileged, input_columns=column).map(only_privileged) for data in (train, evaluation)]
+    kept = [
+        None if data is None else data.filter(is_privileged, input_columns=column).map(only_privileged)
+        for data in (train, evaluation)
+    ]
     return kept[0], kept[1]

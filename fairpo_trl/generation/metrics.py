@@ -18,7 +18,15 @@ from fairpo_trl.generation.pair_losses import PairLosses
 
 _PAIR_METRICS = ("accuracy", "margin", "loss", "inside_hinge")
 _ALL_METRICS = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")
-_TOKEN_SUMS = ("tokens", "entropy", "chosen_tokens", "chosen_top1", "chosen_logits", "rejected_tokens", "rejected_logits")
+_TOKEN_SUMS = (
+    "tokens",
+    "entropy",
+    "chosen_tokens",
+    "chosen_top1",
+    "chosen_logits",
+    "rejected_tokens",
+    "rejected_logits",
+)
 
 
 @dataclass(frozen=True)
@@ -60,9 +68,13 @@ class MetricSums:
     def __init__(self, partition: Partition, args: FairPOConfig, device: torch.device) -> None:
         self.partition, self.args = partition, args
         # Rows: attributes in the order of `names`, the two roles, all pairs.
-        roles = torch.tensor([[name in partition.privileged, name in partition.non_privileged] for name in partition.names])
+        roles = torch.tensor(
+            [[name in partition.privileged, name in partition.non_privileged] for name in partition.names]
+        )
         n = len(partition.names)
-        self._rows = torch.cat([torch.eye(n, dtype=torch.bool), roles, torch.ones(n, 1, dtype=torch.bool)], dim=1).to(device)
+        self._rows = torch.cat([torch.eye(n, dtype=torch.bool), roles, torch.ones(n, 1, dtype=torch.bool)], dim=1).to(
+            device
+        )
         self._columns = 1 + len(_PAIR_METRICS) + len(_ALL_METRICS)  # count, then the metrics
         self._size = self._rows.size(1) * self._columns + len(_TOKEN_SUMS)
         # MPS has no float64; there the sums are as good as float32 allows.

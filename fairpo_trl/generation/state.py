@@ -45,9 +45,13 @@ def load_state(folder: str | os.PathLike[str], partition: Partition) -> dict[str
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{Path(folder).name}/{STATE_NAME} is damaged ({error}): resume from another checkpoint.") from error
+        raise ValueError(
+            f"{Path(folder).name}/{STATE_NAME} is damaged ({error}): resume from another checkpoint."
+        ) from error
     if state.get("version") != _VERSION:
-        raise ValueError(f"{Path(folder).name}/{STATE_NAME} has version {state.get('version')}; this is version {_VERSION}.")
+        raise ValueError(
+            f"{Path(folder).name}/{STATE_NAME} has version {state.get('version')}; this is version {_VERSION}."
+        )
     saved = Partition.from_dict(state["partition"])
     if saved != partition:
         raise ValueError(

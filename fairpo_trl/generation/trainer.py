@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ from trl.trainer.utils import use_adapter
 
 from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.losses import LOG_2
-from fairpo_trl.core.names import unknown_names_message
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.core.reduction import group_sums, grouped_objective
 from fairpo_trl.generation.collator import AttributeCollator, attribute_names
@@ -30,6 +29,7 @@ from fairpo_trl.generation.log_probs import pair_log_probs
 from fairpo_trl.generation.metrics import GroupMetrics, MetricSums
 from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.pair_losses import PairLosses, pair_losses
+from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.sampler import GroupBalancedSampler
 from fairpo_trl.generation.state import load_state, save_state
 from fairpo_trl.generation.summary import print_summary
@@ -125,14 +125,14 @@ class FairPOTrainer(DPOTrainer):
 
         # Data and roles are checked before a model is loaded.
         counts = check_rows(train_dataset, "train", args.attribute_column)
-        self.partition = self._resolve_partition(partition, args, counts, isinstance(train_dataset, IterableDataset))
+        self.partition = resolve_partition(partition, args, counts, isinstance(train_dataset, IterableDataset))
         self._pair_counts = {"train": counts}
         self._checked = {id(train_dataset)}  # not checked again when they are tokenised
         for name, dataset in (eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}).items():
             if dataset is not None:
                 self._pair_counts[name] = check_rows(dataset, name, args.attribute_column, self.partition.names)
                 self._checked.add(id(dataset))
-        self.group_weights = self._build_group_weights(args)
+        self.group_weights = build_group_weights(self.partition, args)
         # Running DPO loss per attribute (fixed weights: only the estimates are used), for `hinge_level="attribute"`.
         self._attribute_losses = GroupWeights(
             self.partition.groups("attribute"), balancer="fixed", decay=args.estimate_decay
@@ -149,7 +149,9 @@ class FairPOTrainer(DPOTrainer):
             **kwargs,
         )
         if self._is_vlm:
-            raise ValueError("FairPOTrainer does not train vision-language models: pass a text model and its tokenizer.")
+            raise ValueError(
+                "FairPOTrainer does not train vision-language models: pass a text model and its tokenizer."
+            )
         if self.accelerator.parallelism_config is not None:
             raise ValueError(
                 "FairPO counts groups over data-parallel processes; tensor, context and sequence parallelism would "
@@ -193,66 +195,7 @@ class FairPOTrainer(DPOTrainer):
                 {"privileged": args.privileged_loss.upper(), "non_privileged": held},
             )
 
-    # ---- partition, groups and data ----
-
-    @staticmethod
-    def _resolve_partition(
-        partition: Partition | None, args: FairPOConfig, counts: Mapping[str, int], streaming: bool
-    ) -> Partition:
-        """The partition, from the argument or the config; every attribute of it must have training pairs."""
-        if partition is None:
-            if not args.privileged_attributes:
-                raise ValueError(
-                    "Nothing is privileged: set `privileged_attributes` to the attributes that should get better. "
-                    f"The training data has {sorted(counts)}."
-                )
-            held = args.non_privileged_attributes
-            if streaming and held is None:
-                raise ValueError(
-                    "A streaming dataset cannot be scanned for its attributes: name the held ones in "
-                    "`non_privileged_attributes` (an empty list if there is none)."
-                )
-            unknown = [name for name in args.privileged_attributes if name not in counts and not streaming]
-            if unknown:
-                raise ValueError(unknown_names_message("privileged attribute", unknown, sorted(counts)))
-            names = sorted(counts) if held is None else [*args.privileged_attributes, *held]
-            partition = Partition.by_name(names, args.privileged_attributes)
-        elif args.privileged_attributes or args.non_privileged_attributes:
-            raise ValueError(
-                "Both `partition` and `privileged_attributes` / `non_privileged_attributes` are given: pass one of them."
-            )
-        undeclared = [name for name in counts if name not in partition.names]
-        if undeclared:
-            raise ValueError(
-                unknown_names_message("attribute in the training data", undeclared, partition.names)
-                + " Give each a role, or remove its pairs."
-            )
-        without_data = [name for name in partition.names if name not in counts and not streaming]
-        if without_data:
-            raise ValueError(
-                unknown_names_message("attribute, declared but without a training pair", without_data, sorted(counts))
-                + " Remove it from the partition, or add data."
-            )
-        return partition
-
-    def _build_group_weights(self, args: FairPOConfig) -> GroupWeights:
-        groups = self.partition.groups(args.grouping)
-        constants = None
-        if args.scaling == "fixed":  # the loss of a group at the reference, or at its bound
-            constants = {g.name: args.epsilon if g.role == "non_privileged" and args.hinge else LOG_2 for g in groups}
-        return GroupWeights(
-            groups,
-            balancer=args.balancer,
-            eta=args.eta_alpha,
-            scaling=args.scaling,
-            floor=args.floor,
-            absent=args.absent,
-            prior=args.group_prior,
-            constants=constants,
-            decay=args.estimate_decay,
-            multiplier_start=args.multiplier_start,
-            multiplier_max=args.multiplier_max,
-        )
+    # ---- data ----
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         # TRL drops rows whose prompt fills `max_length` in silence: let it tokenise them all, and name them.
@@ -381,7 +324,9 @@ class FairPOTrainer(DPOTrainer):
         if mode == "train":
             loss = loss * self.accelerator.num_processes  # DDP averages gradients; the objective is a sum
         if self.aux_loss_enabled:  # a mean over tokens of each micro-batch, so it is averaged over them
-            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / (self._window_batches if mode == "train" else 1)
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / (
+                self._window_batches if mode == "train" else 1
+            )
         return (loss, outputs) if return_outputs else loss
 
     def _losses_per_group(self, pairs: PairLosses, attribute_mask: torch.Tensor) -> torch.Tensor:
@@ -397,7 +342,9 @@ class FairPOTrainer(DPOTrainer):
             held = held * ((gated @ to_group) > 0)
         return torch.where(self._is_held, held, pairs.privileged.unsqueeze(1))
 
-    def compute_ref_log_probs(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def compute_ref_log_probs(
+        self, model: torch.nn.Module, inputs: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Log-probabilities of both completions under the reference: a separate model, the adapter switched off, or the
         frozen "ref" copy of an adapter that was trained before. Each `[B]`, without gradient.
@@ -504,4 +451,3 @@ class FairPOTrainer(DPOTrainer):
         super().create_model_card(model_name, dataset_name, tags)
         if self.is_world_process_zero():
             add_fairpo_facts(self)
-

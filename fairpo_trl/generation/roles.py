@@ -1,0 +1,87 @@
+"""Who is privileged in a run, and the weights of its groups: from config and data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fairpo_trl.core.group_weights import GroupWeights
+from fairpo_trl.core.losses import LOG_2
+from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.partition import Partition
+from fairpo_trl.generation.config import FairPOConfig
+
+
+def resolve_partition(
+    partition: Partition | None, args: FairPOConfig, counts: Mapping[str, int], streaming: bool
+) -> Partition:
+    """
+    The partition of a run, from the trainer's argument or the config.
+
+    Args:
+        partition (`Partition`, *optional*):
+            Given by the user; excludes `args.privileged_attributes`.
+        args (`FairPOConfig`):
+            `privileged_attributes`, `non_privileged_attributes`.
+        counts (`Mapping[str, int]`):
+            Attribute -> training pairs (of the first rows only, if streaming).
+        streaming (`bool`):
+            Whether the training data cannot be scanned; attributes without pairs are then accepted.
+
+    Raises:
+        ValueError: If nothing is privileged, a name is unknown, or a declared attribute has no training pair.
+    """
+    if partition is None:
+        if not args.privileged_attributes:
+            raise ValueError(
+                "Nothing is privileged: set `privileged_attributes` to the attributes that should get better. "
+                f"The training data has {sorted(counts)}."
+            )
+        held = args.non_privileged_attributes
+        if streaming and held is None:
+            raise ValueError(
+                "A streaming dataset cannot be scanned for its attributes: name the held ones in "
+                "`non_privileged_attributes` (an empty list if there is none)."
+            )
+        unknown = [name for name in args.privileged_attributes if name not in counts and not streaming]
+        if unknown:
+            raise ValueError(unknown_names_message("privileged attribute", unknown, sorted(counts)))
+        names = sorted(counts) if held is None else [*args.privileged_attributes, *held]
+        partition = Partition.by_name(names, args.privileged_attributes)
+    elif args.privileged_attributes or args.non_privileged_attributes:
+        raise ValueError(
+            "Both `partition` and `privileged_attributes` / `non_privileged_attributes` are given: pass one of them."
+        )
+    undeclared = [name for name in counts if name not in partition.names]
+    if undeclared:
+        raise ValueError(
+            unknown_names_message("attribute in the training data", undeclared, partition.names)
+            + " Give each a role, or remove its pairs."
+        )
+    without_data = [name for name in partition.names if name not in counts and not streaming]
+    if without_data:
+        raise ValueError(
+            unknown_names_message("attribute, declared but without a training pair", without_data, sorted(counts))
+            + " Remove it from the partition, or add data."
+        )
+    return partition
+
+
+def build_group_weights(partition: Partition, args: FairPOConfig) -> GroupWeights:
+    """The group weights of a run; `GroupWeights` checks the ranges and raises `ValueError`."""
+    groups = partition.groups(args.grouping)
+    constants = None
+    if args.scaling == "fixed":  # the loss of a group at the reference, or at its bound
+        constants = {g.name: args.epsilon if g.role == "non_privileged" and args.hinge else LOG_2 for g in groups}
+    return GroupWeights(
+        groups,
+        balancer=args.balancer,
+        eta=args.eta_alpha,
+        scaling=args.scaling,
+        floor=args.floor,
+        absent=args.absent,
+        prior=args.group_prior,
+        constants=constants,
+        decay=args.estimate_decay,
+        multiplier_start=args.multiplier_start,
+        multiplier_max=args.multiplier_max,
+    )

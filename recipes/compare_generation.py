@@ -1,0 +1,128 @@
+"""
+Compares FairPO with its baselines and ablations on the demo's model, data and batches.
+
+    python recipes/compare_generation.py                     # everything; hours on 2 CPU cores, resumable
+    python recipes/compare_generation.py --rows fairpo_demo dpo_privileged_only --seeds 0
+
+Every measured point is one JSON file under `--output_dir`; what is there is not computed again, so the command can be
+stopped and repeated. All points share the reference's completions and the random numbers of sampling. The table goes
+to `comparison.md`, `comparison.json` and `comparison.png`; `--tables_only` makes them from the points there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of the comparison: overrides of the demo's YAML, and after which steps it is measured."""
+
+    name: str
+    label: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    method: str = "fairpo"
+    main: bool = False
+    stops: tuple[int, ...] = ()
+
+
+# Published FairPO: Algorithm 2 with two groups, the hinge of each pair, no scaling, no floor.
+PUBLISHED = {
+    "balancer": "mirror_ascent",
+    "grouping": "role",
+    "eta_alpha": 0.05,
+    "epsilon": 0.05,
+    "hinge_level": "pair",
+}
+
+ROWS = [
+    Row("dpo_privileged_only", "DPO on privileged pairs", {"per_device_train_batch_size": 4}, "dpo_privileged_only",
+        main=True, stops=(10, 15, 20, 30)),
+    Row("dpo_all", "DPO on all pairs", {**PUBLISHED, "balancer": "fixed", "hinge": False}, main=True),
+    Row("fairpo_published", "FairPO as published", PUBLISHED, main=True),
+    Row("fairpo_demo", "FairPO, the demo's setting", {}, main=True),
+    Row("sft_on_chosen", "SFT on chosen (privileged)", {"per_device_train_batch_size": 4}, "sft_on_chosen"),
+    Row("dpo_mixture_25", "DPO, weights .25 / .75", {**PUBLISHED, "balancer": "fixed", "hinge": False,
+        "group_prior": {"privileged": 0.25, "non_privileged": 0.75}}),
+    Row("dpo_mixture_75", "DPO, weights .75 / .25", {**PUBLISHED, "balancer": "fixed", "hinge": False,
+        "group_prior": {"privileged": 0.75, "non_privileged": 0.25}}),
+    Row("group_robust_dpo", "Group Robust DPO (Eq. 3)", PUBLISHED, "group_robust_dpo"),
+    Row("fairpo_simpo", "FairPO, SimPO for privileged", {**PUBLISHED, "privileged_loss": "simpo"}),
+    Row("fairpo_cpo", "FairPO, CPO for privileged", {**PUBLISHED, "privileged_loss": "cpo"}),
+    Row("fairpo_no_hinge", "FairPO without hinge", {**PUBLISHED, "hinge": False}),
+    Row("fairpo_fixed", "FairPO, fixed .5 / .5", {**PUBLISHED, "balancer": "fixed"}),
+    Row("fairpo_attributes", "FairPO, one group per attribute", {**PUBLISHED, "grouping": "attribute"}),
+    Row("fairpo_lagrangian", "FairPO, one multiplier", {**PUBLISHED, "balancer": "lagrangian", "eta_alpha": 0.5}),
+    Row("swapped", "the demo's setting, positive privileged", {"privileged_attributes": ["positive"]}),
+]  # fmt: skip
+
+
+def main() -> None:
+    """Runs what is missing, then writes the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path("fairpo-comparison"))
+    parser.add_argument("--rows", nargs="*", choices=[row.name for row in ROWS], help="only these rows")
+    parser.add_argument("--seeds", nargs="*", type=int, help="only these seeds (default: 0 1 2 for main rows, else 0)")
+    parser.add_argument("--split", default="test", choices=["test", "validation"], help="held-out prompts")
+    parser.add_argument("--samples", type=int, default=2, help="completions per prompt")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 1), help="processes")
+    parser.add_argument("--tables_only", action="store_true", help="train nothing")
+    args = parser.parse_args()
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+
+    from demo.comparison import Measurer, write_tables
+
+    measurer = Measurer(args.output_dir, args.split, args.samples)
+    if not args.tables_only:
+        measurer.write_references()
+        jobs = [
+            (row, seed)
+            for row in sorted(ROWS, key=lambda row: not row.main)
+            for seed in (args.seeds if args.seeds is not None else ((0, 1, 2) if row.main else (0,)))
+            if not args.rows or row.name in args.rows
+        ]
+        jobs = [job for job in jobs if not measurer.complete(*job)]
+        print(f"{len(jobs)} runs to do with {args.workers} processes.", flush=True)
+        # One thread per process: several small processes use a CPU better than one with several threads.
+        with ProcessPoolExecutor(
+            args.workers, get_context("spawn"), initializer=_one_thread, initargs=(args.workers,)
+        ) as pool:
+            started = time.time()
+            for done, name in enumerate(pool.map(_run, [(measurer, *job) for job in jobs]), start=1):
+                print(f"[{done}/{len(jobs)}] {name} after {time.time() - started:.0f} s", flush=True)
+    write_tables(measurer, ROWS)
+
+
+def _one_thread(workers: int) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+def _run(job: tuple[Any, Row, int]) -> str:
+    measurer, row, seed = job
+    measurer.run(row, seed)
+    return f"{row.name} seed {seed}"
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """Short hash that tells points of other settings or data apart."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The comparison's engine: trains one row, measures it after given steps, and keeps each point as one JSON file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from generation_fairpo import DEMO_CONFIG, make_parser, train
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+from fairpo_trl import Partition
+from fairpo_trl.evaluation import Completion
+from fairpo_trl.generation.load_pairs import load_pairs
+
+from . import evaluation
+from .prompts import load_prompts
+from .smollm2 import demo_model_path
+
+
+PAIRS = Path(__file__).parent / "data" / "pairs.jsonl"
+
+
+class Measurer:
+    """
+    Runs and measures rows of the comparison.
+
+    Args:
+        folder (`Path`): Where the points are kept.
+        split (`str`): Split of the prompts and pairs that are measured on.
+        samples (`int`): Completions per prompt.
+    """
+
+    def __init__(self, folder: Path, split: str, samples: int) -> None:
+        self.folder, self.split, self.samples = folder, split, samples
+        self.prompts = [row["prompt"] for row in load_prompts() if row["split"] == split]
+        self.demo: dict[str, Any] = yaml.safe_load(DEMO_CONFIG.read_text(encoding="utf-8"))
+        self.data_hash = hashlib.sha256(PAIRS.read_bytes()).hexdigest()[:12]
+
+    # ---- files ----
+
+    def _settings(self, row: Any) -> dict[str, Any]:
+        """Everything a point depends on, besides seed and step."""
+        kept = {key: value for key, value in self.demo.items() if key not in ("output_dir", "seed", "dataset_name")}
+        return {**kept, **row.overrides, "method": row.method, "data": self.data_hash, "samples": self.samples}
+
+    def path(self, row: Any, seed: int, step: int) -> Path:
+        """File of one point."""
+        settings = json.dumps(self._settings(row), sort_keys=True)
+        key = hashlib.sha256(settings.encode()).hexdigest()[:10]
+        return self.folder / f"{self.split}-{row.name}-seed{seed}-step{step}-{key}.json"
+
+    def stops(self, row: Any) -> list[int]:
+        """Steps after which a row is measured: its own, and the end."""
+        return sorted({*row.stops, int(row.overrides.get("max_steps", self.demo["max_steps"]))})
+
+    def complete(self, row: Any, seed: int) -> bool:
+        """Whether every point of the run is there."""
+        return all(self.path(row, seed, step).exists() for step in self.stops(row))
+
+    def read(self, row: Any, seed: int, step: int) -> dict[str, Any] | None:
+        """One point, or `None` if it is not there."""
+        path = self.path(row, seed, step)
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def _reference_path(self, seed: int) -> Path:
+        return self.folder / f"{self.split}-reference-{len(self.prompts)}x{self.samples}-draws{seed}.json"
+
+    # ---- work ----
+
+    def write_references(self) -> None:
+        """Samples the reference's two sets of completions once."""
+        seeds = [s for s in (evaluation.REFERENCE_SEED, evaluation.FRESH_SEED) if not self._reference_path(s).exists()]
+        if not seeds:
+            return
+        path, _ = demo_model_path()
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        for seed in seeds:
+            writing = evaluation.write(
+                model, tokenizer, self.prompts, seed=seed, samples=self.samples, desc=f"Reference, draws {seed}"
+            )
+            write_json(self._reference_path(seed), writing.to_dict())
+
+    def reference(self, seed: int) -> evaluation.Writing:
+        """The reference's completions with their scores."""
+        return self.judged(json.loads(self._reference_path(seed).read_text(encoding="utf-8")))
+
+    def judged(self, point: dict[str, Any]) -> evaluation.Writing:
+        """The completions of a file, scored again (scores are never trusted to a file)."""
+        completions = [
+            [Completion(text, tuple(ids), ended) for text, ids, ended in row] for row in point["completions"]
+        ]
+        return evaluation.judge(self.prompts, completions)
+
+    def run(self, row: Any, seed: int) -> None:
+        """Trains one row with one seed and measures it at its stops."""
+        path, _ = demo_model_path()
+        output = self.folder / "runs" / f"{row.name}-seed{seed}"
+        overrides = {"output_dir": str(output), "seed": seed, "disable_tqdm": True, **row.overrides}
+        options = [
+            text
+            for name, value in overrides.items()
+            for text in (f"--{name}", *(value if isinstance(value, list) else [_option(value)]))
+        ]
+        script_args, training_args, model_args = make_parser().parse_args_and_config(
+            ["--config", str(DEMO_CONFIG), "--model_name_or_path", str(path), "--method", row.method, *options]
+        )
+        callback = _MeasureAtStops(self, row, seed)
+        callback.started = time.time()
+        train(script_args, training_args, model_args, callbacks=[callback])
+
+
+def _option(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+class _MeasureAtStops(TrainerCallback):
+    """Measures the model at the stops of its row; training goes on unchanged, since sampling has its own draws."""
+
+    def __init__(self, measurer: Measurer, row: Any, seed: int) -> None:
+        self.measurer, self.row, self.seed, self.started, self.measuring = measurer, row, seed, 0.0, 0.0
+        self.history: list[dict[str, float]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        keep = ("weight/", "margin/attribute/", "group_loss/", "inside_hinge/role", "loss")
+        entry = {k: v for k, v in (logs or {}).items() if k.startswith(keep)}
+        self.history.append({"step": state.global_step, **entry})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        measurer, row = self.measurer, self.row
+        if state.global_step not in measurer.stops(row) or measurer.path(row, self.seed, state.global_step).exists():
+            return
+        begun = time.time()
+        model, tokenizer = kwargs["model"], kwargs["processing_class"]
+        writing = evaluation.write(
+            model, tokenizer, measurer.prompts, seed=evaluation.FRESH_SEED, samples=measurer.samples, desc=row.name
+        )
+        point = {
+            "row": row.name,
+            "seed": self.seed,
+            "step": state.global_step,
+            "settings": measurer._settings(row),
+            "training_seconds": begun - self.started - self.measuring,
+            "guards": evaluation.guards(model, tokenizer, measurer.prompts, writing),
+            "history": self.history,
+            **writing.to_dict(),
+        }
+        if state.global_step == state.max_steps:
+            pairs = [row for row in load_pairs(str(PAIRS))[measurer.split]]
+            kept: dict[str, int] = {}
+            few = [
+                r
+                for r in pairs
+                if kept.setdefault(r["attribute"], 0) < 30
+                and not kept.update({r["attribute"]: kept[r["attribute"]] + 1})
+            ]
+            point["pairs"] = evaluation.pair_metrics(model, tokenizer, few, args.beta, args.epsilon)
+        self.measuring += time.time() - begun
+        write_json(measurer.path(row, self.seed, state.global_step), point)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically: a file under its name is always whole."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def partition_of(row: Any, demo: dict[str, Any]) -> Partition:
+    """Roles as the user of a row sees them, whatever the method trains with."""
+    from .scorers import SCORERS
+
+    return Partition.by_name(list(SCORERS), row.overrides.get("privileged_attributes", demo["privileged_attributes"]))
