@@ -51,6 +51,8 @@ def data(n: int = 24, seed: int = 0, attributes: tuple[Any, ...] = NAMES) -> Dat
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 7)).tolist()
     for row, i in zip(rows, order, strict=True):
         row["attribute"] = attributes[i % len(attributes)]
+        if any(isinstance(name, list) for name in attributes) and isinstance(row["attribute"], str):
+            row["attribute"] = [row["attribute"]]  # a column has one type
     return Dataset.from_list(rows)
 
 
@@ -82,6 +84,18 @@ def _build(trainer: Any, config: Any, out: Any, dataset: Any, model: Any, ref: A
         processing_class=make_tokenizer(),
         **kwargs,
     )
+
+
+class ExactHead:
+    """TRL's fused LM head in plain float64 (its own stores log-probs in float32, which hides errors below 1e-5)."""
+
+    @staticmethod
+    def apply(hidden: Any, weight: Any, bias: Any, labels: Any, temperature: Any, chunk: Any, cap: Any, scale: Any, outputs: Any) -> tuple:
+        logits = torch.nn.functional.linear(hidden.double(), weight.double(), bias)
+        log_p = logits.log_softmax(-1)
+        own = log_p.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        entropy = -(log_p.exp() * log_p).sum(-1)
+        return own, entropy.detach(), None, logits.mean(-1).detach(), logits.argmax(-1) == labels
 
 
 def parameters(trainer: Any) -> dict[str, torch.Tensor]:

@@ -70,5 +70,5 @@ def pair_log_probs(
     else:
         shared = torch.minimum(*lengths.chunk(2)).repeat(2).unsqueeze(1)  # [2B, 1]
         position = mask.cumsum(dim=1)  # 1, 2, ... along each completion
-        sums = (tokens * torch.where(position <= shared, 1.0, ld_alpha)).sum(dim=1)
+        sums = torch.where(position <= shared, tokens, ld_alpha * tokens).sum(dim=1)
     return PairLogProbs(*sums.chunk(2), *means.chunk(2)), outputs
