@@ -122,6 +122,8 @@ class FairPOTrainer(DPOTrainer):
             )
         if train_dataset is None:
             raise ValueError("`train_dataset` is required")
+        if args.balanced_sampling != "none" and isinstance(train_dataset, IterableDataset):
+            raise ValueError("`balanced_sampling` needs a dataset of known length, not a streaming one.")
 
         # Data and roles are checked before a model is loaded.
         counts = check_rows(train_dataset, "train", args.attribute_column)
@@ -217,8 +219,6 @@ class FairPOTrainer(DPOTrainer):
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         if self.args.balanced_sampling == "none":
             return super()._get_train_sampler(train_dataset)
-        if not isinstance(dataset, Dataset):
-            raise ValueError("`balanced_sampling` needs a dataset of known length, not a streaming one.")
         mask = torch.zeros(len(dataset), len(self.partition.names))
         for row, value in enumerate(dataset[self.args.attribute_column]):
             mask[row, [self.partition.names.index(name) for name in attribute_names(value)]] = 1

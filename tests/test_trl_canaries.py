@@ -1,0 +1,270 @@
+"""One test per fact about TRL, transformers, accelerate and PEFT that FairPOTrainer builds on.
+
+When one fails after an upgrade, its comment says what of ours breaks. They run against DPOTrainer, without our code.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+import transformers
+import trl
+from accelerate import Accelerator
+from conftest import make_model, make_rows
+from datasets import Dataset
+from helpers_trainer import data, dpo, logs, lora
+from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.utils import add_fused_lm_head, use_adapter
+
+
+ROW = {"prompt_ids": [5, 6], "chosen_ids": [7, 8, 1], "rejected_ids": [9, 1]}
+
+
+@pytest.fixture
+def pairs() -> Dataset:
+    return data(13).remove_columns("attribute")
+
+
+# ---- batches ----
+
+
+def test_get_batch_samples_is_called_once_per_optimizer_step_with_the_whole_window(pairs, tmp_path):
+    # Breaks: group sizes N_g are counted there, before the window's first backward.
+    windows, order = [], []
+
+    class Spy(DPOTrainer):
+        def get_batch_samples(self, *args):
+            batches, items = super().get_batch_samples(*args)
+            windows.append([len(b["input_ids"]) // 2 for b in batches])
+            order.append("window")
+            return batches, items
+
+        def compute_loss(self, *args, **kwargs):
+            order.append("loss")
+            return super().compute_loss(*args, **kwargs)
+
+    trainer = dpo(tmp_path, pairs, per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    trainer.__class__ = Spy
+    trainer.train()
+    assert windows == [[2, 2, 2, 2], [2, 2, 1]]
+    assert order == ["window", *["loss"] * 4, "window", *["loss"] * 3]
+
+
+@pytest.mark.parametrize(("scaled", "factor"), [(True, 2.0), (False, 1.0)])
+def test_loss_is_scaled_for_ga_stops_the_division(scaled, factor, tmp_path, monkeypatch):
+    # Breaks: our loss is a share of the whole step; divided again, gradients shrink by the accumulation.
+    monkeypatch.setattr(DPOTrainer, "loss_is_scaled_for_ga", scaled)
+    monkeypatch.setattr(DPOTrainer, "compute_loss", lambda self, model, inputs, *a, **k: next(model.parameters()).sum() * 0 + 1.0)
+    trainer = dpo(tmp_path, data(8).remove_columns("attribute"), gradient_accumulation_steps=2)
+    trainer.train()
+    assert logs(trainer)[0]["loss"] == pytest.approx(factor)
+
+
+def test_collator_drops_unknown_columns():
+    # Breaks (harmlessly): AttributeCollator would be needless.
+    batch = DataCollatorForPreference(pad_token_id=0)([{**ROW, "attribute": "concise"}])
+    assert set(batch) == {"input_ids", "attention_mask", "completion_mask"}
+
+
+def test_batch_is_all_chosen_then_all_rejected():
+    # Breaks: `chunk(2)` in pair_log_probs and MetricSums would pair the wrong rows.
+    batch = DataCollatorForPreference(pad_token_id=0)([ROW, {"prompt_ids": [5], "chosen_ids": [8], "rejected_ids": [9]}])
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 1], [5, 8, 0, 0, 0], [5, 6, 9, 1, 0], [5, 9, 0, 0, 0]]
+    assert batch["completion_mask"].tolist() == [[0, 0, 1, 1, 1], [0, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 0]]
+
+
+def test_signature_columns(pairs, tmp_path):
+    # Breaks: we append the attribute column to this list, or `remove_unused_columns` would drop it.
+    trainer = dpo(tmp_path, pairs)
+    trainer._set_signature_columns_if_needed()
+    assert trainer._signature_columns == ["prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps"]
+
+
+def test_rows_whose_prompt_fills_max_length_vanish_in_silence(tmp_path):
+    # Breaks: we tokenise with max_length=None and name the rows instead (`_prepare_dataset`, `check_tokens`).
+    rows = make_rows(6)
+    rows[2]["prompt"] = "the cat " * 10
+    trainer = dpo(tmp_path, Dataset.from_list(rows).remove_columns("attribute"), max_length=20)
+    assert len(trainer.train_dataset) == 5
+    assert {"prompt_ids", "chosen_ids", "rejected_ids"} <= set(trainer.train_dataset.column_names)
+
+
+def test_prepare_dataset_keeps_further_columns(tmp_path):
+    # Breaks: the attribute column must survive tokenisation and precomputing.
+    trainer = dpo(tmp_path, data(6), precompute_ref_log_probs=True)
+    assert {"attribute", "ref_chosen_logps"} <= set(trainer.train_dataset.column_names)
+
+
+# ---- the fused head ----
+
+
+def fused(outputs: tuple[str, ...] = ("log_probs", "entropy", "mean_logits", "is_top1")):
+    model = make_model(dtype=torch.float32)
+    add_fused_lm_head(model, outputs=outputs)
+    labels = torch.tensor([[-100, -100, 7, 8], [-100, 9, 1, -100]])
+    ids = torch.tensor([[5, 6, 7, 8], [5, 9, 1, 0]])
+    return model, ids, labels, model(input_ids=ids, labels=labels, fused_lm_head=True, use_cache=False)
+
+
+def test_fused_head_returns_shifted_log_probs_and_zeros_outside_the_completion():
+    # Breaks: pair_log_probs sums whole rows without a mask.
+    model, ids, labels, out = fused()
+    assert out.log_probs.shape == (2, 3)
+    assert (out.log_probs[labels[:, 1:] == -100] == 0).all()
+    want = model(input_ids=ids).logits.log_softmax(-1)[0, 1, 7]
+    torch.testing.assert_close(out.log_probs[0, 1], want)
+
+
+def test_fused_head_gives_the_statistics_that_the_metrics_read():
+    # Breaks: entropy, logits/* and mean_token_accuracy in MetricSums.
+    model, ids, _, out = fused()
+    logits = model(input_ids=ids).logits[0, 1]
+    torch.testing.assert_close(out.mean_logits[0, 1], logits.mean())
+    torch.testing.assert_close(out.entropy[0, 1], torch.distributions.Categorical(logits=logits).entropy())
+    assert out.is_top1.dtype == torch.bool
+
+
+def test_trainer_adds_the_fused_head_with_these_outputs(pairs, tmp_path):
+    # Breaks: our compute_loss calls the model with `fused_lm_head=True` and reads these fields.
+    trainer = dpo(tmp_path, pairs)
+    batch = next(iter(trainer.get_train_dataloader()))
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    for model in (trainer.model, trainer.ref_model):
+        out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True)
+        assert out.log_probs.shape == (len(labels), labels.size(1) - 1)
+    assert out is not None and trainer.model(input_ids=batch["input_ids"], labels=labels, fused_lm_head=True).is_top1 is not None
+
+
+def test_tests_can_replace_the_fused_head_by_an_exact_one():
+    # Breaks: ExactHead in helpers_trainer.py, with which splits are compared in float64.
+    import trl.trainer.utils as utils
+
+    names = list(inspect.signature(utils._ChunkedLogProbFunction.forward).parameters)
+    assert len(names) == 10, names  # ctx, hidden, weight, bias, labels, temperature, chunk, softcap, scale, outputs
+
+
+# ---- reference ----
+
+
+def test_adapter_switched_off_is_the_base(tmp_path):
+    # Breaks: the reference of a LoRA run.
+    base = make_model()
+    ids = torch.tensor([[5, 6, 7]])
+    want = base(ids).logits.detach().clone()
+    trainer = dpo(tmp_path, data(4).remove_columns("attribute"), model=base, peft_config=lora())
+    assert trainer.ref_model is None
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    with torch.no_grad():
+        with use_adapter(model, adapter_name=None):
+            torch.testing.assert_close(model(ids).logits, want)
+        assert (model(ids).logits - want).abs().max() > 1e-6
+
+
+def test_precompute_calls_the_public_compute_ref_log_probs(pairs, tmp_path, monkeypatch):
+    # Breaks: our override would not be used for precomputed references (pairs of both paths must agree).
+    calls = []
+    original = DPOTrainer.compute_ref_log_probs
+    monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", lambda self, m, i: calls.append(1) or original(self, m, i))
+    dpo(tmp_path, pairs, precompute_ref_log_probs=True, precompute_ref_batch_size=5)
+    assert len(calls) == 3
+    assert list(inspect.signature(original).parameters) == ["self", "model", "inputs"]
+
+
+# ---- logs and checkpoints ----
+
+
+def test_log_changes_the_dict_that_evaluate_returns(pairs, tmp_path):
+    # Breaks: eval metrics reach `evaluate()`'s result and metric_for_best_model through `logs.update` in log().
+    trainer = dpo(tmp_path, pairs, eval_dataset=pairs.select(range(4)))
+
+    def log(logs, start_time=None):
+        logs["eval_extra"] = 7.0
+
+    trainer.log = log
+    assert trainer.evaluate()["eval_extra"] == 7.0
+
+
+@pytest.mark.parametrize("prefix", ["eval", "eval_far"])
+def test_evaluation_logs_hold_the_prefix_and_runtime(prefix, pairs, tmp_path):
+    # Breaks: log() finds the prefix of the running evaluation by the key `<prefix>_runtime`; training logs have none.
+    trainer = dpo(tmp_path, pairs)
+    seen = []
+    trainer.log = lambda logs, start_time=None: seen.append(set(logs))
+    trainer.evaluate(pairs.select(range(4)), metric_key_prefix=prefix)
+    assert [k for k in seen[0] if k.endswith("_runtime")] == [f"{prefix}_runtime"]
+    trainer.train()
+    assert not [k for k in seen[1] if k.endswith("_runtime")] and "train_runtime" in seen[-1]
+
+
+def test_optimizer_state_hooks_are_called_at_save_and_resume(pairs, tmp_path, monkeypatch):
+    # Breaks: fairpo_state.json is written and read in them.
+    calls = []
+    save, load = DPOTrainer._save_optimizer_and_scheduler, DPOTrainer._load_optimizer_and_scheduler
+    monkeypatch.setattr(DPOTrainer, "_save_optimizer_and_scheduler", lambda self, d: calls.append(("save", d)) or save(self, d))
+    monkeypatch.setattr(DPOTrainer, "_load_optimizer_and_scheduler", lambda self, c: calls.append(("load", c)) or load(self, c))
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    dpo(tmp_path, pairs, **options).train()
+    folder = str(tmp_path / "checkpoint-2")
+    dpo(tmp_path, pairs, **{**options, "max_steps": 3}).train(resume_from_checkpoint=folder)
+    assert [c for c in calls if c == ("save", folder)] and ("load", folder) in calls
+
+
+def test_create_model_card_is_the_hook_for_the_card():
+    # Breaks: our facts are added after super().create_model_card(model_name, dataset_name, tags).
+    assert list(inspect.signature(DPOTrainer.create_model_card).parameters) == ["self", "model_name", "dataset_name", "tags"]
+
+
+# ---- accelerate ----
+
+
+def test_end_of_dataloader_and_remainder_are_known_with_the_last_batch():
+    # Breaks: padded duplicates are told from pairs by them (`_drop_padded_duplicates`).
+    accelerator = Accelerator(cpu=True)
+    loader = accelerator.prepare(torch.utils.data.DataLoader(torch.arange(7), batch_size=3))
+    seen = []
+    for _ in loader:
+        seen.append((accelerator.gradient_state.end_of_dataloader, accelerator.gradient_state.remainder))
+    assert seen == [(False, 1), (False, 1), (True, 1)]
+    loader = accelerator.prepare(torch.utils.data.DataLoader(torch.arange(6), batch_size=3))
+    assert [accelerator.gradient_state.remainder for _ in loader] == [0, 0]
+
+
+def test_set_epoch_reaches_a_sampler():
+    # Breaks: GroupBalancedSampler would draw the same order every epoch.
+    from torch.utils.data import SequentialSampler
+
+    class Sampler(SequentialSampler):
+        epoch = -1
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+    sampler = Sampler(range(6))
+    loader = Accelerator(cpu=True).prepare(torch.utils.data.DataLoader(torch.arange(6), batch_size=3, sampler=sampler))
+    loader.set_epoch(4)
+    assert sampler.epoch == 4
+
+
+# ---- defaults ----
+
+
+def test_defaults_that_our_documentation_states(tmp_path):
+    # Breaks: recipes for the CPU turn these off explicitly.
+    fields = DPOConfig.__dataclass_fields__
+    assert fields["gradient_checkpointing"].default is True
+    assert fields["bf16"].default is None and fields["beta"].default == 0.1
+    assert fields["loss_type"].default_factory() == ["sigmoid"] and fields["label_smoothing"].default == 0.0
+    assert fields["disable_dropout"].default is True and fields["max_length"].default == 1024
+
+
+def test_dict_fields_can_be_extended():
+    # Breaks: `group_prior` as JSON on the command line.
+    assert isinstance(DPOConfig._VALID_DICT_FIELDS, list) and "model_init_kwargs" in DPOConfig._VALID_DICT_FIELDS
+
+
+def test_versions():
+    # The range the facts above were read in.
+    assert trl.__version__.startswith("1.16.") and int(transformers.__version__.split(".")[0]) == 5
