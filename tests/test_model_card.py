@@ -179,14 +179,14 @@ def test_licence_is_never_invented(tmp_path: Path) -> None:
 def test_licence_of_a_local_model_and_a_broken_card(base_path: Path) -> None:
     readme = base_path / "README.md"
     readme.write_text("---\nlicense: apache-2.0\n---\n")
-    base = model_card._BaseModel.of(str(base_path))
+    base = model_card.BaseModel.of(str(base_path))
     assert base.licence() == {"license": "apache-2.0"}
     readme.write_text("---\nlicense: [\n---\n")
     assert base.licence() == {}
 
 
 def test_a_model_in_the_hub_cache_is_named_by_its_id() -> None:
-    base = model_card._BaseModel.of("/home/alice/.cache/huggingface/hub/models--some-org--tiny/snapshots/0a1b")
+    base = model_card.BaseModel.of("/home/alice/.cache/huggingface/hub/models--some-org--tiny/snapshots/0a1b")
     assert (base.name, base.hub_id) == ("some-org/tiny", "some-org/tiny")
 
 

@@ -267,8 +267,8 @@ class GroupWeights:
             raise ValueError(
                 "The saved group weights belong to other groups. Saved: "
                 f"{[(name, role) for name, role, _ in state['groups']]}; now: "
-                f"{[(group.name, group.role) for group in self.groups]}. Resume with the partition and grouping of the "
-                "checkpoint, or start anew."
+                f"{[(group.name, group.role) for group in self.groups]}. Resume with the partition and grouping of "
+                "the checkpoint, or start anew."
             )
         if state["balancer"] != self.balancer:
             raise ValueError(

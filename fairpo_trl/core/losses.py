@@ -81,7 +81,7 @@ def cpo_loss(
 
 
 def excess_over_reference(loss: torch.Tensor, reference_loss: torch.Tensor | float, epsilon: float) -> torch.Tensor:
-    """loss - reference loss - eps: negative while the promise "not worse than the reference by more than eps" holds."""
+    """loss - reference loss - eps: negative while "not worse than the reference by more than eps" holds."""
     return loss - reference_loss - epsilon
 
 

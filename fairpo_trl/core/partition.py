@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -205,7 +205,7 @@ class Partition:
         return cls.from_dict(json.loads(text))
 
 
-def _lowest(values: Mapping[str, float], share: float, what: str) -> Sequence[str]:
+def _lowest(values: Mapping[str, float], share: float, what: str) -> tuple[str, ...]:
     """The `share` of the keys with the lowest values, at least one; ties keep the order of the keys."""
     if not 0 < share <= 1:
         raise ValueError(f"`share` must be in (0, 1], got {share}.")

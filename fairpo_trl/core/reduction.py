@@ -7,7 +7,7 @@ import torch
 
 def group_sums(losses: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
     """
-    Sum of the losses of each group, in float64 and without gradient: what is added up over micro-batches and processes.
+    Sum of the losses of each group, float64 and without gradient: what adds up over micro-batches and processes.
 
     Args:
         losses (`torch.Tensor`):

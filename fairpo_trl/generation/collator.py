@@ -46,6 +46,7 @@ class AttributeCollator:
     column: str
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """The batch of `examples`, with `attribute_mask`."""
         mask = torch.zeros(len(examples), len(self.names), dtype=torch.bool)
         for row, example in enumerate(examples):
             for name in attribute_names(example[self.column]):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from trl import DPOConfig
 
@@ -61,7 +62,7 @@ class FairPOConfig(DPOConfig):
             Column that names the attribute that drove the preference: a string, or a list of strings for a pair that
             counts for several attributes (one forward, counted in each).
         grouping (`str`, *optional*, defaults to `"role"`):
-            What shares one weight: `"role"` (privileged / non-privileged, the paper) or `"attribute"` (one group each).
+            What shares one weight: `"role"` (the two roles, as in the paper) or `"attribute"` (one group each).
         balanced_sampling (`str`, *optional*, defaults to `"none"`):
             `"role"` or `"attribute"` draws each role or each attribute equally often in an epoch, instead of as often
             as it occurs (`"none"`). An epoch keeps its number of pairs.
@@ -118,7 +119,7 @@ class FairPOConfig(DPOConfig):
             Largest multiplier.
     """
 
-    _VALID_DICT_FIELDS = [*DPOConfig._VALID_DICT_FIELDS, "group_prior"]
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*DPOConfig._VALID_DICT_FIELDS, "group_prior"]
 
     # Parameters that say who is privileged
     privileged_attributes: list[str] | None = field(
@@ -218,8 +219,14 @@ class FairPOConfig(DPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.group_prior, str):  # from the command line
+            self.group_prior = json.loads(self.group_prior)
         self._refuse_what_cannot_be_honoured()
         self._check_fairpo_options()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The Trainer pickles its arguments into `training_args.bin`, which is pushed: the token stays here.
+        return {**self.__dict__, "hub_token": None}
 
     def _refuse_what_cannot_be_honoured(self) -> None:
         """Raises for a DPO or Trainer option whose effect FairPO could not keep, instead of ignoring it."""
@@ -240,7 +247,7 @@ class FairPOConfig(DPOConfig):
             )
         if self.balanced_sampling != "none" and self.train_sampling_strategy != "random":
             raise ValueError(
-                f"`balanced_sampling={self.balanced_sampling!r}` chooses the order of the pairs itself and contradicts "
+                f"`balanced_sampling={self.balanced_sampling!r}` chooses the order of the pairs and contradicts "
                 f"`train_sampling_strategy={self.train_sampling_strategy!r}`: set one of the two."
             )
 
@@ -293,7 +300,7 @@ class FairPOConfig(DPOConfig):
             raise ValueError(f"These options would be ignored: {unused}. They need {needed}.")
         if self.scaling == "fixed" and self.privileged_loss != "dpo":
             raise ValueError(
-                f"`scaling='fixed'` divides by the loss at the reference, which is log 2 for dpo but differs from pair "
+                "`scaling='fixed'` divides by the loss at the reference, which is log 2 for dpo but differs from pair "
                 f"to pair for privileged_loss={self.privileged_loss!r}. Use another scaling."
             )
         if self.scaling == "fixed" and self.hinge and self.epsilon == 0:

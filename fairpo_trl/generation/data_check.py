@@ -27,7 +27,7 @@ def check_rows(
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
-            Preference pairs: `chosen`, `rejected`, the attribute column, and usually `prompt`; plain or conversational.
+            Preference pairs, plain or conversational: `chosen`, `rejected`, the attribute column, usually `prompt`.
         split (`str`):
             Name of the split, for messages.
         column (`str`):
@@ -148,7 +148,7 @@ def _text(completion: Any) -> str:
 
 
 def _rows(indices: list[int], capital: bool = False) -> str:
-    """ "row 3" or "rows 3, 7, 9 and 12 more"."""
+    """Row numbers for a message, such as: rows 3, 7, 9 and 12 more."""
     shown = sorted(set(indices))
     word = ("Row " if capital else "row ") if len(shown) == 1 else ("Rows " if capital else "rows ")
     more = f" and {len(shown) - _NAMED_ROWS} more" if len(shown) > _NAMED_ROWS else ""

@@ -91,7 +91,7 @@ class MetricSums:
         completion_mask: torch.Tensor,
         outputs: ModelOutput,
     ) -> None:
-        """Adds one batch of `B` pairs. `attribute_mask` is `[B, A]`; a pair without attribute (padding) counts nowhere."""
+        """Adds one batch of `B` pairs; one without attributes in `attribute_mask` (`[B, A]`) counts nowhere."""
         beta = self.args.beta
         values = torch.stack(
             [

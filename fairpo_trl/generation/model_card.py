@@ -7,22 +7,25 @@ import html
 import importlib.metadata
 import json
 import math
-import os
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate.utils import is_peft_model
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trl import DPOConfig
 
 from fairpo_trl.generation.config import FairPOConfig
+from fairpo_trl.generation.publishing import (
+    BaseModel,
+    is_hub_id,
+    last_part,
+    make_publishable,
+    printable,
+    public_command,
+)
 
 
 _PAPERS = {"fairpo": "https://arxiv.org/abs/2505.02433", "group_robust": "https://arxiv.org/abs/2405.20304"}
@@ -30,11 +33,6 @@ _PAPERS = {"fairpo": "https://arxiv.org/abs/2505.02433", "group_robust": "https:
 _MAIN_SETTINGS = ("grouping", "privileged_loss", "hinge", "epsilon", "hinge_level", "balancer", "eta_alpha", "timing")
 _TRAINING_SETTINGS = ("beta", "learning_rate", "max_length", "seed")
 _SHOWN_ELSEWHERE = ("privileged_attributes", "non_privileged_attributes")
-_SECRET_OPTION = re.compile(r"token|secret|password|api_?key", re.IGNORECASE)
-_HUB_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{8,}")
-# A path of two or more parts inside a longer text, not the part of a URL.
-_INNER_PATH = re.compile(r"(?<![\w.:/\\])(?:~|[A-Za-z]:)?(?:[/\\][^\s\"'/\\,;:=]+){2,}[/\\]?")
-_SNAPSHOT = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)[/\\]snapshots")
 
 
 def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None) -> None:
@@ -55,7 +53,7 @@ def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None)
     path = folder / "README.md"
     card = ModelCard.load(path, ignore_metadata_errors=True)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    base = _BaseModel.of(getattr(model.config, "_name_or_path", "") or "")
+    base = BaseModel.of(getattr(model.config, "_name_or_path", "") or "")
     method = _peft_method(model)
     datasets = _as_list(card.data.get("datasets"))
 
@@ -80,155 +78,12 @@ def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None)
         make_publishable(folder)
 
 
-def make_publishable(folder: str | os.PathLike[str]) -> None:
-    """
-    Takes out of a saved model what should not leave the machine.
-
-    - `adapter_config.json`: PEFT notes the path of a local base model, which names the user and works nowhere else.
-      Its last part stays.
-    - `README.md`: the same path, in a card that PEFT wrote.
-    - `training_args.bin`: a pickle with the output path and, if it was set, `hub_token` in clear text. It is deleted;
-      nothing reads it.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            A folder written by `save_model`.
-    """
-    folder = Path(folder)
-    config_path = folder / "adapter_config.json"
-    if config_path.is_file():
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-        base = _BaseModel.of(config.get("base_model_name_or_path") or "")
-        if base.name and base.name != config["base_model_name_or_path"]:
-            config["base_model_name_or_path"] = base.name
-            config_path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False), encoding="utf-8")
-    card_path = folder / "README.md"
-    if card_path.is_file():
-        card = ModelCard.load(card_path, ignore_metadata_errors=True)
-        named = card.data.get("base_model")
-        if isinstance(named, str) and _BaseModel.of(named).name != named:
-            base = _BaseModel.of(named)
-            card.text = card.text.replace(named, base.name)
-            facts = card.data.to_dict()
-            facts["tags"] = [tag for tag in facts.get("tags", []) if named not in tag]
-            facts["base_model"] = base.hub_id
-            ModelCard(f"---\n{ModelCardData(**facts).to_yaml()}\n---\n{card.text}").save(card_path)
-    (folder / "training_args.bin").unlink(missing_ok=True)
-
-
-# ---- names and paths ----
-
-
-@dataclasses.dataclass(frozen=True)
-class _BaseModel:
-    """The model that was trained: its name for people, its Hub id if it has one, and where its card may lie."""
-
-    name: str
-    hub_id: str | None
-    folder: Path | None
-
-    @classmethod
-    def of(cls, name_or_path: str) -> _BaseModel:
-        cached = _SNAPSHOT.search(name_or_path)
-        if cached:  # a Hub model, loaded by its place in the cache
-            hub_id = f"{cached['owner']}/{cached['name']}"
-            return cls(hub_id, hub_id, Path(name_or_path))
-        if is_hub_id(name_or_path):
-            return cls(name_or_path, name_or_path, None)
-        return cls(last_part(name_or_path), None, Path(name_or_path) if name_or_path else None)
-
-    def licence(self) -> dict[str, str]:
-        """The licence as the base model's card states it, if that card is on this machine; else nothing."""
-        found: Any = self.folder / "README.md" if self.folder is not None else None
-        if self.folder is None and self.hub_id is not None:
-            found = try_to_load_from_cache(self.hub_id, "README.md")
-        if not isinstance(found, str | Path) or not Path(found).is_file():
-            return {}
-        try:
-            data = ModelCard.load(found).data
-        except (ValueError, OSError, yaml.YAMLError):  # somebody else's card: its errors are not ours
-            return {}
-        stated = {key: data.get(key) for key in ("license", "license_name", "license_link")}
-        if str(stated["license_link"] or "").partition("://")[0] not in ("http", "https"):
-            stated["license_link"] = None  # relative to the other repository
-        return {key: value for key, value in stated.items() if isinstance(value, str) and value}
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name can be a Hub id, rather than a path on this machine."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    looks_like_file = name.count("/") != 1 and PurePosixPath(name).suffix in (".jsonl", ".json", ".csv", ".parquet")
-    return bool(name) and not looks_like_file and not os.path.exists(name)
-
-
-def last_part(path: str) -> str:
-    """The last component of a path, whatever system it is from; the home folder has none."""
-    if path and Path(path).expanduser() == Path.home():
-        return "~"
-    parts = PureWindowsPath(path).parts if "\\" in path else PurePosixPath(path).parts
-    return parts[-1] if parts and parts[-1] not in ("/", "\\", "..", ".") else ""
-
-
-def without_paths(value: str) -> str:
-    """A command-line value in which local paths are reduced to their last component and tokens are masked."""
-    if value[:1] in "{[":
-        try:
-            return json.dumps(_walk(json.loads(value)), ensure_ascii=False)
-        except json.JSONDecodeError:
-            pass
-    value = _HUB_TOKEN.sub("***", value)
-    if "://" not in value:
-        absolute = value.startswith(("/", "~", "./", "../", ".\\", "..\\")) or re.match(r"[A-Za-z]:[/\\]", value)
-        if value and (absolute or os.path.exists(value)):
-            return last_part(value) or "."
-    return _INNER_PATH.sub(lambda found: last_part(found[0]), value)
-
-
-def _walk(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: "***" if _SECRET_OPTION.search(key) else _walk(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_walk(inner) for inner in value]
-    return without_paths(value) if isinstance(value, str) else value
-
-
-def public_command(arguments: Sequence[str]) -> str:
-    """`sys.argv` as a line for the shell, without local paths and secrets; empty in a notebook or for `python -c`."""
-    program = arguments[0] if arguments else ""
-    if program in ("", "-c", "-m") or "ipykernel" in program:
-        return ""
-    shown, secret_follows = [last_part(program)], False
-    if shown == ["__main__.py"]:
-        shown = ["-m", Path(program).parent.name]
-    for argument in arguments[1:]:
-        option, equals, value = argument.partition("=")
-        is_option = argument.startswith("-")
-        if secret_follows and not is_option:
-            shown.append("***")
-            secret_follows = False
-            continue
-        secret_follows = is_option and not equals and bool(_SECRET_OPTION.search(option))
-        if is_option and equals:
-            shown.append(f"{option}={'***' if _SECRET_OPTION.search(option) else without_paths(value)}")
-        else:
-            shown.append(argument if is_option else without_paths(argument))
-    return "python " + shlex.join(_printable(argument) for argument in shown)
-
-
 # ---- text that comes from data ----
-
-
-def _printable(text: str) -> str:
-    """One line, without control and direction characters."""
-    return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
 def escape(text: Any) -> str:
     """Text for a Markdown table cell that shows as it is: no HTML, no Markdown, no links, one line."""
-    escaped = re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", _printable(str(text)))
+    escaped = re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", printable(str(text)))
     # After the backslashes, so that the entities keep their `#`; quotes need no escape outside of attributes.
     escaped = html.escape(escaped, quote=False)
     return escaped.replace("://", "&#58;//").replace("www.", "www&#46;")
@@ -256,7 +111,7 @@ def _peft_method(model: Any) -> str | None:
 
 
 def _metadata(
-    facts: dict[str, Any], trainer: Any, base: _BaseModel, method: str | None, win_rates: Mapping[str, float]
+    facts: dict[str, Any], trainer: Any, base: BaseModel, method: str | None, win_rates: Mapping[str, float]
 ) -> dict[str, Any]:
     """The card's metadata: TRL's, mended and completed. `None` leaves a key out."""
     datasets = [name for name in _as_list(facts.get("datasets")) if is_hub_id(name)]
@@ -264,7 +119,7 @@ def _metadata(
     facts = {
         **facts,
         **base.licence(),
-        "model_name": _printable(name or last_part(trainer.args.output_dir)) or "FairPO model",
+        "model_name": printable(name or last_part(trainer.args.output_dir)) or "FairPO model",
         "base_model": base.hub_id,
         "base_model_relation": ("adapter" if method else "finetune") if base.hub_id else None,
         "library_name": "peft" if method else "transformers",
@@ -294,7 +149,7 @@ def _eval_results(trainer: Any, win_rates: Mapping[str, float]) -> list[EvalResu
             dataset_type="preference-pairs",
             dataset_name="Evaluation pairs by attribute",
             metric_type=kind,
-            metric_name=_printable(label),
+            metric_name=printable(label),
             metric_value=round(value, 6) + 0.0,  # no -0.0
         )
         for kind, label, value in values
@@ -302,7 +157,7 @@ def _eval_results(trainer: Any, win_rates: Mapping[str, float]) -> list[EvalResu
     ]
 
 
-def _introduction(base: _BaseModel, method: str | None, datasets: list[str]) -> str:
+def _introduction(base: BaseModel, method: str | None, datasets: list[str]) -> str:
     kind = {None: "a fine-tuned version", "lora": "a LoRA adapter"}.get(method, f"a PEFT adapter ({method})")
     if base.hub_id:
         origin = f"[{base.hub_id}](https://huggingface.co/{base.hub_id})"
@@ -331,7 +186,7 @@ def _about_fairpo() -> str:
     )
 
 
-def _loading(repository: str, base: _BaseModel, method: str | None, tokenizer: Any) -> str:
+def _loading(repository: str, base: BaseModel, method: str | None, tokenizer: Any) -> str:
     name = json.dumps(repository)
     if not method:
         lines = [

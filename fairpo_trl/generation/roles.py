@@ -69,6 +69,8 @@ def resolve_partition(
 def build_group_weights(partition: Partition, args: FairPOConfig) -> GroupWeights:
     """The group weights of a run; `GroupWeights` checks the ranges and raises `ValueError`."""
     groups = partition.groups(args.grouping)
+    if isinstance(args.group_prior, str):
+        raise ValueError(f"`group_prior` must be a mapping from group to weight, got {args.group_prior!r}.")
     constants = None
     if args.scaling == "fixed":  # the loss of a group at the reference, or at its bound
         constants = {g.name: args.epsilon if g.role == "non_privileged" and args.hinge else LOG_2 for g in groups}

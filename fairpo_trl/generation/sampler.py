@@ -34,8 +34,8 @@ class GroupBalancedSampler(torch.utils.data.Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        # Generators of its own, so that a resumed run, which starts the epoch again and skips, sees the same order; one
-        # per group, so that a group's order does not depend on which other groups there are.
+        # Generators of its own, so that a resumed run, which starts the epoch again and skips, sees the same order;
+        # one per group, so that a group's order does not depend on which other groups there are.
         rounds = -(-self.length // len(self.rows_of))
         streams = []
         for k, rows in enumerate(self.rows_of):

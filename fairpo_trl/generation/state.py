@@ -39,8 +39,8 @@ def load_state(folder: str | os.PathLike[str], partition: Partition) -> dict[str
     path = Path(folder) / STATE_NAME
     if not path.is_file():
         raise FileNotFoundError(
-            f"{Path(folder).name} has no {STATE_NAME}: it was not written by FairPOTrainer, so group weights cannot be "
-            "restored. Load its model as the starting point instead of resuming."
+            f"{Path(folder).name} has no {STATE_NAME}: it was not written by FairPOTrainer, so group weights cannot "
+            "be restored. Load its model as the starting point instead of resuming."
         )
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
@@ -57,7 +57,7 @@ def load_state(folder: str | os.PathLike[str], partition: Partition) -> dict[str
         raise ValueError(
             "The checkpoint belongs to another partition. Saved: privileged "
             f"{list(saved.privileged)}, non_privileged {list(saved.non_privileged)}; now: privileged "
-            f"{list(partition.privileged)}, non_privileged {list(partition.non_privileged)}. Resume with the saved one, "
-            "or start anew in another output folder."
+            f"{list(partition.privileged)}, non_privileged {list(partition.non_privileged)}. Resume with the saved "
+            "one, or start anew in another output folder."
         )
     return state

@@ -7,7 +7,7 @@ import copy
 import math
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate.logging import get_logger
@@ -29,6 +29,7 @@ from fairpo_trl.generation.log_probs import pair_log_probs
 from fairpo_trl.generation.metrics import GroupMetrics, MetricSums
 from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.pair_losses import PairLosses, pair_losses
+from fairpo_trl.generation.publishing import make_publishable
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.sampler import GroupBalancedSampler
 from fairpo_trl.generation.state import load_state, save_state
@@ -76,15 +77,16 @@ class FairPOTrainer(DPOTrainer):
         partition ([`~fairpo_trl.Partition`]): Attributes and roles.
         group_weights ([`~fairpo_trl.GroupWeights`]): Current weights; equal on every process.
         group_metrics (`dict[str, GroupMetrics]`): `"train"` and `"eval"` -> the metrics last logged, as DataFrames.
+        win_rates (`dict[str, float]`): Attribute -> win rate against the reference; set it to have it on the card.
 
     Raises:
         ValueError: For data or options that cannot work; names the rows or the option, and the mend.
     """
 
     loss_is_scaled_for_ga = True  # N_g already counts the whole optimizer step
-    _tag_names = ["trl", "dpo", "fairpo", "group-robust"]
+    _tag_names: ClassVar[list[str]] = ["trl", "dpo", "fairpo", "group-robust"]
     _name = "FairPO"
-    _paper = {
+    _paper: ClassVar[dict[str, str]] = {
         "title": "FairPO: Robust Preference Optimization for Fair Multi-Label Learning",
         "id": "2505.02433",
         # docstyle-ignore
@@ -169,7 +171,7 @@ class FairPOTrainer(DPOTrainer):
                 "Dropout is on (`disable_dropout=False`): policy and reference then differ by noise at the very "
                 "start, and the hinge is not 0 there."
             )
-        self.data_collator = AttributeCollator(self.data_collator, self.partition.names, args.attribute_column)
+        self.data_collator: Any = AttributeCollator(self.data_collator, self.partition.names, args.attribute_column)
 
         device = self.accelerator.device
         self._membership = self.partition.group_membership(args.grouping).float().to(device)  # [A, K]
@@ -177,6 +179,7 @@ class FairPOTrainer(DPOTrainer):
         self._is_held = torch.tensor([g.role == "non_privileged" for g in self.group_weights.groups], device=device)
         self._sums = {mode: MetricSums(self.partition, args, device) for mode in ("train", "eval")}
         self.group_metrics: dict[str, GroupMetrics] = {}
+        self.win_rates: dict[str, float] = {}
         self._scaled_losses: torch.Tensor | None = None
         self._warned: set[str] = set()
 
@@ -229,7 +232,7 @@ class FairPOTrainer(DPOTrainer):
     # ---- one optimizer step ----
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        # Called once per optimizer step with all its micro-batches: the place to count the groups.
+        """All micro-batches of one optimizer step, as upstream; the place to count the groups of the step."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             self._drop_padded_duplicates(batches[-1])
@@ -290,6 +293,7 @@ class FairPOTrainer(DPOTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
+        """This batch's share of sum_g alpha_g * mean_g: scaled for accumulation and processes while training."""
         attribute_mask = inputs["attribute_mask"].to(self._membership.device)  # [B, A]
         members = self._members(attribute_mask)  # [B, K]
         kwargs = {"output_router_logits": True} if self.aux_loss_enabled else {}
@@ -359,12 +363,14 @@ class FairPOTrainer(DPOTrainer):
         return reference.chosen, reference.rejected
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        """As upstream, without counting the pairs that fill the last batch."""
         self._drop_padded_duplicates(inputs)
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     # ---- logs, checkpoints, card ----
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the metrics per attribute and role, and the weights, to `logs`."""
         if self._has_pending:
             self._exchange()
         prefix = next((key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")), "train")
@@ -450,4 +456,9 @@ class FairPOTrainer(DPOTrainer):
         """
         super().create_model_card(model_name, dataset_name, tags)
         if self.is_world_process_zero():
-            add_fairpo_facts(self)
+            add_fairpo_facts(self, self.win_rates)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.hub_model_id is not None and self.args.should_save:
+            make_publishable(output_dir or self.args.output_dir)
