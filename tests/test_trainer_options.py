@@ -93,7 +93,7 @@ def test_every_field_is_documented_twice_with_its_default():
         field = own[name]
         assert field.metadata["help"], name
         assert repr(field.default).replace("'", '"') == (default or "None").replace("'", '"'), name
-        assert kind.split("[")[0] in str(field.type) or str(field.type).startswith("Literal") and kind == "str", name
+        assert kind.split("[")[0] in str(field.type) or (str(field.type).startswith("Literal") and kind == "str"), name
 
 
 @pytest.mark.parametrize(
@@ -372,10 +372,9 @@ def test_mixture_of_experts_keeps_its_auxiliary_loss(tmp_path):
 def test_qlora_on_the_cpu(tmp_path):
     pytest.importorskip("bitsandbytes")
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     # 4-bit blocks need larger matrices than the tiny model's.
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -1,0 +1,89 @@
+"""One FairPO run on 1 or 2 gloo processes; `test_trainer_distributed.py` starts it and compares what it writes.
+
+python tests/helpers_distributed.py CASES.json FOLDER                                       (1 process)
+python -m torch.distributed.run --nproc_per_node 2 tests/helpers_distributed.py CASES.json FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+
+import torch
+from datasets import load_from_disk
+from helpers_trainer import NAMES, ExactHead, data, fairpo, lora, parameters
+from trl.trainer import utils as trl_utils
+
+
+OF_THE_DATA = ("rows", "eval_rows", "attributes", "sort", "stream", "lora")
+
+
+def write_data(case: dict[str, Any], folder: Path) -> None:
+    """The data of one case on disk: processes share TRL's cache of reference log-probs only beside a file."""
+    attributes = tuple(case.get("attributes", NAMES))
+    train = data(case["rows"], attributes=attributes)
+    if case.get("sort"):  # runs of privileged and of held pairs: a process has only one kind in its batch
+        half = case["per_device_train_batch_size"] // 2
+        kinds = [[i for i, a in enumerate(train["attribute"]) if (a == "concise") == first] for first in (True, False)]
+        order = []
+        while any(kinds):
+            order += [i for kind in kinds for i in kind[:half]]
+            kinds = [kind[half:] for kind in kinds]
+        train = train.select(order)
+    train.save_to_disk(folder / "train")
+    data(case.get("eval_rows", 7), seed=9, attributes=attributes).save_to_disk(folder / "eval")
+
+
+def main(cases: str, folder: str) -> None:
+    """Trains each case of the JSON file; rank 0 writes {case: results}."""
+    torch.set_num_threads(1)
+    trl_utils._ChunkedLogProbFunction = ExactHead
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    results = {}
+    for name, case in json.loads(Path(cases).read_text()).items():
+        options = {key: value for key, value in case.items() if key not in OF_THE_DATA}
+        options["per_device_train_batch_size"] //= world
+        options["per_device_eval_batch_size"] = 4 // world
+        train = load_from_disk(Path(folder) / name / "train")
+        with tempfile.TemporaryDirectory() as out:
+            trainer = fairpo(
+                out,
+                train.to_iterable_dataset() if case.get("stream") else train,
+                eval_dataset=load_from_disk(Path(folder) / name / "eval"),
+                eval_strategy="steps",
+                eval_steps=2,
+                ddp_backend="gloo" if world > 1 else None,
+                **({"peft_config": lora()} if case.get("lora") else {}),
+                **options,
+            )
+            assert trainer.accelerator.num_processes == world
+            trainer.train()
+            trainer.evaluate()
+        mine = json.dumps([trainer.group_weights.state_dict(), trainer._attribute_losses.state_dict()])
+        if world > 1:
+            everyone: list[str | None] = [None] * world
+            torch.distributed.all_gather_object(everyone, mine)
+            assert len(set(everyone)) == 1, "the weights differ between processes"
+        results[name] = {
+            "parameters": parameters(trainer),
+            "weights": trainer.group_weights.state_dict(),
+            "logs": trainer.state.log_history,
+            "pairs": {mode: metrics.by_role["pairs"].to_dict() for mode, metrics in trainer.group_metrics.items()},
+            "steps": trainer.state.global_step,
+        }
+    if int(os.environ.get("RANK", "0")) == 0:
+        torch.save(results, Path(folder) / "results.pt")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
