@@ -12,8 +12,6 @@ to `comparison.md`, `comparison.json` and `comparison.png`; `--tables_only` make
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import sys
 import time
@@ -79,12 +77,13 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, help="only these seeds (default: 0 1 2 for main rows, else 0)")
     parser.add_argument("--split", default="test", choices=["test", "validation"], help="held-out prompts")
     parser.add_argument("--samples", type=int, default=2, help="completions per prompt")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 1), help="processes")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--tables_only", action="store_true", help="train nothing")
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
-    from demo.comparison import Measurer, write_tables
+    from demo.comparison import Measurer
+    from demo.comparison_tables import write_tables
 
     measurer = Measurer(args.output_dir, args.split, args.samples)
     if not args.tables_only:
@@ -98,16 +97,14 @@ def main() -> None:
         jobs = [job for job in jobs if not measurer.complete(*job)]
         print(f"{len(jobs)} runs to do with {args.workers} processes.", flush=True)
         # One thread per process: several small processes use a CPU better than one with several threads.
-        with ProcessPoolExecutor(
-            args.workers, get_context("spawn"), initializer=_one_thread, initargs=(args.workers,)
-        ) as pool:
+        with ProcessPoolExecutor(args.workers, get_context("spawn"), _share_cores, (args.workers,)) as pool:
             started = time.time()
             for done, name in enumerate(pool.map(_run, [(measurer, *job) for job in jobs]), start=1):
                 print(f"[{done}/{len(jobs)}] {name} after {time.time() - started:.0f} s", flush=True)
     write_tables(measurer, ROWS)
 
 
-def _one_thread(workers: int) -> None:
+def _share_cores(workers: int) -> None:
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
@@ -117,11 +114,6 @@ def _run(job: tuple[Any, Row, int]) -> str:
     measurer, row, seed = job
     measurer.run(row, seed)
     return f"{row.name} seed {seed}"
-
-
-def settings_hash(settings: dict[str, Any]) -> str:
-    """Short hash that tells points of other settings or data apart."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ def train(
     for split in (script_args.dataset_train_split, script_args.dataset_test_split):
         if split not in data and (split == script_args.dataset_train_split or training_args.eval_strategy != "no"):
             raise ValueError(
-                f"The data has no split {split!r}, only {sorted(data)}: set `dataset_train_split` / `dataset_test_split`."
+                f"The data has no split {split!r}, only {sorted(data)}: "
+                "set `dataset_train_split` or `dataset_test_split`."
             )
     evaluation = data[script_args.dataset_test_split] if training_args.eval_strategy != "no" else None
     train_data, evaluation = apply_method(
@@ -106,7 +107,7 @@ def main(script_args: RecipeArguments, training_args: FairPOConfig, model_args: 
 def demo(arguments: list[str]) -> None:
     """The main job on a real model: train, then compare what both models write on held-out prompts."""
     sys.path.insert(0, str(HERE))
-    from demo.evaluation import report_demo
+    from demo.report import report_demo
     from demo.smollm2 import demo_model_path
 
     started = time.time()
@@ -119,6 +120,7 @@ def demo(arguments: list[str]) -> None:
     privileged = list(training_args.privileged_attributes or ())
     trainer = main(script_args, training_args, model_args)
     report_demo(trainer, privileged, script_args.method, origin, started)
+    trainer.create_model_card(dataset_name=script_args.dataset_name)  # again, now with the win rates
 
 
 if __name__ == "__main__":

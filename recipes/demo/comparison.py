@@ -14,16 +14,12 @@ import yaml
 from generation_fairpo import DEMO_CONFIG, make_parser, train
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-from fairpo_trl import Partition
 from fairpo_trl.evaluation import Completion
 from fairpo_trl.generation.load_pairs import load_pairs
 
 from . import evaluation
 from .prompts import load_prompts
 from .smollm2 import demo_model_path
-
-
-PAIRS = Path(__file__).parent / "data" / "pairs.jsonl"
 
 
 class Measurer:
@@ -40,7 +36,7 @@ class Measurer:
         self.folder, self.split, self.samples = folder, split, samples
         self.prompts = [row["prompt"] for row in load_prompts() if row["split"] == split]
         self.demo: dict[str, Any] = yaml.safe_load(DEMO_CONFIG.read_text(encoding="utf-8"))
-        self.data_hash = hashlib.sha256(PAIRS.read_bytes()).hexdigest()[:12]
+        self.data_hash = hashlib.sha256(evaluation.PAIRS_FILE.read_bytes()).hexdigest()[:12]
 
     # ---- files ----
 
@@ -152,14 +148,7 @@ class _MeasureAtStops(TrainerCallback):
             **writing.to_dict(),
         }
         if state.global_step == state.max_steps:
-            pairs = [row for row in load_pairs(str(PAIRS))[measurer.split]]
-            kept: dict[str, int] = {}
-            few = [
-                r
-                for r in pairs
-                if kept.setdefault(r["attribute"], 0) < 30
-                and not kept.update({r["attribute"]: kept[r["attribute"]] + 1})
-            ]
+            few = evaluation.first_of_each(load_pairs(str(evaluation.PAIRS_FILE))[measurer.split], 30)
             point["pairs"] = evaluation.pair_metrics(model, tokenizer, few, args.beta, args.epsilon)
         self.measuring += time.time() - begun
         write_json(measurer.path(row, self.seed, state.global_step), point)
@@ -170,10 +159,3 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
     os.replace(temporary, path)
-
-
-def partition_of(row: Any, demo: dict[str, Any]) -> Partition:
-    """Roles as the user of a row sees them, whatever the method trains with."""
-    from .scorers import SCORERS
-
-    return Partition.by_name(list(SCORERS), row.overrides.get("privileged_attributes", demo["privileged_attributes"]))

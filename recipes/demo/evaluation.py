@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from fairpo_trl.evaluation import (
 
 from . import scorers
 
+
+PAIRS_FILE = Path(__file__).parent / "data" / "pairs.jsonl"
 
 REFERENCE_SEED, FRESH_SEED = 1, 2
 """Random numbers of the reference's completions, and those shared by its second set and the trained model's."""
@@ -104,6 +108,17 @@ def guards(
         log_probs = mean_token_log_prob(model, tokenizer, prompts, first)
     numbers = text_guards(writing.completions).to_dict()
     return numbers | {"mean_token_log_prob": float(log_probs.mean())}
+
+
+def first_of_each(rows: Iterable[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """The first `count` pairs of each attribute, in their order."""
+    kept: list[Mapping[str, Any]] = []
+    seen: Counter[str] = Counter()
+    for row in rows:
+        seen[row["attribute"]] += 1
+        if seen[row["attribute"]] <= count:
+            kept.append(row)
+    return kept
 
 
 def pair_metrics(

@@ -1,0 +1,168 @@
+"""The comparison's points as one table and one plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from fairpo_trl import Partition
+from fairpo_trl.evaluation import Estimate, paired_bootstrap, win_rate
+from fairpo_trl.reporting.plots import ComparisonPoint, plot_comparison
+
+from . import evaluation, scorers
+from .comparison import Measurer, write_json
+
+
+if TYPE_CHECKING:
+    from compare_generation import Row
+
+JUDGE = "scorer"
+
+
+def write_tables(measurer: Measurer, rows: Sequence[Row], seeds: Sequence[int] = (0, 1, 2)) -> None:
+    """
+    Prints the comparison and writes `comparison.{md,json,png}`.
+
+    Every number is a difference of win rates: the row's model against the reference, less the reference with other
+    draws against itself; averaged over the seeds there are, with a bootstrap interval over prompts.
+    """
+    reference = measurer.reference(evaluation.REFERENCE_SEED)
+    again = measurer.reference(evaluation.FRESH_SEED)
+    lines = []
+    for row in rows:
+        for step in measurer.stops(row):
+            points = [point for seed in seeds if (point := measurer.read(row, seed, step)) is not None]
+            if points:
+                lines.append(_line(measurer, row, step, points, reference, again))
+    if not lines:
+        print("There are no points yet.")
+        return
+    write_json(measurer.folder / "comparison.json", lines)
+    table = _table(lines, measurer)
+    Console(width=150).print(table)
+    (measurer.folder / "comparison.md").write_text(_markdown(lines, measurer), encoding="utf-8")
+    _plot(lines, measurer)
+    print(f"Written to {measurer.folder}: comparison.md, comparison.json, comparison.png")
+
+
+def _line(
+    measurer: Measurer,
+    row: Row,
+    step: int,
+    points: Sequence[dict[str, Any]],
+    reference: evaluation.Writing,
+    again: evaluation.Writing,
+) -> dict[str, Any]:
+    """One line: estimates per attribute and judge, the privileged, mean held and worst held difference, guards."""
+    privileged = row.overrides.get("privileged_attributes", measurer.demo["privileged_attributes"])
+    partition = Partition.by_name(list(scorers.SCORERS), privileged)
+    held = partition.non_privileged
+    # judge -> attribute -> difference of win values per seed and prompt, [seeds, prompts]
+    values: dict[str, dict[str, NDArray[np.float64]]] = {judge: {} for judge in evaluation.JUDGES}
+    writings = [measurer.judged(point) for point in points]
+    for judge in evaluation.JUDGES:
+        for name in partition.names:
+            ours = reference.scores[judge][name]
+            base = win_rate(again.scores[judge][name], ours)
+            values[judge][name] = np.stack([win_rate(w.scores[judge][name], ours) - base for w in writings])
+
+    def estimate(names: Sequence[str], judge: str = JUDGE) -> dict[str, float]:
+        """Mean over names and seeds, with an interval over prompts."""
+        return paired_bootstrap(np.mean([values[judge][name] for name in names], axis=(0, 1))).to_dict()
+
+    worst = min(held, key=lambda name: values[JUDGE][name].mean())
+    by_seed = np.mean([values[JUDGE][name] for name in partition.privileged], axis=(0, 2))
+    guards = [point["guards"] for point in points]
+    return {
+        "row": row.name,
+        "label": row.label,
+        "main": row.main,
+        "step": step,
+        "last": step == measurer.stops(row)[-1],
+        "seeds": [point["seed"] for point in points],
+        "partition": partition.to_dict()["roles"],
+        "difference": {judge: {name: estimate([name], judge) for name in partition.names} for judge in values},
+        "privileged": estimate(partition.privileged),
+        "privileged_by_seed": by_seed.tolist(),
+        "mean_held": estimate(held),
+        "worst_held": {"name": worst, **estimate([worst])},
+        "guards": {key: float(np.mean([guard[key] for guard in guards])) for key in guards[0]},
+        "training_seconds": float(np.median([point["training_seconds"] for point in points])),
+    }
+
+
+def _text(estimate: dict[str, Any]) -> str:
+    return str(Estimate(estimate["mean"], estimate.get("low"), estimate.get("high"), int(estimate.get("n", 0))))
+
+
+def _cells(line: dict[str, Any]) -> list[str]:
+    name = f"{line['label']}, {line['step']} steps" if not line["last"] else line["label"]
+    held = [n for n, role in line["partition"].items() if role == "non_privileged"]
+    worst = line["worst_held"]
+    return [
+        name,
+        str(len(line["seeds"])),
+        _text(line["privileged"]),
+        _text(line["mean_held"]),
+        f"{_text(worst)} {worst['name']}",
+        " / ".join(_text(line["difference"][JUDGE][n]).split(" ")[0] for n in held),
+        f"{line['guards']['mean_words']:.1f}",
+        f"{line['guards']['mean_token_log_prob']:.2f}",
+    ]
+
+
+_HEADER = ["method", "seeds", "privileged", "held, mean", "held, worst", "held, each", "words", "log-prob"]
+
+
+def _table(lines: Sequence[dict[str, Any]], measurer: Measurer) -> Table:
+    table = Table(title=_caption(measurer), title_justify="left")
+    for column in _HEADER:
+        table.add_column(column, justify="left" if column in ("method", "held, worst") else "right")
+    for line in lines:
+        table.add_row(*_cells(line))
+    return table
+
+
+def _caption(measurer: Measurer) -> str:
+    return (
+        f"Change of win rate against the reference on {len(measurer.prompts)} {measurer.split} prompts x "
+        f"{measurer.samples} completions, less that of the reference against itself (95 % intervals over prompts)"
+    )
+
+
+def _markdown(lines: Sequence[dict[str, Any]], measurer: Measurer) -> str:
+    rule = ["---", *["---:"] * (len(_HEADER) - 1)]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in (_HEADER, rule, *map(_cells, lines)))
+    held = [n for n in scorers.SCORERS if n not in measurer.demo["privileged_attributes"]]
+    return (
+        f"{_caption(measurer)}.\n\n{table}\n\n"
+        f"Privileged: {', '.join(measurer.demo['privileged_attributes'])}. Held, each: {' / '.join(held)} (where the "
+        "partition is swapped: its own held ones). Words: mean per completion. Log-prob: mean per token under the "
+        "reference, nats. A row without a number of steps is measured at the end "
+        f"({measurer.demo['max_steps']} steps).\n"
+    )  # fmt: skip
+
+
+def _plot(lines: Sequence[dict[str, Any]], measurer: Measurer) -> None:
+    def point(line: dict[str, Any], label: str) -> ComparisonPoint:
+        keep = ("mean", "low", "high", "n")
+        interval = {
+            key: {k: v for k, v in line[key].items() if k in keep} for key in ("privileged", "mean_held", "worst_held")
+        }
+        return ComparisonPoint(label, **interval)  # type: ignore[arg-type]
+
+    same = [line for line in lines if line["row"] != "swapped"]
+    curve = [point(line, f"{line['step']}") for line in same if line["row"] == "dpo_privileged_only"]
+    points = [point(line, line["label"]) for line in same if line["row"] != "dpo_privileged_only" and line["last"]]
+    plot_comparison(
+        points,
+        measurer.folder / "comparison.png",
+        curves={"DPO on privileged pairs, by steps": curve} if curve else None,
+        title="Change of win rate: the privileged attribute against the held ones",
+        subtitle=f"{len(measurer.prompts)} {measurer.split} prompts, less the reference against itself",
+    )

@@ -1,0 +1,116 @@
+"""The end of the demo: what both models write on held-out prompts, as tables, plots and a report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fairpo_trl import FairPOTrainer, Partition
+from fairpo_trl.evaluation import WinRateTable
+from fairpo_trl.generation.load_pairs import load_pairs
+from fairpo_trl.reporting.markdown import write_report
+from fairpo_trl.reporting.results import Results
+from fairpo_trl.reporting.tables import print_results
+
+from . import evaluation, scorers
+from .prompts import load_prompts
+
+
+SETTINGS = ("balancer", "grouping", "epsilon", "eta_alpha", "beta", "learning_rate", "max_steps", "privileged_loss")
+PROMPTS, SAMPLES, PAIRS = 120, 2, 30
+"""Held-out prompts, completions of each, and held-out pairs of each attribute: what fits into a few CPU minutes."""
+
+
+def report_demo(
+    trainer: FairPOTrainer, privileged: Sequence[str], method: str, origin: str, started: float
+) -> Results:
+    """
+    Measures the trained model against its reference and shows the result.
+
+    Writes `results.json`, `report.md` and the plots to the output folder of the run, and prints the tables.
+
+    Args:
+        trainer (`FairPOTrainer`):
+            After training; its model is a PEFT model whose base is the reference.
+        privileged (`Sequence[str]`):
+            Attributes that should have got better, as the user named them (a baseline may train with other roles).
+        method (`str`):
+            Name of the method, for the title.
+        origin (`str`):
+            Where the model came from.
+        started (`float`):
+            `time.time()` when the demo began.
+    """
+    partition = Partition.by_name(list(scorers.SCORERS), privileged)
+    model, tokenizer, args = trainer.model, trainer.processing_class, trainer.args
+    prompts = [row["prompt"] for row in load_prompts() if row["split"] == "test"][:PROMPTS]
+    seeds = evaluation.REFERENCE_SEED, evaluation.FRESH_SEED
+    with model.disable_adapter():
+        reference, again = (
+            evaluation.write(model, tokenizer, prompts, seed=seed, samples=SAMPLES, desc=f"Reference writes ({i}/2)")
+            for i, seed in enumerate(seeds, start=1)
+        )
+    trained = evaluation.write(model, tokenizer, prompts, seed=seeds[1], samples=SAMPLES, desc="Trained model writes")
+    rates = WinRateTable(evaluation.win_rates(partition, trained, reference, again)).to_records()
+    pairs = evaluation.first_of_each(load_pairs(str(evaluation.PAIRS_FILE))["test"], PAIRS)
+    pair_results = evaluation.pair_metrics(model, tokenizer, pairs, args.beta, args.epsilon)
+    weights = trainer.group_weights
+    weight_of = {name: weights.as_dict()[group.name] for group in weights.groups for name in group.members}
+    history = trainer.state.log_history
+    results: Results = {
+        "title": f"SmolLM2-135M, {method}: {', '.join(privileged)} privileged",
+        "command": "python recipes/generation_fairpo.py" + ("" if method == "fairpo" else f" --method {method}"),
+        "model": origin,
+        "data": "recipes/demo/data/pairs.jsonl",
+        "partition": {name: partition.role_of(name) for name in partition.names},
+        "settings": {name: getattr(args, name) for name in SETTINGS},
+        "seeds": [args.seed],
+        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "attributes": [
+            {
+                "attribute": name,
+                "role": partition.role_of(name),
+                "pairs": int(pair_results[name]["pairs"]),
+                "win_rate": rates[name],
+                "pair_accuracy": {"trained": pair_results[name]["accuracy"]},
+                "inside_hinge": pair_results[name]["inside_hinge"],
+                **({"final_weight": weight_of[name]} if name in weight_of else {}),
+            }
+            for name in (*partition.privileged, *partition.non_privileged)
+        ],
+        "guards": {
+            "reference": evaluation.guards(model, tokenizer, prompts, reference),
+            "trained": evaluation.guards(model, tokenizer, prompts, trained),
+        },
+        "weights_history": _history(history, "weight/"),
+        "margins_history": _history(history, "margin/attribute/"),
+        "samples": [
+            {
+                "prompt": scorers.user_text(prompts[i]),
+                "reference": again.completions[i][0].text,
+                "trained": trained.completions[i][0].text,
+            }
+            for i in range(0, len(prompts), len(prompts) // 3)
+        ],
+        "seconds": time.time() - started,
+    }  # fmt: skip
+    trainer.win_rates = {name: judged["scorer"]["trained"]["mean"] for name, judged in rates.items()}
+    report = write_report(results, Path(args.output_dir))
+    print_results(results)
+    print(f"\nReport: {report}   (plots and results.json beside it; {results['seconds'] / 60:.1f} minutes in all)")
+    return results
+
+
+def _history(log_history: Sequence[Mapping[str, float]], prefix: str) -> list[dict[str, float]]:
+    """`{"step": ..., name: value}` for every log entry that has such values."""
+    entries = [
+        {
+            "step": entry["step"],
+            **{key.removeprefix(prefix): value for key, value in entry.items() if key.startswith(prefix)},
+        }
+        for entry in log_history
+    ]
+    return [entry for entry in entries if len(entry) > 1]
