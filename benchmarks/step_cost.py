@@ -3,7 +3,7 @@
     python benchmarks/step_cost.py --json step_cost.json                              # small random LLaMA, CPU
     python benchmarks/step_cost.py --model HuggingFaceTB/SmolLM2-135M-Instruct
 
-README line: "A FairPO step costs what a DPO step costs (measured ratio: see benchmarks/step_cost.py), with 2 groups or 64."
+README line: "A FairPO step costs what a DPO step costs, with 2 groups or 64 (measured: benchmarks/step_cost.py)."
 
 Each comparison alternates A B A B ... on the same batches after a warm-up and reports the median of paired ratios, so
 that a machine that slows down slows both. One step is forward (policy and reference), backward and optimizer step.
@@ -60,14 +60,19 @@ def pairs(n: int, attributes: int) -> Dataset:
     def words(k: int) -> str:
         return " ".join(f"w{i}" for i in torch.randint(2, VOCABULARY, (k,), generator=generator).tolist())
 
-    rows = [{"prompt": words(32) + " ", "chosen": words(32), "rejected": words(32), "attribute": f"a{i % attributes}"} for i in range(n)]
+    rows = [
+        {"prompt": words(32) + " ", "chosen": words(32), "rejected": words(32), "attribute": f"a{i % attributes}"}
+        for i in range(n)
+    ]
     return Dataset.from_list(rows)
 
 
 class Stepper:
-    """One trainer whose optimizer steps can be taken one at a time, outside `train()`, through Trainer's own methods."""
+    """One trainer whose optimizer steps can be taken one at a time, through Trainer's own methods."""
 
-    def __init__(self, kind: str, name: str | None, attributes: int, out: str, batch: int, options: dict[str, Any]) -> None:
+    def __init__(
+        self, kind: str, name: str | None, attributes: int, out: str, batch: int, options: dict[str, Any]
+    ) -> None:
         model, tokenizer = model_and_tokenizer(name)
         reference, _ = model_and_tokenizer(name)
         common = {
@@ -80,7 +85,11 @@ class Stepper:
         if kind == "dpo":
             dataset = dataset.remove_columns("attribute")
         self.trainer = trainer(
-            model=model, ref_model=reference, args=config(**common, **options), train_dataset=dataset, processing_class=tokenizer
+            model=model,
+            ref_model=reference,
+            args=config(**common, **options),
+            train_dataset=dataset,
+            processing_class=tokenizer,
         )
         self.trainer.create_optimizer_and_scheduler(10_000)
         self.model = self.trainer._wrap_model(self.trainer.model)

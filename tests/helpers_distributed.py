@@ -17,10 +17,10 @@ from typing import Any
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
-import torch
-from datasets import load_from_disk
-from helpers_trainer import NAMES, ExactHead, data, fairpo, lora, parameters
-from trl.trainer import utils as trl_utils
+import torch  # noqa: E402
+from datasets import load_from_disk  # noqa: E402
+from helpers_trainer import NAMES, ExactHead, data, fairpo, lora, parameters  # noqa: E402
+from trl.trainer import utils as trl_utils  # noqa: E402
 
 
 OF_THE_DATA = ("rows", "eval_rows", "attributes", "sort", "stream", "lora")

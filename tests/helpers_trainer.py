@@ -57,12 +57,16 @@ def data(n: int = 24, seed: int = 0, attributes: tuple[Any, ...] = NAMES) -> Dat
 
 
 def lora() -> LoraConfig:
-    return LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    return LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
+    )
 
 
 def fairpo(out: Any, dataset: Any = None, model: Any = None, ref: Any = "base", **options: Any) -> FairPOTrainer:
     """A FairPOTrainer on the tiny model; `trainer` options (eval_dataset, peft_config, ...) may be among `options`."""
-    return _build(FairPOTrainer, FairPOConfig, out, dataset, model, ref, {"privileged_attributes": ["concise"], **options})
+    return _build(
+        FairPOTrainer, FairPOConfig, out, dataset, model, ref, {"privileged_attributes": ["concise"], **options}
+    )
 
 
 def dpo(out: Any, dataset: Any = None, model: Any = None, ref: Any = "base", **options: Any) -> DPOTrainer:
@@ -90,7 +94,17 @@ class ExactHead:
     """TRL's fused LM head in plain float64 (its own stores log-probs in float32, which hides errors below 1e-5)."""
 
     @staticmethod
-    def apply(hidden: Any, weight: Any, bias: Any, labels: Any, temperature: Any, chunk: Any, cap: Any, scale: Any, outputs: Any) -> tuple:
+    def apply(
+        hidden: Any,
+        weight: Any,
+        bias: Any,
+        labels: Any,
+        temperature: Any,
+        chunk: Any,
+        cap: Any,
+        scale: Any,
+        outputs: Any,
+    ) -> tuple:
         logits = torch.nn.functional.linear(hidden.double(), weight.double(), bias)
         log_p = logits.log_softmax(-1)
         own = log_p.gather(-1, labels.unsqueeze(-1)).squeeze(-1)

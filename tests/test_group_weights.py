@@ -164,7 +164,9 @@ def noisy(scaling: str, steps: int, delta: float = 0.1) -> float:
     )
     generator = torch.Generator().manual_seed(0)
     half = torch.rand(steps // 2, 2, generator=generator, dtype=torch.float64) * 2 - 1  # std 1/sqrt(3)
-    draws = torch.cat([half, -half])[torch.randperm(steps, generator=generator)]  # mean exactly 0: no random walk is left
+    draws = torch.cat([half, -half])[
+        torch.randperm(steps, generator=generator)
+    ]  # mean exactly 0: no random walk is left
     losses = 0.7 * (1 + draws * math.sqrt(3) * torch.tensor([0.05, 0.5], dtype=torch.float64))
     for row in losses:
         weights.update(row, torch.ones(2))
@@ -206,7 +208,12 @@ def test_multipliers_table():
     assert weights.weights.tolist() == [1.0, 1.0, 1.0]
     # a: 1 + .5 * .4 = 1.2; + .5 * 1 = 1.7 -> 1.6; absent: estimate 1 -> 1.6; + .5 * -.2 = 1.5
     # b: 1 - .5 * 1.2 = .4; - .5 * 1.2 -> 0; + .5 * .2 = .1; absent: estimate .2 -> .2
-    table = [((0.7, 0.4, -1.2), (1.2, 0.4)), ((0.7, 1.0, -1.2), (1.6, 0.0)), ((0.7, None, 0.2), (1.6, 0.1)), ((0.7, -0.2, None), (1.5, 0.2))]
+    table = [
+        ((0.7, 0.4, -1.2), (1.2, 0.4)),
+        ((0.7, 1.0, -1.2), (1.6, 0.0)),
+        ((0.7, None, 0.2), (1.6, 0.1)),
+        ((0.7, -0.2, None), (1.5, 0.2)),
+    ]
     for losses, (a, b) in table:
         step(weights, *losses)
         assert weights.weights.tolist() == pytest.approx([1.0, a, b], abs=1e-12)

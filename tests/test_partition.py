@@ -40,7 +40,9 @@ def test_paper_shares_of_coco_and_nus_wide():
     # 20 % of 80 labels and of 81 labels are 16 labels each.
     for labels in (80, 81):
         counts = {f"label {i}": 1000 - i for i in range(labels)}
-        assert Partition.by_least_frequent(counts, 0.2).privileged == tuple(f"label {i}" for i in range(labels - 16, labels))
+        assert Partition.by_least_frequent(counts, 0.2).privileged == tuple(
+            f"label {i}" for i in range(labels - 16, labels)
+        )
 
 
 def test_worst_score():
@@ -72,7 +74,10 @@ def test_no_name_to_choose_from():
 
 
 def test_unknown_privileged_name_shows_the_nearest():
-    with pytest.raises(ValueError, match=r"Unknown privileged name: 'concize' \(did you mean 'concise'\?\).*Known: 'concise', 'polite'"):
+    with pytest.raises(
+        ValueError,
+        match=r"Unknown privileged name: 'concize' \(did you mean 'concise'\?\).*Known: 'concise', 'polite'",
+    ):
         Partition.by_name(["concise", "polite"], ["concize"])
     with pytest.raises(ValueError, match=r"'polit' \(did you mean 'polite'\?\)"):
         Partition.by_name(["concise", "polite"], ["concise"]).role_of("polit")
@@ -162,7 +167,9 @@ def test_every_name_is_in_exactly_one_group(names, data):
         assert (membership.sum(dim=1) == 1).all() and (membership.sum(dim=0) >= 1).all()
 
 
-@given(st.dictionaries(st.text("abcdefgh", min_size=1), st.integers(0, 100), min_size=1, max_size=12), st.floats(0.01, 1))
+@given(
+    st.dictionaries(st.text("abcdefgh", min_size=1), st.integers(0, 100), min_size=1, max_size=12), st.floats(0.01, 1)
+)
 def test_nobody_outside_is_rarer_than_somebody_inside(counts, share):
     partition = Partition.by_least_frequent(counts, share)
     assert len(partition.privileged) == max(1, round(share * len(counts)))

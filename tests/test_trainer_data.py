@@ -34,14 +34,23 @@ def changed(index: int | list[int], **values) -> Dataset:
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        (changed(3, attribute=""), r"Column 'attribute' of the train data names no attribute in row 3: .*Name the attribute"),
+        (
+            changed(3, attribute=""),
+            r"Column 'attribute' of the train data names no attribute in row 3: .*Name the attribute",
+        ),
         (changed([1, 5], attribute=None), "names no attribute in rows 1, 5"),
         (changed(list(range(8)), attribute=" "), "rows 0, 1, 2, 3, 4 and 3 more"),
         (changed(2, chosen="  "), r"Row 2 of the train data have an empty completion.*Remove"),
         (changed([2, 4], rejected=""), "Rows 2, 4 of the train data have an empty completion"),
         (changed(7, chosen="a cat", rejected="a cat"), "Row 7 of the train data have identical completions"),
-        (data(12).rename_column("attribute", "atribute"), r"no column 'attribute'.*did you mean 'atribute'.*attribute_column="),
-        (data(12).rename_column("chosen", "chosen_text"), r"no column 'chosen'.*did you mean 'chosen_text'.*Rename one\."),
+        (
+            data(12).rename_column("attribute", "atribute"),
+            r"no column 'attribute'.*did you mean 'atribute'.*attribute_column=",
+        ),
+        (
+            data(12).rename_column("chosen", "chosen_text"),
+            r"no column 'chosen'.*did you mean 'chosen_text'.*Rename one\.",
+        ),
         (data(12).add_column("image", [0] * 12), r"column 'image'.*vision-language.*Remove the column"),
         (Dataset.from_list(make_rows(1)).select([]), "The train data has no rows"),
     ],
@@ -69,7 +78,10 @@ def test_prompt_that_fills_max_length_names_the_rows(tmp_path):
     rows = make_rows(12)
     rows[5]["prompt"] = "the cat " * 10
     rows[9]["prompt"] = "the cat " * 12
-    with pytest.raises(ValueError, match=r"In rows 5, 9 of the train data the prompt alone fills max_length=20 \(the longest has 24 tokens\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"In rows 5, 9 of the train data the prompt alone fills max_length=20 \(the longest has 24 tokens\)",
+    ):
         fairpo(tmp_path, Dataset.from_list(rows), max_length=20)
     fairpo(tmp_path, Dataset.from_list(rows), max_length=25)  # one token of each completion is left
     fairpo(tmp_path, Dataset.from_list(rows), max_length=20, truncation_mode="keep_end")
@@ -103,11 +115,20 @@ def test_check_rows_counts_every_attribute_once_per_row():
     ("options", "message"),
     [
         ({"privileged_attributes": None}, r"Nothing is privileged.*has \['concise', 'factual', 'polite'\]"),
-        ({"privileged_attributes": ["concize"]}, r"Unknown privileged attribute: 'concize' \(did you mean 'concise'\?\)"),
+        (
+            {"privileged_attributes": ["concize"]},
+            r"Unknown privileged attribute: 'concize' \(did you mean 'concise'\?\)",
+        ),
         ({"non_privileged_attributes": ["polite"]}, "attribute in the training data: 'factual'.*Give each a role"),
-        ({"non_privileged_attributes": ["polite", "factual", "funny"]}, "declared but without a training pair: 'funny'"),
+        (
+            {"non_privileged_attributes": ["polite", "factual", "funny"]},
+            "declared but without a training pair: 'funny'",
+        ),
         ({"partition": Partition.by_name(NAMES, ["polite"])}, "Both `partition` and `privileged_attributes`"),
-        ({"partition": Partition.by_name(["concise", "polite"], ["polite"]), "privileged_attributes": None}, "'factual'"),
+        (
+            {"partition": Partition.by_name(["concise", "polite"], ["polite"]), "privileged_attributes": None},
+            "'factual'",
+        ),
     ],
 )
 def test_roles_that_do_not_fit_the_data(options, message, tmp_path):
@@ -171,7 +192,15 @@ def batch(rows: slice = slice(None)):
     completion[:, 2:] = 1  # two tokens each
     value = torch.arange(10.0).view(2, 5)[:, rows].reshape(-1, 1).expand(-1, 3)  # chosen 0-4, rejected 5-9
     outputs = ModelOutput(entropy=value, mean_logits=value, is_top1=value.long() % 2 == 0)
-    return pair_losses(policy, ref_chosen, ref_rejected, config()), policy, ref_chosen, ref_rejected, mask, completion, outputs
+    return (
+        pair_losses(policy, ref_chosen, ref_rejected, config()),
+        policy,
+        ref_chosen,
+        ref_rejected,
+        mask,
+        completion,
+        outputs,
+    )
 
 
 def test_metrics_by_hand():
@@ -212,11 +241,16 @@ def test_sums_over_batches_of_different_sizes_are_one_batch():
 
 
 def test_absent_attribute_has_no_log_entry(tmp_path):
-    trainer = fairpo(tmp_path, per_device_train_batch_size=2, eval_dataset=data(9).filter(lambda r: r["attribute"] != "polite"))
+    trainer = fairpo(
+        tmp_path, per_device_train_batch_size=2, eval_dataset=data(9).filter(lambda r: r["attribute"] != "polite")
+    )
     trainer.train()
     keys = [{k.split("/")[-1] for k in e if k.startswith("accuracy/attribute/")} for e in logs(trainer)]
     assert all(1 <= len(names) <= 2 for names in keys) and set().union(*keys) == set(NAMES)
     assert all(math.isfinite(v) for e in logs(trainer) for v in e.values())
     metrics = trainer.evaluate()
-    assert "eval_accuracy/attribute/polite" not in metrics and "polite" not in trainer.group_metrics["eval"].by_group.index
+    assert (
+        "eval_accuracy/attribute/polite" not in metrics
+        and "polite" not in trainer.group_metrics["eval"].by_group.index
+    )
     assert trainer.group_metrics["eval"].by_group["pairs"].sum() == len(trainer.eval_dataset)

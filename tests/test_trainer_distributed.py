@@ -20,7 +20,12 @@ SEVERAL = ["concise", ["polite", "factual"], ["concise", "polite"], "factual"]
 # process; the second of two gets padded duplicates at the end.
 CASES = {
     "odd": {"rows": 21, "per_device_train_batch_size": 4, "num_train_epochs": 2},
-    "accumulation": {"rows": 21, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 2},
+    "accumulation": {
+        "rows": 21,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "num_train_epochs": 2,
+    },
     "shuffled, attribute groups": {
         "rows": 19,
         "per_device_train_batch_size": 4,
@@ -43,7 +48,12 @@ CASES = {
     "attribute hinge": {"rows": 21, "per_device_train_batch_size": 4, "hinge_level": "attribute", "epsilon": 0.0},
     "lora": {"rows": 21, "per_device_train_batch_size": 4, "lora": True},
     "precomputed": {"rows": 21, "per_device_train_batch_size": 4, "precompute_ref_log_probs": True},
-    "balanced": {"rows": 21, "per_device_train_batch_size": 4, "balanced_sampling": "attribute", "train_sampling_strategy": "random"},
+    "balanced": {
+        "rows": 21,
+        "per_device_train_batch_size": 4,
+        "balanced_sampling": "attribute",
+        "train_sampling_strategy": "random",
+    },
     "stream": {
         "rows": 24,
         "per_device_train_batch_size": 4,
@@ -69,7 +79,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict]:
         for name, case in CASES.items():
             write_data(case, results / name)
         done = subprocess.run(
-            [sys.executable, *launcher, script, str(cases), str(results)], capture_output=True, text=True, env=environment
+            [sys.executable, *launcher, script, str(cases), str(results)],
+            capture_output=True,
+            text=True,
+            env=environment,
         )
         assert done.returncode == 0, done.stderr[-8000:]
         out[processes] = torch.load(results / "results.pt", weights_only=False)
@@ -97,7 +110,8 @@ def test_logged_metrics_are_those_of_one_process(case, results):
             k: (a[k], b[k])
             for k in a
             # Speeds and padding differ, of course. Everything else is a mean over the same pairs.
-            if not k.endswith(("runtime", "per_second", "total_flos")) and not math.isclose(a[k], b[k], rel_tol=1e-6, abs_tol=1e-6)
+            if not k.endswith(("runtime", "per_second", "total_flos"))
+            and not math.isclose(a[k], b[k], rel_tol=1e-6, abs_tol=1e-6)
         }
         assert not different, f"step {a['step']}"
 

@@ -57,7 +57,9 @@ def test_splits_of_a_step_give_the_same_parameters_weights_and_metrics(case, tmp
         for a, b in zip(whole_logs, split_logs, strict=True):
             assert a.keys() == b.keys()
             # Trainer adds up the micro-batch losses in float32, and counts a short window as a part of an epoch.
-            different = {k: (a[k], b[k]) for k in a if k != "epoch" and not math.isclose(a[k], b[k], rel_tol=1e-6, abs_tol=1e-6)}
+            different = {
+                k: (a[k], b[k]) for k in a if k != "epoch" and not math.isclose(a[k], b[k], rel_tol=1e-6, abs_tol=1e-6)
+            }
             assert not different
 
 
@@ -65,10 +67,14 @@ def test_a_naive_mean_of_micro_batch_means_is_another_objective(tmp_path):
     # The test above can fail: with the group sizes of each micro-batch instead of the window's, splits differ.
     runs = []
     for size, accumulation in ((8, 1), (2, 4)):
-        trainer = fairpo(tmp_path, data(16), per_device_train_batch_size=size, gradient_accumulation_steps=accumulation)
+        trainer = fairpo(
+            tmp_path, data(16), per_device_train_batch_size=size, gradient_accumulation_steps=accumulation
+        )
         compute_loss = trainer.compute_loss
 
-        def naive(model, inputs, *args, trainer=trainer, compute_loss=compute_loss, accumulation=accumulation, **kwargs):
+        def naive(
+            model, inputs, *args, trainer=trainer, compute_loss=compute_loss, accumulation=accumulation, **kwargs
+        ):
             trainer._counts = trainer._members(inputs["attribute_mask"]).sum(dim=0) * accumulation
             return compute_loss(model, inputs, *args, **kwargs)
 
@@ -87,7 +93,12 @@ DPO_CASES = {
     "lora": {"peft_config": lora()},
     "precomputed": {"precompute_ref_log_probs": True},
     "ld_alpha": {"ld_alpha": 0.4},
-    "adamw": {"optim": "adamw_torch", "learning_rate": 1e-3, "max_grad_norm": 1.0, "train_sampling_strategy": "random"},
+    "adamw": {
+        "optim": "adamw_torch",
+        "learning_rate": 1e-3,
+        "max_grad_norm": 1.0,
+        "train_sampling_strategy": "random",
+    },
     "lora, precomputed, accumulation, keep_end": {
         "peft_config": lora(),
         "precompute_ref_log_probs": True,

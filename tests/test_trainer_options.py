@@ -47,7 +47,10 @@ def test_every_option_of_dpo_is_exercised_or_refused():
     assert not set(EXERCISED) & refused
 
 
-@pytest.mark.parametrize("option", [name for name, value in EXERCISED.items() if value not in (None, False, True)] + ["precompute_ref_log_probs"])
+@pytest.mark.parametrize(
+    "option",
+    [name for name, value in EXERCISED.items() if value not in (None, False, True)] + ["precompute_ref_log_probs"],
+)
 def test_option_runs(option, tmp_path):
     trainer = fairpo(tmp_path, data(8), **{option: EXERCISED[option]})
     trainer.train()
@@ -86,8 +89,14 @@ def test_refused_list_is_tested_whole():
 
 
 def test_every_field_is_documented_twice_with_its_default():
-    own = {f.name: f for f in dataclasses.fields(FairPOConfig) if f.name not in {g.name for g in dataclasses.fields(DPOConfig)}}
-    entries = re.findall(r"^ {8}(\w+) \(`(.+?)`, \*optional\*(?:, defaults to `(.+?)`)?\):$", FairPOConfig.__doc__, re.M)
+    own = {
+        f.name: f
+        for f in dataclasses.fields(FairPOConfig)
+        if f.name not in {g.name for g in dataclasses.fields(DPOConfig)}
+    }
+    entries = re.findall(
+        r"^ {8}(\w+) \(`(.+?)`, \*optional\*(?:, defaults to `(.+?)`)?\):$", FairPOConfig.__doc__, re.M
+    )
     assert [name for name, _, _ in entries] == list(own)
     for name, kind, default in entries:
         field = own[name]
@@ -125,7 +134,9 @@ def test_contradictions(options, message):
         FairPOConfig(output_dir="x", bf16=False, **{"privileged_attributes": ["a"], **options})
 
 
-@pytest.mark.parametrize("options", [{"floor": 0.5}, {"group_prior": {"privilegd": 1.0}}, {"balancer": "lagrangian", "scaling": "relative"}])
+@pytest.mark.parametrize(
+    "options", [{"floor": 0.5}, {"group_prior": {"privilegd": 1.0}}, {"balancer": "lagrangian", "scaling": "relative"}]
+)
 def test_weight_options_are_checked_before_a_model_is_loaded(options, tmp_path):
     with pytest.raises(ValueError, match="floor|did you mean 'privileged'|follows its level"):
         fairpo(tmp_path, model="no/such-model", **options)
@@ -138,7 +149,9 @@ def test_weight_options_are_checked_before_a_model_is_loaded(options, tmp_path):
 def test_reference_free_privileged_losses_ignore_the_reference(loss, tmp_path):
     # Privileged pairs only: another reference changes nothing. With DPO it does.
     def run(kind, seed):
-        trainer = fairpo(tmp_path, data(8), ref=make_model(seed), privileged_attributes=list(NAMES), privileged_loss=kind)
+        trainer = fairpo(
+            tmp_path, data(8), ref=make_model(seed), privileged_attributes=list(NAMES), privileged_loss=kind
+        )
         trainer.train()
         return parameters(trainer)
 
@@ -156,8 +169,14 @@ def test_sft_raises_the_likelihood_of_chosen_and_no_hinge_trains_all_pairs(tmp_p
     moved = []
     for hinge in (True, False):
         one = fairpo(
-            tmp_path, held, model=make_model(), hinge=hinge, privileged_attributes=["polite"], balancer="fixed",
-            group_prior={"privileged": 1e-9, "non_privileged": 1.0}, max_steps=1,
+            tmp_path,
+            held,
+            model=make_model(),
+            hinge=hinge,
+            privileged_attributes=["polite"],
+            balancer="fixed",
+            group_prior={"privileged": 1e-9, "non_privileged": 1.0},
+            max_steps=1,
         )
         before = parameters(one)
         one.train()
@@ -228,13 +247,19 @@ def test_balanced_sampling_balances_and_is_deterministic():
 
 def test_trainer_draws_balanced_and_anew_each_epoch(tmp_path):
     rows = data(24, attributes=("concise", *["polite"] * 5))
-    trainer = fairpo(tmp_path, rows, balanced_sampling="attribute", train_sampling_strategy="random", num_train_epochs=2)
+    trainer = fairpo(
+        tmp_path, rows, balanced_sampling="attribute", train_sampling_strategy="random", num_train_epochs=2
+    )
     seen = []
     get_batch_samples = trainer.get_batch_samples
 
     def spy(*args):
         batches, items = get_batch_samples(*args)
-        seen.extend((b["attribute_mask"][i].tolist(), b["input_ids"][i].tolist()) for b in batches for i in range(len(b["attribute_mask"])))
+        seen.extend(
+            (b["attribute_mask"][i].tolist(), b["input_ids"][i].tolist())
+            for b in batches
+            for i in range(len(b["attribute_mask"]))
+        )
         return batches, items
 
     trainer.get_batch_samples = spy
@@ -254,7 +279,13 @@ def test_streaming(tmp_path):
     options = {"max_steps": 5, "non_privileged_attributes": ["polite", "factual"]}
     streamed = fairpo(tmp_path, stream(make_rows(24)), **options)
     streamed.train()
-    whole = fairpo(tmp_path, Dataset.from_list(make_rows(24)), partition=streamed.partition, privileged_attributes=None, max_steps=5)
+    whole = fairpo(
+        tmp_path,
+        Dataset.from_list(make_rows(24)),
+        partition=streamed.partition,
+        privileged_attributes=None,
+        max_steps=5,
+    )
     whole.train()
     assert_same(parameters(streamed), parameters(whole), 1e-9)
     with pytest.raises(ValueError, match="cannot be scanned.*non_privileged_attributes"):
@@ -264,7 +295,8 @@ def test_streaming(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"attribute": "funny"}, "attribute in column 'attribute': 'funny'"), ({"attribute": ""}, "non-empty string")]
+    ("change", "message"),
+    [({"attribute": "funny"}, "attribute in column 'attribute': 'funny'"), ({"attribute": ""}, "non-empty string")],
 )
 def test_bad_rows_late_in_a_stream_raise(change, message, tmp_path):
     rows = make_rows(80)
@@ -284,7 +316,9 @@ def test_conversational_format_and_another_column(tmp_path):
         }
         for row in make_rows(12)
     ]
-    trainer = fairpo(tmp_path, Dataset.from_list(rows), attribute_column="aspect", eval_dataset=Dataset.from_list(rows[:5]))
+    trainer = fairpo(
+        tmp_path, Dataset.from_list(rows), attribute_column="aspect", eval_dataset=Dataset.from_list(rows[:5])
+    )
     trainer.train()
     assert trainer.evaluate()["eval_accuracy/worst_attribute"] >= 0
 
@@ -301,7 +335,14 @@ def test_several_evaluation_sets_have_metrics_of_their_own(tmp_path):
 # ---- backends ----
 
 
-@pytest.mark.parametrize("options", [{"gradient_checkpointing": True}, {"dataloader_num_workers": 1}, {"gradient_checkpointing": True, "peft_config": lora()}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient_checkpointing": True},
+        {"dataloader_num_workers": 1},
+        {"gradient_checkpointing": True, "peft_config": lora()},
+    ],
+)
 def test_same_numbers_with(options, tmp_path):
     base = {"peft_config": lora()} if "peft_config" in options else {}
     plain, other = fairpo(tmp_path, data(12), **base), fairpo(tmp_path, data(12), **options)
@@ -323,7 +364,9 @@ def test_bf16_autocast_sums_in_float32(tmp_path):
 
     module.pair_losses = spy
     try:
-        trainer = fairpo(tmp_path, data(12), model=make_model(dtype=torch.float32), ref=make_model(dtype=torch.float32), bf16=True)
+        trainer = fairpo(
+            tmp_path, data(12), model=make_model(dtype=torch.float32), ref=make_model(dtype=torch.float32), bf16=True
+        )
         trainer.train()
     finally:
         module.pair_losses = original
@@ -333,8 +376,17 @@ def test_bf16_autocast_sums_in_float32(tmp_path):
 
 def test_best_model_by_the_worst_attribute(tmp_path):
     trainer = fairpo(
-        tmp_path, data(12), eval_dataset=data(12, seed=3), eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1,
-        metric_for_best_model="eval_margin/worst_attribute", greater_is_better=True, load_best_model_at_end=True, learning_rate=0.5,
+        tmp_path,
+        data(12),
+        eval_dataset=data(12, seed=3),
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        metric_for_best_model="eval_margin/worst_attribute",
+        greater_is_better=True,
+        load_best_model_at_end=True,
+        learning_rate=0.5,
     )
     trainer.train()
     values = {e["step"]: e["eval_margin/worst_attribute"] for e in logs(trainer, "eval_loss")}
@@ -356,8 +408,16 @@ def test_mixture_of_experts_keeps_its_auxiliary_loss(tmp_path):
     def model():
         torch.manual_seed(0)
         config = MixtralConfig(
-            vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1, pad_token_id=0, eos_token_id=1,
+            vocab_size=64,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            num_local_experts=2,
+            num_experts_per_tok=1,
+            pad_token_id=0,
+            eos_token_id=1,
         )
         return MixtralForCausalLM(config)
 
@@ -378,13 +438,23 @@ def test_qlora_on_the_cpu(tmp_path):
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, pad_token_id=0, eos_token_id=1,
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        eos_token_id=1,
     )
     LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
-    quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+    )
     try:
-        model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", quantization_config=quantization, device_map="cpu")
+        model = AutoModelForCausalLM.from_pretrained(
+            tmp_path / "base", quantization_config=quantization, device_map="cpu"
+        )
         model(input_ids=torch.ones(1, 4, dtype=torch.long))
     except (ImportError, RuntimeError, ValueError, NotImplementedError) as error:
         pytest.skip(f"4-bit layers do not run on this CPU: {error}")
@@ -396,5 +466,3 @@ def test_qlora_on_the_cpu(tmp_path):
     assert logs(trainer)[0]["loss/role/privileged"] == pytest.approx(0.6931, abs=1e-4)
     with pytest.raises(AssertionError, match="differs"):
         assert_same(before, parameters(trainer), 0.0)
-
-

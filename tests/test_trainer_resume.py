@@ -79,7 +79,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"privileged_attributes": ["polite"]}, r"another partition. Saved: privileged \['concise'\].*now: privileged \['polite'\]"),
+        (
+            {"privileged_attributes": ["polite"]},
+            r"another partition. Saved: privileged \['concise'\].*now: privileged \['polite'\]",
+        ),
         ({"privileged_attributes": ["concise", "polite"]}, "another partition"),
         ({"grouping": "attribute"}, "belong to other groups"),
         ({"balancer": "fixed"}, "come from balancer='mirror_ascent', now it is 'fixed'"),

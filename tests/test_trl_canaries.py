@@ -57,7 +57,9 @@ def test_get_batch_samples_is_called_once_per_optimizer_step_with_the_whole_wind
 def test_loss_is_scaled_for_ga_stops_the_division(scaled, factor, tmp_path, monkeypatch):
     # Breaks: our loss is a share of the whole step; divided again, gradients shrink by the accumulation.
     monkeypatch.setattr(DPOTrainer, "loss_is_scaled_for_ga", scaled)
-    monkeypatch.setattr(DPOTrainer, "compute_loss", lambda self, model, inputs, *a, **k: next(model.parameters()).sum() * 0 + 1.0)
+    monkeypatch.setattr(
+        DPOTrainer, "compute_loss", lambda self, model, inputs, *a, **k: next(model.parameters()).sum() * 0 + 1.0
+    )
     trainer = dpo(tmp_path, data(8).remove_columns("attribute"), gradient_accumulation_steps=2)
     trainer.train()
     assert logs(trainer)[0]["loss"] == pytest.approx(factor)
@@ -71,7 +73,9 @@ def test_collator_drops_unknown_columns():
 
 def test_batch_is_all_chosen_then_all_rejected():
     # Breaks: `chunk(2)` in pair_log_probs and MetricSums would pair the wrong rows.
-    batch = DataCollatorForPreference(pad_token_id=0)([ROW, {"prompt_ids": [5], "chosen_ids": [8], "rejected_ids": [9]}])
+    batch = DataCollatorForPreference(pad_token_id=0)(
+        [ROW, {"prompt_ids": [5], "chosen_ids": [8], "rejected_ids": [9]}]
+    )
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 1], [5, 8, 0, 0, 0], [5, 6, 9, 1, 0], [5, 9, 0, 0, 0]]
     assert batch["completion_mask"].tolist() == [[0, 0, 1, 1, 1], [0, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 0]]
 
@@ -80,7 +84,13 @@ def test_signature_columns(pairs, tmp_path):
     # Breaks: we append the attribute column to this list, or `remove_unused_columns` would drop it.
     trainer = dpo(tmp_path, pairs)
     trainer._set_signature_columns_if_needed()
-    assert trainer._signature_columns == ["prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps"]
+    assert trainer._signature_columns == [
+        "prompt_ids",
+        "chosen_ids",
+        "rejected_ids",
+        "ref_chosen_logps",
+        "ref_rejected_logps",
+    ]
 
 
 def test_rows_whose_prompt_fills_max_length_vanish_in_silence(tmp_path):
@@ -133,9 +143,14 @@ def test_trainer_adds_the_fused_head_with_these_outputs(pairs, tmp_path):
     batch = next(iter(trainer.get_train_dataloader()))
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
     for model in (trainer.model, trainer.ref_model):
-        out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True)
+        out = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True
+        )
         assert out.log_probs.shape == (len(labels), labels.size(1) - 1)
-    assert out is not None and trainer.model(input_ids=batch["input_ids"], labels=labels, fused_lm_head=True).is_top1 is not None
+    assert (
+        out is not None
+        and trainer.model(input_ids=batch["input_ids"], labels=labels, fused_lm_head=True).is_top1 is not None
+    )
 
 
 def test_tests_can_replace_the_fused_head_by_an_exact_one():
@@ -167,7 +182,9 @@ def test_precompute_calls_the_public_compute_ref_log_probs(pairs, tmp_path, monk
     # Breaks: our override would not be used for precomputed references (pairs of both paths must agree).
     calls = []
     original = DPOTrainer.compute_ref_log_probs
-    monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", lambda self, m, i: calls.append(1) or original(self, m, i))
+    monkeypatch.setattr(
+        DPOTrainer, "compute_ref_log_probs", lambda self, m, i: calls.append(1) or original(self, m, i)
+    )
     dpo(tmp_path, pairs, precompute_ref_log_probs=True, precompute_ref_batch_size=5)
     assert len(calls) == 3
     assert list(inspect.signature(original).parameters) == ["self", "model", "inputs"]
@@ -203,8 +220,12 @@ def test_optimizer_state_hooks_are_called_at_save_and_resume(pairs, tmp_path, mo
     # Breaks: fairpo_state.json is written and read in them.
     calls = []
     save, load = DPOTrainer._save_optimizer_and_scheduler, DPOTrainer._load_optimizer_and_scheduler
-    monkeypatch.setattr(DPOTrainer, "_save_optimizer_and_scheduler", lambda self, d: calls.append(("save", d)) or save(self, d))
-    monkeypatch.setattr(DPOTrainer, "_load_optimizer_and_scheduler", lambda self, c: calls.append(("load", c)) or load(self, c))
+    monkeypatch.setattr(
+        DPOTrainer, "_save_optimizer_and_scheduler", lambda self, d: calls.append(("save", d)) or save(self, d)
+    )
+    monkeypatch.setattr(
+        DPOTrainer, "_load_optimizer_and_scheduler", lambda self, c: calls.append(("load", c)) or load(self, c)
+    )
     options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
     dpo(tmp_path, pairs, **options).train()
     folder = str(tmp_path / "checkpoint-2")
@@ -214,7 +235,12 @@ def test_optimizer_state_hooks_are_called_at_save_and_resume(pairs, tmp_path, mo
 
 def test_create_model_card_is_the_hook_for_the_card():
     # Breaks: our facts are added after super().create_model_card(model_name, dataset_name, tags).
-    assert list(inspect.signature(DPOTrainer.create_model_card).parameters) == ["self", "model_name", "dataset_name", "tags"]
+    assert list(inspect.signature(DPOTrainer.create_model_card).parameters) == [
+        "self",
+        "model_name",
+        "dataset_name",
+        "tags",
+    ]
 
 
 # ---- accelerate ----
