@@ -48,12 +48,12 @@ PUBLISHED = {
 }
 
 ROWS = [
-    Row("dpo_privileged_only", "DPO on privileged pairs", {"per_device_train_batch_size": 4}, "dpo_privileged_only",
-        main=True, stops=(10, 15, 20, 30)),
+    Row("dpo_privileged_only", "DPO on privileged pairs", {"per_device_train_batch_size": 2}, "dpo_privileged_only",
+        main=True, stops=(8, 12, 16)),
     Row("dpo_all", "DPO on all pairs", {**PUBLISHED, "balancer": "fixed", "hinge": False}, main=True),
     Row("fairpo_published", "FairPO as published", PUBLISHED, main=True),
     Row("fairpo_demo", "FairPO, the demo's setting", {}, main=True),
-    Row("sft_on_chosen", "SFT on chosen (privileged)", {"per_device_train_batch_size": 4}, "sft_on_chosen"),
+    Row("sft_on_chosen", "SFT on chosen (privileged)", {"per_device_train_batch_size": 2}, "sft_on_chosen"),
     Row("dpo_mixture_25", "DPO, weights .25 / .75", {**PUBLISHED, "balancer": "fixed", "hinge": False,
         "group_prior": {"privileged": 0.25, "non_privileged": 0.75}}),
     Row("dpo_mixture_75", "DPO, weights .75 / .25", {**PUBLISHED, "balancer": "fixed", "hinge": False,

@@ -75,7 +75,7 @@ def test_a_naive_mean_of_micro_batch_means_is_another_objective(tmp_path):
         def naive(
             model, inputs, *args, trainer=trainer, compute_loss=compute_loss, accumulation=accumulation, **kwargs
         ):
-            trainer._counts = trainer._members(inputs["attribute_mask"]).sum(dim=0) * accumulation
+            trainer._window.counts = trainer._members(inputs["attribute_mask"]).sum(dim=0) * accumulation
             return compute_loss(model, inputs, *args, **kwargs)
 
         trainer.compute_loss = naive

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -167,6 +167,13 @@ class Partition:
         """
         groups = self.groups(grouping)
         return torch.tensor([[name in group.members for group in groups] for name in self.names], dtype=torch.bool)
+
+    def memberships(self, rows: Sequence[Iterable[str]], grouping: Grouping = "role") -> torch.Tensor:
+        """Which row (given by its names) is a member of which group: bool `[len(rows), K]`."""
+        mask = torch.zeros(len(rows), len(self.names))
+        for row, names in enumerate(rows):
+            mask[row, [self.names.index(name) for name in names]] = 1
+        return (mask @ self.group_membership(grouping).float()) > 0
 
     # ---- JSON ----
 

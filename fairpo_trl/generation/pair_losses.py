@@ -76,3 +76,25 @@ def pair_losses(
     else:
         non_privileged = hinge_against_reference(dpo, LOG_2, args.epsilon)
     return PairLosses(margin, dpo, privileged, non_privileged)
+
+
+def losses_per_group(pairs: PairLosses, is_held: torch.Tensor, gates: torch.Tensor | None) -> torch.Tensor:
+    """
+    The loss each pair has as a member of each group.
+
+    Args:
+        pairs (`PairLosses`):
+            Losses of `B` pairs in both roles.
+        is_held (`torch.Tensor`):
+            `[K]`, bool: which groups are non-privileged.
+        gates (`torch.Tensor`, *optional*):
+            `[B, K]`, bool, for `hinge_level="attribute"`. The hinge of a mean, max(0, m), has the gradient
+            1[m > 0] dm: the indicator is the gate.
+
+    Returns:
+        `torch.Tensor`: `[B, K]`.
+    """
+    held = pairs.non_privileged.unsqueeze(1)
+    if gates is not None:
+        held = held * gates
+    return torch.where(is_held, held, pairs.privileged.unsqueeze(1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import textwrap
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -20,20 +19,21 @@ from trl.trainer.utils import use_adapter
 
 from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.losses import LOG_2
-from fairpo_trl.core.partition import Partition
+from fairpo_trl.core.partition import Group, Partition
 from fairpo_trl.core.reduction import group_sums, grouped_objective
 from fairpo_trl.generation.collator import AttributeCollator, attribute_names
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_rows, check_tokens
 from fairpo_trl.generation.log_probs import pair_log_probs
-from fairpo_trl.generation.metrics import GroupMetrics, MetricSums
+from fairpo_trl.generation.metrics import GroupMetrics, MetricSums, weight_logs
 from fairpo_trl.generation.model_card import add_fairpo_facts
-from fairpo_trl.generation.pair_losses import PairLosses, pair_losses
+from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
 from fairpo_trl.generation.publishing import make_publishable
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.sampler import GroupBalancedSampler
 from fairpo_trl.generation.state import load_state, save_state
 from fairpo_trl.generation.summary import print_summary
+from fairpo_trl.generation.window import StepWindow
 
 
 logger = get_logger(__name__)
@@ -137,9 +137,12 @@ class FairPOTrainer(DPOTrainer):
                 self._pair_counts[name] = check_rows(dataset, name, args.attribute_column, self.partition.names)
                 self._checked.add(id(dataset))
         self.group_weights = build_group_weights(self.partition, args)
-        # Running DPO loss per attribute (fixed weights: only the estimates are used), for `hinge_level="attribute"`.
+        # Running DPO loss per attribute, for `hinge_level="attribute"`; of these weights only the estimates are used.
+        names = self.partition.names
         self._attribute_losses = GroupWeights(
-            self.partition.groups("attribute"), balancer="fixed", decay=args.estimate_decay
+            [Group(name, self.partition.role_of(name), (name,)) for name in names],
+            balancer="fixed",
+            decay=args.estimate_decay,
         )
 
         super().__init__(
@@ -175,7 +178,6 @@ class FairPOTrainer(DPOTrainer):
 
         device = self.accelerator.device
         self._membership = self.partition.group_membership(args.grouping).float().to(device)  # [A, K]
-        self._attribute_order = self.partition.group_membership("attribute").float().to(device)  # [A, A]
         self._is_held = torch.tensor([g.role == "non_privileged" for g in self.group_weights.groups], device=device)
         self._sums = {mode: MetricSums(self.partition, args, device) for mode in ("train", "eval")}
         self.group_metrics: dict[str, GroupMetrics] = {}
@@ -183,14 +185,12 @@ class FairPOTrainer(DPOTrainer):
         self._scaled_losses: torch.Tensor | None = None
         self._warned: set[str] = set()
 
-        # This window's group sizes, and the last window's loss sums, which travel in the same all-reduce.
         k, a = len(self.group_weights.groups), len(self.partition.names)
-        self._counts = torch.zeros(k, dtype=self._sums["train"].dtype, device=device)
-        self._pending = torch.zeros(2 * (k + a), dtype=self._counts.dtype, device=device)
-        self._has_pending = False
+        dtype = self._sums["train"].dtype
+        self._window = StepWindow(k, a, dtype, device, self._sum_over_processes)
         self._window_batches = 1
         # Exact objective of an evaluation: loss sums and counts per group.
-        self._eval_groups = torch.zeros(2 * k, dtype=self._counts.dtype, device=device)
+        self._eval_groups = torch.zeros(2 * k, dtype=dtype, device=device)
 
         if self.is_world_process_zero() and not args.disable_tqdm:
             held = ("max(0, DPO - log 2 - eps)" if args.hinge else "DPO") + f" [{args.balancer}]"
@@ -222,12 +222,9 @@ class FairPOTrainer(DPOTrainer):
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         if self.args.balanced_sampling == "none":
             return super()._get_train_sampler(train_dataset)
-        mask = torch.zeros(len(dataset), len(self.partition.names))
-        for row, value in enumerate(dataset[self.args.attribute_column]):
-            mask[row, [self.partition.names.index(name) for name in attribute_names(value)]] = 1
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        membership = self.partition.group_membership(self.args.balanced_sampling).float()
-        return GroupBalancedSampler((mask @ membership) > 0, seed)
+        rows = [attribute_names(value) for value in dataset[self.args.attribute_column]]
+        return GroupBalancedSampler(self.partition.memberships(rows, self.args.balanced_sampling), seed)
 
     # ---- one optimizer step ----
 
@@ -238,7 +235,7 @@ class FairPOTrainer(DPOTrainer):
             self._drop_padded_duplicates(batches[-1])
         self._window_batches = len(batches)
         if self.args.timing == "lagged":
-            counts = torch.zeros_like(self._counts)
+            counts = torch.zeros_like(self._window.counts)
             for batch in batches:
                 counts += self._members(batch["attribute_mask"].to(counts.device)).sum(dim=0)
             self._exchange(counts)
@@ -258,28 +255,17 @@ class FairPOTrainer(DPOTrainer):
         """Membership in groups, bool `[B, K]`, from attributes, bool `[B, A]`."""
         return (attribute_mask.float() @ self._membership) > 0
 
-    def _exchange(self, counts: torch.Tensor | None = None) -> None:
-        """
-        The one small all-reduce of an optimizer step: this window's group sizes, and the last window's loss sums, with
-        which the weights then move. Without `counts` only the latter (a flush, at log and save).
-        """
-        vector = self._pending if counts is None else torch.cat([self._pending, counts])
-        if self.accelerator.num_processes > 1:
-            vector = self.accelerator.reduce(vector, reduction="sum")
-        if counts is not None:
-            self._counts = vector[len(self._pending) :]
-        if self._has_pending:
-            self._move_weights(vector[: len(self._pending)])
-        self._pending.zero_()
-        self._has_pending = False
+    def _sum_over_processes(self, vector: torch.Tensor) -> torch.Tensor:
+        return self.accelerator.reduce(vector, reduction="sum") if self.accelerator.num_processes > 1 else vector
 
-    def _move_weights(self, totals: torch.Tensor) -> None:
-        """Updates weights and attribute estimates from global sums and counts, `[2K + 2A]`."""
-        k, a = len(self._counts), len(self.partition.names)
-        loss_sums, counts, attribute_sums, attribute_counts = totals.cpu().split([k, k, a, a])
+    def _exchange(self, counts: torch.Tensor | None = None) -> None:
+        """The one small all-reduce of an optimizer step; the weights then move with the last step's losses."""
+        totals = self._window.exchange(counts)
+        if totals is None:
+            return
         try:
-            self._scaled_losses = self.group_weights.update(loss_sums, counts)
-            self._attribute_losses.update(attribute_sums, attribute_counts)
+            self._scaled_losses = self.group_weights.update(totals.loss_sums, totals.counts)
+            self._attribute_losses.update(totals.dpo_sums, totals.dpo_counts)
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"Optimizer step {self.state.global_step}: {error} Lower the learning rate or `beta`, or look at the "
@@ -303,25 +289,20 @@ class FairPOTrainer(DPOTrainer):
         else:
             ref_chosen, ref_rejected = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
         pairs = pair_losses(policy, ref_chosen, ref_rejected, self.args)
-        losses = self._losses_per_group(pairs, attribute_mask)  # [B, K]
+        losses = losses_per_group(pairs, self._is_held, self._open_gates(attribute_mask))  # [B, K]
 
         mode = "train" if self.model.training else "eval"
-        sums, counts = group_sums(losses, members).to(self._counts.dtype), members.sum(dim=0).to(self._counts.dtype)
         self._sums[mode].add(
             pairs, policy, ref_chosen, ref_rejected, attribute_mask, inputs["completion_mask"], outputs
         )
         if mode == "train":
-            by_attribute = (attribute_mask.float() @ self._attribute_order) > 0
-            dpo = pairs.dpo.unsqueeze(1).expand(-1, by_attribute.size(1))
-            self._pending += torch.cat(
-                [sums, counts, group_sums(dpo, by_attribute).to(sums.dtype), by_attribute.sum(dim=0).to(sums.dtype)]
-            )
-            self._has_pending = True
-            if self.args.timing == "current":  # the window is this batch: its losses move the weights first
+            counts = self._window.add(losses, members, pairs.dpo, attribute_mask)
+            if self.args.timing == "current":  # the step is this batch: its losses move the weights first
                 self._exchange(counts)
-            counts = self._counts
+            counts = self._window.counts
         else:
-            self._eval_groups += torch.cat([sums, counts])
+            counts = members.sum(dim=0)
+            self._eval_groups += torch.cat([group_sums(losses, members), counts]).to(self._eval_groups.dtype)
 
         weights = self.group_weights.weights.to(losses.device, losses.dtype)
         loss = grouped_objective(losses, members, weights, counts)
@@ -333,18 +314,13 @@ class FairPOTrainer(DPOTrainer):
             )
         return (loss, outputs) if return_outputs else loss
 
-    def _losses_per_group(self, pairs: PairLosses, attribute_mask: torch.Tensor) -> torch.Tensor:
-        """The loss of each pair as a member of each group, `[B, K]`."""
-        held = pairs.non_privileged.unsqueeze(1)
-        if self.args.hinge_level == "attribute":
-            # Hinge of the mean: max(0, m) has gradient 1[m > 0] dm. The indicator comes from the running mean before
-            # this window, so that every micro-batch and process sees the same one.
-            above = (self._attribute_losses.estimates > LOG_2 + self.args.epsilon).to(attribute_mask.device)
-            gated = (attribute_mask.float() @ self._attribute_order) * above.float()  # [B, A], partition order
-            names = [group.name for group in self._attribute_losses.groups]
-            to_group = self._membership[[self.partition.names.index(name) for name in names]]  # [A, K]
-            held = held * ((gated @ to_group) > 0)
-        return torch.where(self._is_held, held, pairs.privileged.unsqueeze(1))
+    def _open_gates(self, attribute_mask: torch.Tensor) -> torch.Tensor | None:
+        """For `hinge_level="attribute"`: whether a pair's attribute in the group is above its bound, `[B, K]`."""
+        if self.args.hinge_level != "attribute":
+            return None
+        # From the running means before this window, so that every micro-batch and process sees the same gates.
+        above = self._attribute_losses.estimates > LOG_2 + self.args.epsilon  # [A]
+        return self._members(attribute_mask & above.to(attribute_mask.device))
 
     def compute_ref_log_probs(
         self, model: torch.nn.Module, inputs: dict[str, Any]
@@ -371,7 +347,7 @@ class FairPOTrainer(DPOTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the metrics per attribute and role, and the weights, to `logs`."""
-        if self._has_pending:
+        if self._window.has_pending:
             self._exchange()
         prefix = next((key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")), "train")
         mode = "train" if prefix == "train" else "eval"
@@ -382,8 +358,7 @@ class FairPOTrainer(DPOTrainer):
         """The metrics since the last reading, reduced over processes; empties the sums."""
         sums = self._sums[mode]
         vector = torch.cat([sums.vector, self._eval_groups]) if mode == "eval" else sums.vector
-        if self.accelerator.num_processes > 1:
-            vector = self.accelerator.reduce(vector, reduction="sum")
+        vector = self._sum_over_processes(vector)
         read = sums.read(vector[: len(sums.vector)])
         if read is None:
             return {}
@@ -395,12 +370,7 @@ class FairPOTrainer(DPOTrainer):
             metrics["loss"] = float((weights.weights * loss_sums / counts.clamp(min=1)).sum())
             self._eval_groups.zero_()
         else:
-            metrics |= {f"weight/{name}": value for name, value in weights.as_dict().items()}
-            estimates = zip(weights.names, weights.estimates.tolist(), strict=True)
-            metrics |= {f"group_loss/{name}": value for name, value in estimates if not math.isnan(value)}
-            if self._scaled_losses is not None:
-                scaled = zip(weights.names, self._scaled_losses.tolist(), strict=True)
-                metrics |= {f"scaled_group_loss/{name}": value for name, value in scaled}
+            metrics |= weight_logs(weights, self._scaled_losses)
             self._warn_once()
         sums.reset()
         return metrics
@@ -418,7 +388,7 @@ class FairPOTrainer(DPOTrainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        if self._has_pending:
+        if self._window.has_pending:
             self._exchange()
         sums = self._sums["train"].vector
         if self.accelerator.num_processes > 1:

@@ -15,7 +15,6 @@ from generation_fairpo import DEMO_CONFIG, make_parser, train
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from fairpo_trl.evaluation import Completion
-from fairpo_trl.generation.load_pairs import load_pairs
 
 from . import evaluation
 from .prompts import load_prompts
@@ -147,9 +146,6 @@ class _MeasureAtStops(TrainerCallback):
             "history": self.history,
             **writing.to_dict(),
         }
-        if state.global_step == state.max_steps:
-            few = evaluation.first_of_each(load_pairs(str(evaluation.PAIRS_FILE))[measurer.split], 30)
-            point["pairs"] = evaluation.pair_metrics(model, tokenizer, few, args.beta, args.epsilon)
         self.measuring += time.time() - begun
         write_json(measurer.path(row, self.seed, state.global_step), point)
 

@@ -31,6 +31,9 @@ PAIRS_FILE = Path(__file__).parent / "data" / "pairs.jsonl"
 REFERENCE_SEED, FRESH_SEED = 1, 2
 """Random numbers of the reference's completions, and those shared by its second set and the trained model's."""
 
+GUARDED = 100
+"""Completions whose log-prob under the reference is taken."""
+
 JUDGES = {"scorer": scorers.SCORERS, "second_judge": scorers.JUDGES}
 
 
@@ -102,10 +105,10 @@ def guards(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any], writing: Writing
 ) -> dict[str, float]:
     """Guards against degenerate text; the log-prob per token is that of the reference (the adapter switched off)."""
-    first = [row[:1] for row in writing.completions]  # one sample a prompt is enough for a mean
+    first = [row[:1] for row in writing.completions[:GUARDED]]  # enough for a mean
     # A completion that is only the end token still has that token; one cut at once has none and cannot occur.
     with model.disable_adapter():
-        log_probs = mean_token_log_prob(model, tokenizer, prompts, first)
+        log_probs = mean_token_log_prob(model, tokenizer, prompts[:GUARDED], first)
     numbers = text_guards(writing.completions).to_dict()
     return numbers | {"mean_token_log_prob": float(log_probs.mean())}
 
