@@ -90,10 +90,11 @@ def main() -> None:
         measurer.write_references()
         jobs = [
             (row, seed)
-            for row in sorted(ROWS, key=lambda row: not row.main)
+            for row in ROWS
             for seed in (args.seeds if args.seeds is not None else ((0, 1, 2) if row.main else (0,)))
             if not args.rows or row.name in args.rows
         ]
+        jobs.sort(key=lambda job: (not job[0].main, job[1]))  # what matters most first: main rows, seed by seed
         jobs = [job for job in jobs if not measurer.complete(*job)]
         print(f"{len(jobs)} runs to do with {args.workers} processes.", flush=True)
         # One thread per process: several small processes use a CPU better than one with several threads.

@@ -50,10 +50,15 @@ class GroupWeights:
             Step size of the weights (eta_alpha of the paper).
         scaling (`str`, *optional*, defaults to `"none"`):
             What the update sees. `"none"`: the loss. `"relative"`: its change against the running estimate before
-            this step, `(L - estimate) / (|estimate| + delta)`, the raw loss at a group's first appearance.
+            this step, `(L - estimate) / (|estimate| + delta)`, the raw loss at a group's first appearance; an absent
+            group has no change, whatever `absent` says. It sees changes, not levels: of two equal groups the noisier
+            one slowly wins.
             `"fixed"`: the loss divided by the group's entry in `constants`.
         floor (`float`, *optional*, defaults to `0.0`):
-            Smallest weight f, `0 <= f < 1/K`: after each update `alpha <- (1 - K f) alpha + f`. Mirror ascent only.
+            Share f that each group gets back after each update, `0 <= f < 1/K`: `alpha <- (1 - K f) alpha + f`. No
+            weight falls below f. Because it acts at every step, a group that keeps losing comes to rest well above
+            f, where what it loses in a step equals what it gets back: about `f / (eta * gap)` for a small f and a
+            constant gap between the losses. Mirror ascent only.
         absent (`str`, *optional*, defaults to `"estimate"`):
             `"estimate"` or `"zero"`, see above.
         prior (`Mapping[str, float]`, *optional*):

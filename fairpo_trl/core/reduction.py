@@ -16,10 +16,11 @@ def group_sums(losses: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
             `[B, K]`, bool: which example counts in which group.
 
     Returns:
-        `torch.Tensor`: `[K]`, float64.
+        `torch.Tensor`: `[K]`, float64 (float32 on MPS).
     """
+    dtype = torch.float32 if losses.device.type == "mps" else torch.float64  # MPS has no float64
     # `where` rather than a product: 0 * inf of a non-member would poison the sum.
-    return torch.where(membership, losses.detach().double(), 0.0).sum(dim=0)
+    return torch.where(membership, losses.detach().to(dtype), 0.0).sum(dim=0)
 
 
 def grouped_objective(

@@ -99,7 +99,8 @@ class FairPOConfig(DPOConfig):
             What mirror ascent sees: `"none"` the group loss, `"relative"` its relative change against a running mean,
             `"fixed"` the loss divided by its value at the reference (log 2, or epsilon for a hinge).
         floor (`float`, *optional*, defaults to `0.0`):
-            Smallest weight of a group under mirror ascent, below 1 / number of groups.
+            Share that each group gets back after each step of mirror ascent, below 1 / number of groups. No weight
+            falls below it; a group that keeps losing rests well above it.
         timing (`str`, *optional*, defaults to `"lagged"`):
             `"lagged"`: a step is weighted with the weights before it, and they move after it; the same for every
             split over micro-batches and processes. `"current"` (Algorithm 2): the step's own losses move the weights
@@ -190,7 +191,7 @@ class FairPOConfig(DPOConfig):
     )
     floor: float = field(
         default=0.0,
-        metadata={"help": "Smallest weight of a group under mirror ascent, below 1 / number of groups."},
+        metadata={"help": "Share that each group gets back after each step of mirror ascent, below 1 / groups."},
     )
     timing: Literal["lagged", "current"] = field(
         default="lagged",

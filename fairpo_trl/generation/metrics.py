@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,9 @@ _TOKEN_SUMS = (
     "chosen_logits",
     "rejected_tokens",
     "rejected_logits",
+    "attended",
+    "aux_loss",
+    "batches",
 )
 
 
@@ -90,7 +94,7 @@ class MetricSums:
         ref_chosen_logps: torch.Tensor,
         ref_rejected_logps: torch.Tensor,
         attribute_mask: torch.Tensor,
-        completion_mask: torch.Tensor,
+        inputs: Mapping[str, torch.Tensor],
         outputs: ModelOutput,
     ) -> None:
         """Adds one batch of `B` pairs; one without attributes in `attribute_mask` (`[B, A]`) counts nowhere."""
@@ -112,7 +116,7 @@ class MetricSums:
         member = (attribute_mask.float() @ self._rows.float()) > 0  # [B, rows]
         table = member.to(self.dtype).T @ values.to(self.dtype)  # [rows, columns]
 
-        mask = completion_mask[:, 1:].bool() & member[:, -1].repeat(2).unsqueeze(1)  # [2B, T-1]
+        mask = inputs["completion_mask"][:, 1:].bool() & member[:, -1].repeat(2).unsqueeze(1)  # [2B, T-1]
         chosen, rejected = mask.chunk(2)
         width = mask.size(1)
         entropy, logits, top1 = (x[:, -width:] for x in (outputs.entropy, outputs.mean_logits, outputs.is_top1))
@@ -127,6 +131,9 @@ class MetricSums:
                 (chosen_logits * chosen).sum(),
                 rejected.sum(),
                 (rejected_logits * rejected).sum(),
+                inputs["attention_mask"].sum(),
+                torch.zeros_like(losses.margin[0]) if outputs.aux_loss is None else outputs.aux_loss,
+                torch.ones_like(losses.margin[0]),
             ]
         ).detach()
         self.vector += torch.cat([table.flatten(), tokens.to(self.dtype)])
@@ -181,6 +188,9 @@ class MetricSums:
         ):
             if tokens[count] > 0:
                 logs[name] = tokens[total] / tokens[count]
+        logs["num_tokens"] = tokens["attended"]  # since the last reading; the trainer adds them up
+        if tokens["aux_loss"]:
+            logs["aux_loss"] = tokens["aux_loss"] / tokens["batches"]
         return metrics, logs
 
 

@@ -8,20 +8,28 @@ from rich.console import Console
 from rich.table import Table
 
 from fairpo_trl.core.partition import Partition
+from fairpo_trl.generation.config import FairPOConfig
 
 
-def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]], rule: Mapping[str, str]) -> None:
+def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]], args: FairPOConfig) -> None:
     """
-    Prints one table of attributes, roles and pairs.
+    Prints one table of attributes, roles, pairs and losses.
 
     Args:
         partition (`Partition`):
             Attributes and roles.
         counts (`Mapping[str, Mapping[str, int]]`):
             Split -> attribute -> pairs.
-        rule (`Mapping[str, str]`):
-            Role -> what its pairs are trained with.
+        args (`FairPOConfig`):
+            What the pairs of each role are trained with.
     """
+    if not args.hinge:
+        held = "DPO"
+    elif args.balancer == "lagrangian" and args.lagrangian_term == "excess":
+        held = "multiplier x (DPO - log 2 - epsilon)"
+    else:
+        held = "max(0, DPO - log 2 - epsilon)"
+    rule = {"privileged": args.privileged_loss.upper(), "non_privileged": held}
     table = Table(title="FairPO: who should get better, and what is held", title_justify="left")
     table.add_column("attribute")
     table.add_column("role")

@@ -131,7 +131,7 @@ class FairPOTrainer(DPOTrainer):
         counts = check_rows(train_dataset, "train", args.attribute_column)
         self.partition = resolve_partition(partition, args, counts, isinstance(train_dataset, IterableDataset))
         self._pair_counts = {"train": counts}
-        self._checked = {id(train_dataset)}  # not checked again when they are tokenised
+        self._checked = {id(train_dataset)}  # these are not checked again when they are tokenised
         for name, dataset in (eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}).items():
             if dataset is not None:
                 self._pair_counts[name] = check_rows(dataset, name, args.attribute_column, self.partition.names)
@@ -155,6 +155,7 @@ class FairPOTrainer(DPOTrainer):
             processing_class=processing_class,
             **kwargs,
         )
+        self._checked = set()  # whatever comes later is another dataset
         if self._is_vlm:
             raise ValueError(
                 "FairPOTrainer does not train vision-language models: pass a text model and its tokenizer."
@@ -193,12 +194,7 @@ class FairPOTrainer(DPOTrainer):
         self._eval_groups = torch.zeros(2 * k, dtype=dtype, device=device)
 
         if self.is_world_process_zero() and not args.disable_tqdm:
-            held = ("max(0, DPO - log 2 - eps)" if args.hinge else "DPO") + f" [{args.balancer}]"
-            print_summary(
-                self.partition,
-                self._pair_counts,
-                {"privileged": args.privileged_loss.upper(), "non_privileged": held},
-            )
+            print_summary(self.partition, self._pair_counts, args)
 
     # ---- data ----
 
@@ -292,9 +288,7 @@ class FairPOTrainer(DPOTrainer):
         losses = losses_per_group(pairs, self._is_held, self._open_gates(attribute_mask))  # [B, K]
 
         mode = "train" if self.model.training else "eval"
-        self._sums[mode].add(
-            pairs, policy, ref_chosen, ref_rejected, attribute_mask, inputs["completion_mask"], outputs
-        )
+        self._sums[mode].add(pairs, policy, ref_chosen, ref_rejected, attribute_mask, inputs, outputs)
         if mode == "train":
             counts = self._window.add(losses, members, pairs.dpo, attribute_mask)
             if self.args.timing == "current":  # the step is this batch: its losses move the weights first
@@ -371,7 +365,9 @@ class FairPOTrainer(DPOTrainer):
             self._eval_groups.zero_()
         else:
             metrics |= weight_logs(weights, self._scaled_losses)
+            self._total_train_tokens += int(metrics["num_tokens"])
             self._warn_once()
+        metrics["num_tokens"] = float(self._total_train_tokens)
         sums.reset()
         return metrics
 
@@ -385,6 +381,18 @@ class FairPOTrainer(DPOTrainer):
                     f"{self.state.global_step}: its losses hardly count any more. A `floor`, another `scaling` or a "
                     "smaller `eta_alpha` keeps it in the game."
                 )
+        weights = self.group_weights
+        idle = [
+            group.name
+            for group, loss in zip(weights.groups, weights.estimates.tolist(), strict=True)
+            if group.role == "non_privileged" and loss == 0
+        ]
+        if idle and self.args.hinge and self.state.global_step == self.state.max_steps and "idle" not in self._warned:
+            self._warned.add("idle")
+            logger.warning(
+                f"The hinge of {idle} has never been active in {self.state.global_step} steps: the privileged pairs "
+                "alone would have trained the same model."
+            )
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -406,6 +414,7 @@ class FairPOTrainer(DPOTrainer):
         state = load_state(checkpoint, self.partition)
         self.group_weights.load_state_dict(state["group_weights"])
         self._attribute_losses.load_state_dict(state["attribute_losses"])
+        self._total_train_tokens = state["num_tokens"]
         if self.is_world_process_zero():
             sums = self._sums["train"].vector
             sums.copy_(torch.tensor(state["metric_sums"], dtype=sums.dtype))
@@ -416,6 +425,7 @@ class FairPOTrainer(DPOTrainer):
             "group_weights": self.group_weights.state_dict(),
             "attribute_losses": self._attribute_losses.state_dict(),
             "metric_sums": self._sums["train"].vector.tolist(),
+            "num_tokens": self._total_train_tokens,
         }
 
     def create_model_card(
