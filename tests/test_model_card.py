@@ -15,11 +15,11 @@ from datasets import Dataset
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForCausalLM, LoraConfig
 
-from fairpo_trl.generation import model_card
+from fairpo_trl.generation import publishing
 from fairpo_trl.generation.config import FairPOConfig
-from fairpo_trl.generation.model_card import (
-    add_fairpo_facts,
-    escape,
+from fairpo_trl.generation.model_card import add_fairpo_facts, escape
+from fairpo_trl.generation.publishing import (
+    BaseModel,
     is_hub_id,
     last_part,
     make_publishable,
@@ -153,7 +153,7 @@ def test_hub_model_with_a_card_in_the_cache(
     cached = tmp_path / "cached" / "README.md"
     cached.parent.mkdir()
     cached.write_text("---\nlicense: other\nlicense_name: tiny\nlicense_link: LICENSE\n---\n# Tiny\n")
-    monkeypatch.setattr(model_card, "try_to_load_from_cache", lambda repo_id, filename: str(cached))
+    monkeypatch.setattr(publishing, "try_to_load_from_cache", lambda repo_id, filename: str(cached))
     trainer = make_trainer(tmp_path, base_path, peft=peft)
     trainer.model.config._name_or_path = "some-org/tiny-llama"
     trainer.create_model_card(dataset_name="some-org/pairs")
@@ -179,14 +179,14 @@ def test_licence_is_never_invented(tmp_path: Path) -> None:
 def test_licence_of_a_local_model_and_a_broken_card(base_path: Path) -> None:
     readme = base_path / "README.md"
     readme.write_text("---\nlicense: apache-2.0\n---\n")
-    base = model_card.BaseModel.of(str(base_path))
+    base = BaseModel.of(str(base_path))
     assert base.licence() == {"license": "apache-2.0"}
     readme.write_text("---\nlicense: [\n---\n")
     assert base.licence() == {}
 
 
 def test_a_model_in_the_hub_cache_is_named_by_its_id() -> None:
-    base = model_card.BaseModel.of("/home/alice/.cache/huggingface/hub/models--some-org--tiny/snapshots/0a1b")
+    base = BaseModel.of("/home/alice/.cache/huggingface/hub/models--some-org--tiny/snapshots/0a1b")
     assert (base.name, base.hub_id) == ("some-org/tiny", "some-org/tiny")
 
 

@@ -198,7 +198,7 @@ def batch(rows: slice = slice(None)):
         ref_chosen,
         ref_rejected,
         mask,
-        completion,
+        {"completion_mask": completion, "attention_mask": torch.ones_like(completion)},
         outputs,
     )
 
@@ -226,6 +226,7 @@ def test_metrics_by_hand():
     assert flat["logps/chosen"] == -5.5 and flat["logps/rejected"] == -7.0
     # Tokens: chosen values 0-3, rejected 5-8, two each: entropy (12 + 52) / 16; top-1 of chosen: pairs 0 and 2.
     assert flat["entropy"] == 4.0 and flat["mean_token_accuracy"] == 0.5
+    assert flat["num_tokens"] == 4 * 2 * 4  # pairs that are real, two sides, four positions
     assert flat["logits/chosen"] == 1.5 and flat["logits/rejected"] == 6.5
 
 

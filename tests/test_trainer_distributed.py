@@ -85,7 +85,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict]:
             env=environment,
         )
         assert done.returncode == 0, done.stderr[-8000:]
-        out[processes] = torch.load(results / "results.pt", weights_only=False)
+        out[processes] = torch.load(results / "results.pt", weights_only=True)
     return out
 
 

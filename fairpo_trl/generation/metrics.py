@@ -116,7 +116,8 @@ class MetricSums:
         member = (attribute_mask.float() @ self._rows.float()) > 0  # [B, rows]
         table = member.to(self.dtype).T @ values.to(self.dtype)  # [rows, columns]
 
-        mask = inputs["completion_mask"][:, 1:].bool() & member[:, -1].repeat(2).unsqueeze(1)  # [2B, T-1]
+        real = member[:, -1].repeat(2).unsqueeze(1)  # [2B, 1]
+        mask = inputs["completion_mask"][:, 1:].bool() & real  # [2B, T-1]
         chosen, rejected = mask.chunk(2)
         width = mask.size(1)
         entropy, logits, top1 = (x[:, -width:] for x in (outputs.entropy, outputs.mean_logits, outputs.is_top1))
@@ -131,8 +132,8 @@ class MetricSums:
                 (chosen_logits * chosen).sum(),
                 rejected.sum(),
                 (rejected_logits * rejected).sum(),
-                inputs["attention_mask"].sum(),
-                torch.zeros_like(losses.margin[0]) if outputs.aux_loss is None else outputs.aux_loss,
+                (inputs["attention_mask"] * real).sum(),
+                outputs.get("aux_loss", torch.zeros_like(losses.margin[0])),
                 torch.ones_like(losses.margin[0]),
             ]
         ).detach()

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,20 @@ from fairpo_trl.generation.publishing import (
     public_command,
 )
 
+
+PAPER = {
+    "title": "FairPO: Robust Preference Optimization for Fair Multi-Label Learning",
+    "id": "2505.02433",
+    # docstyle-ignore
+    "citation": textwrap.dedent("""\
+        @article{mondal2025fairpo,
+            title  = {{FairPO: Robust Preference Optimization for Fair Multi-Label Learning}},
+            author = {Soumen Kumar Mondal and Prateek Chanda and Akshit Varmora and Ganesh Ramakrishnan},
+            year   = 2025,
+            eprint = {arXiv:2505.02433},
+        }"""),
+}
+"""Title, arXiv id and citation, in the form TRL's card takes."""
 
 _PAPERS = {"fairpo": "https://arxiv.org/abs/2505.02433", "group_robust": "https://arxiv.org/abs/2405.20304"}
 # Settings that every card shows; the others only where they differ from their default.

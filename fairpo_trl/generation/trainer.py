@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import textwrap
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -24,16 +23,17 @@ from fairpo_trl.core.reduction import group_sums, grouped_objective
 from fairpo_trl.generation.collator import AttributeCollator, attribute_names
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_rows, check_tokens
+from fairpo_trl.generation.hints import Hints
 from fairpo_trl.generation.log_probs import pair_log_probs
 from fairpo_trl.generation.metrics import GroupMetrics, MetricSums, weight_logs
-from fairpo_trl.generation.model_card import add_fairpo_facts
+from fairpo_trl.generation.model_card import PAPER, add_fairpo_facts
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
 from fairpo_trl.generation.publishing import make_publishable
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.sampler import GroupBalancedSampler
 from fairpo_trl.generation.state import load_state, save_state
 from fairpo_trl.generation.summary import print_summary
-from fairpo_trl.generation.window import StepWindow
+from fairpo_trl.generation.window import StepWindow, drop_padded_duplicates
 
 
 logger = get_logger(__name__)
@@ -86,18 +86,7 @@ class FairPOTrainer(DPOTrainer):
     loss_is_scaled_for_ga = True  # N_g already counts the whole optimizer step
     _tag_names: ClassVar[list[str]] = ["trl", "dpo", "fairpo", "group-robust"]
     _name = "FairPO"
-    _paper: ClassVar[dict[str, str]] = {
-        "title": "FairPO: Robust Preference Optimization for Fair Multi-Label Learning",
-        "id": "2505.02433",
-        # docstyle-ignore
-        "citation": textwrap.dedent("""\
-            @article{mondal2025fairpo,
-                title  = {{FairPO: Robust Preference Optimization for Fair Multi-Label Learning}},
-                author = {Soumen Kumar Mondal and Prateek Chanda and Akshit Varmora and Ganesh Ramakrishnan},
-                year   = 2025,
-                eprint = {arXiv:2505.02433},
-            }"""),
-    }
+    _paper: ClassVar[dict[str, str]] = PAPER
 
     def __init__(
         self,
@@ -184,7 +173,7 @@ class FairPOTrainer(DPOTrainer):
         self.group_metrics: dict[str, GroupMetrics] = {}
         self.win_rates: dict[str, float] = {}
         self._scaled_losses: torch.Tensor | None = None
-        self._warned: set[str] = set()
+        self._hints = Hints()
 
         k, a = len(self.group_weights.groups), len(self.partition.names)
         dtype = self._sums["train"].dtype
@@ -228,7 +217,7 @@ class FairPOTrainer(DPOTrainer):
         """All micro-batches of one optimizer step, as upstream; the place to count the groups of the step."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            self._drop_padded_duplicates(batches[-1])
+            drop_padded_duplicates(batches[-1], self.accelerator)
         self._window_batches = len(batches)
         if self.args.timing == "lagged":
             counts = torch.zeros_like(self._window.counts)
@@ -236,16 +225,6 @@ class FairPOTrainer(DPOTrainer):
                 counts += self._members(batch["attribute_mask"].to(counts.device)).sum(dim=0)
             self._exchange(counts)
         return batches, num_items
-
-    def _drop_padded_duplicates(self, batch: dict[str, Any]) -> None:
-        """Takes the pairs that accelerate repeats to fill the last batch out of every group: they count nowhere."""
-        state = self.accelerator.gradient_state
-        if not state.end_of_dataloader or state.remainder <= 0:
-            return
-        mask = batch["attribute_mask"]
-        # The ranks' last batches lie one after the other; the first `remainder` pairs are real.
-        position = self.accelerator.process_index * len(mask) + torch.arange(len(mask), device=mask.device)
-        mask &= (position < state.remainder).unsqueeze(1)
 
     def _members(self, attribute_mask: torch.Tensor) -> torch.Tensor:
         """Membership in groups, bool `[B, K]`, from attributes, bool `[B, A]`."""
@@ -334,7 +313,7 @@ class FairPOTrainer(DPOTrainer):
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """As upstream, without counting the pairs that fill the last batch."""
-        self._drop_padded_duplicates(inputs)
+        drop_padded_duplicates(inputs, self.accelerator)
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     # ---- logs, checkpoints, card ----
@@ -366,33 +345,11 @@ class FairPOTrainer(DPOTrainer):
         else:
             metrics |= weight_logs(weights, self._scaled_losses)
             self._total_train_tokens += int(metrics["num_tokens"])
-            self._warn_once()
+            last = self.state.global_step == self.state.max_steps
+            self._hints.look(weights, self.args, self.state.global_step, last)
         metrics["num_tokens"] = float(self._total_train_tokens)
         sums.reset()
         return metrics
-
-    def _warn_once(self) -> None:
-        """Says once what is probably not meant: a weight at rest on its floor, a hinge that never acts."""
-        for name in self.group_weights.at_floor():
-            if f"floor/{name}" not in self._warned and self.args.balancer == "mirror_ascent":
-                self._warned.add(f"floor/{name}")
-                logger.warning(
-                    f"The weight of group {name!r} has come down to {self.group_weights.as_dict()[name]:.3g} at step "
-                    f"{self.state.global_step}: its losses hardly count any more. A `floor`, another `scaling` or a "
-                    "smaller `eta_alpha` keeps it in the game."
-                )
-        weights = self.group_weights
-        idle = [
-            group.name
-            for group, loss in zip(weights.groups, weights.estimates.tolist(), strict=True)
-            if group.role == "non_privileged" and loss == 0
-        ]
-        if idle and self.args.hinge and self.state.global_step == self.state.max_steps and "idle" not in self._warned:
-            self._warned.add("idle")
-            logger.warning(
-                f"The hinge of {idle} has never been active in {self.state.global_step} steps: the privileged pairs "
-                "alone would have trained the same model."
-            )
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

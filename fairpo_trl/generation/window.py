@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from accelerate import Accelerator
 
 from fairpo_trl.core.reduction import group_sums
+
+
+def drop_padded_duplicates(batch: dict[str, Any], accelerator: Accelerator) -> None:
+    """
+    Takes the pairs that accelerate repeats to fill the last batch out of every group: they count nowhere.
+
+    Args:
+        batch (`dict[str, Any]`):
+            Batch with `attribute_mask`, bool `[B, A]`, changed in place; the batch last fetched from a dataloader.
+        accelerator (`Accelerator`):
+            Knows whether the dataloader is at its end, and how many pairs of the last round are real. For streaming
+            data of unknown length it does not, and duplicates at the end of an uneven stream count.
+    """
+    state = accelerator.gradient_state
+    if not state.end_of_dataloader or state.remainder <= 0:
+        return
+    mask = batch["attribute_mask"]
+    # The processes' last batches lie one after the other; the first `remainder` pairs are real.
+    position = accelerator.process_index * len(mask) + torch.arange(len(mask), device=mask.device)
+    mask &= (position < state.remainder).unsqueeze(1)
 
 
 class StepTotals(NamedTuple):

@@ -1,0 +1,54 @@
+"""Warnings about what runs but is probably not meant, each said once."""
+
+from __future__ import annotations
+
+from accelerate.logging import get_logger
+
+from fairpo_trl.core.group_weights import GroupWeights
+from fairpo_trl.generation.config import FairPOConfig
+
+
+logger = get_logger(__name__)
+
+
+class Hints:
+    """Says once that a group has lost its weight, or that a hinge has never acted."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def look(self, weights: GroupWeights, args: FairPOConfig, step: int, last_step: bool) -> None:
+        """
+        Looks at the weights after an update.
+
+        Args:
+            weights (`GroupWeights`):
+                Weights and running losses.
+            args (`FairPOConfig`):
+                Options of the run.
+            step (`int`):
+                Optimizer steps done.
+            last_step (`bool`):
+                Whether training ends here.
+        """
+        for name in weights.at_floor() if args.balancer == "mirror_ascent" else ():
+            self._say(
+                f"The weight of group {name!r} has come down to {weights.as_dict()[name]:.3g} at step {step}: its "
+                "losses hardly count any more. A `floor`, another `scaling` or a smaller `eta_alpha` keeps it in.",
+                key=name,
+            )
+        idle = [
+            group.name
+            for group, loss in zip(weights.groups, weights.estimates.tolist(), strict=True)
+            if group.role == "non_privileged" and loss == 0
+        ]
+        if last_step and idle and args.hinge:
+            self._say(
+                f"The hinge of {idle} has never been active in {step} steps: the privileged pairs alone would have "
+                "trained the same model."
+            )
+
+    def _say(self, message: str, key: str = "") -> None:
+        if key not in self._said:
+            self._said.add(key)
+            logger.warning(message)
