@@ -44,11 +44,11 @@ def apply_method(
     if method == "fairpo":
         return train, evaluation
     if method == "group_robust_dpo":
-        args.hinge, args.grouping, args.balancer = False, "attribute", "mirror_ascent"
+        args.hinge, args.hinge_level, args.grouping, args.balancer = False, "pair", "attribute", "mirror_ascent"
         return train, evaluation
 
     # What is left has one group, so nothing is balanced.
-    args.balancer, args.scaling, args.floor, args.group_prior = "fixed", "none", 0.0, None
+    args.grouping, args.balancer, args.scaling, args.floor, args.group_prior = "role", "fixed", "none", 0.0, None
     args.privileged_loss = "sft" if method == "sft_on_chosen" else "dpo"
     column, privileged = args.attribute_column, set(args.privileged_attributes or ())
     if not isinstance(train, Dataset):

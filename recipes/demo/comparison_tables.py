@@ -46,8 +46,9 @@ def write_tables(measurer: Measurer, rows: Sequence[Row], seeds: Sequence[int] =
     table = _table(lines, measurer)
     Console(width=150).print(table)
     (measurer.folder / "comparison.md").write_text(_markdown(lines, measurer), encoding="utf-8")
-    _plot(lines, measurer)
-    print(f"Written to {measurer.folder}: comparison.md, comparison.json, comparison.png")
+    plotted = _plot(lines, measurer)
+    names = ["comparison.md", "comparison.json", *(["comparison.png"] if plotted else [])]
+    print(f"Written to {measurer.folder}: {', '.join(names)}")
 
 
 def _line(
@@ -148,7 +149,9 @@ def _markdown(lines: Sequence[dict[str, Any]], measurer: Measurer) -> str:
     )  # fmt: skip
 
 
-def _plot(lines: Sequence[dict[str, Any]], measurer: Measurer) -> None:
+def _plot(lines: Sequence[dict[str, Any]], measurer: Measurer) -> bool:
+    """Plots the rows with the demo's partition; `False` if there is none, or none at its end."""
+
     def point(line: dict[str, Any], label: str) -> ComparisonPoint:
         keep = ("mean", "low", "high", "n")
         interval = {
@@ -159,6 +162,8 @@ def _plot(lines: Sequence[dict[str, Any]], measurer: Measurer) -> None:
     same = [line for line in lines if line["row"] != "swapped"]
     curve = [point(line, f"{line['step']}") for line in same if line["row"] == "dpo_privileged_only"]
     points = [point(line, line["label"]) for line in same if line["row"] != "dpo_privileged_only" and line["last"]]
+    if not points and not curve:
+        return False
     plot_comparison(
         points,
         measurer.folder / "comparison.png",
@@ -166,3 +171,4 @@ def _plot(lines: Sequence[dict[str, Any]], measurer: Measurer) -> None:
         title="Change of win rate: the privileged attribute against the held ones",
         subtitle=f"{len(measurer.prompts)} {measurer.split} prompts, less the reference against itself",
     )
+    return True
