@@ -103,7 +103,7 @@ def main() -> None:
             started = time.time()
             for done, name in enumerate(pool.map(_run, [(measurer, *job) for job in jobs]), start=1):
                 print(f"[{done}/{len(jobs)}] {name} after {time.time() - started:.0f} s", flush=True)
-    write_tables(measurer, ROWS)
+    write_tables(measurer, ROWS, sorted({0, 1, 2, *(args.seeds or ())}))
 
 
 def _share_cores(workers: int) -> None:

@@ -141,6 +141,7 @@ def plot_comparison(
     curves: Mapping[str, Sequence[ComparisonPoint]] | None = None,
     title: str = "Privileged gain against what the held attributes keep",
     subtitle: str = "",
+    differences: bool = False,
 ) -> Path:
     """Privileged win rate (x) against the mean and the worst held win rate (y), two panels.
 
@@ -150,6 +151,8 @@ def plot_comparison(
         curves: Points to be joined, by the curve's name: for example DPO stopped at several steps.
         title: What is compared.
         subtitle: A second line: model, number of prompts and seeds.
+        differences: Whether the points are changes of a win rate, with 0 as good as the reference, rather than win
+            rates, with 0.5 as good as it.
 
     Returns:
         The path.
@@ -164,10 +167,11 @@ def plot_comparison(
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     panel_labels = []
+    neutral, what = (0.0, "change of win rate") if differences else (0.5, "win rate against the reference")
     for axes, key, name in zip(panels, ("mean_held", "worst_held"), ("mean", "worst"), strict=True):
         _style(axes)
-        axes.axhline(0.5, color=BAND, linewidth=1, zorder=1)
-        axes.axvline(0.5, color=BAND, linewidth=1, zorder=1)
+        axes.axhline(neutral, color=BAND, linewidth=1, zorder=1)
+        axes.axvline(neutral, color=BAND, linewidth=1, zorder=1)
         anchors: list[tuple[float, float]] = []
         labels: list[str] = []
         for (label, curve), (line, shape) in zip(curves.items(), cycle(_CURVES), strict=False):
@@ -184,11 +188,11 @@ def plot_comparison(
             _point(axes, point.privileged, held, 0, "privileged", color=colour, marker=shape, label=label)
             anchors.append((point.privileged["mean"], held["mean"]))
         axes.set_title(f"{name} over the held attributes", fontsize=10, loc="left", color=TEXT)
-        axes.set_xlabel("privileged win rate against the reference")
+        axes.set_xlabel(f"privileged: {what}")
         axes.margins(0.12)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         panel_labels.append((axes, anchors, labels))
-    panels[0].set_ylabel("held win rate against the reference")
+    panels[0].set_ylabel(f"held: {what}")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower left", frameon=False, fontsize=9, ncols=3)
     figure.suptitle(_plain(f"{title}\n{subtitle}".strip()), x=0.01, ha="left", fontsize=12, color=TEXT)

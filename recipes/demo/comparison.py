@@ -69,11 +69,27 @@ class Measurer:
     # ---- work ----
 
     def write_references(self) -> None:
-        """Samples the reference's two sets of completions once."""
+        """
+        Samples the reference's two sets of completions once.
+
+        Raises:
+            ValueError: If the folder holds points of another model, other prompts or other pairs.
+        """
+        path, origin = demo_model_path()
+        prompts = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()[:12]
+        inputs = {"model": origin, f"{self.split} prompts": prompts, "pairs": self.data_hash}
+        kept = self.folder / "inputs.json"
+        known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        other = {name: (known[name], value) for name, value in inputs.items() if known.get(name, value) != value}
+        if other:
+            raise ValueError(
+                f"The folder {self.folder.name!r} holds points of other inputs, (there, now): {other}. Choose another "
+                "`--output_dir`."
+            )
+        write_json(kept, known | inputs)
         seeds = [s for s in (evaluation.REFERENCE_SEED, evaluation.FRESH_SEED) if not self._reference_path(s).exists()]
         if not seeds:
             return
-        path, _ = demo_model_path()
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(path)
         for seed in seeds:

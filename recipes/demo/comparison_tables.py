@@ -170,5 +170,6 @@ def _plot(lines: Sequence[dict[str, Any]], measurer: Measurer) -> bool:
         curves={"DPO on privileged pairs, by steps": curve} if curve else None,
         title="Change of win rate: the privileged attribute against the held ones",
         subtitle=f"{len(measurer.prompts)} {measurer.split} prompts, less the reference against itself",
+        differences=True,
     )
     return True
