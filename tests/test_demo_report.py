@@ -339,8 +339,13 @@ def test_a_row_is_trained_measured_and_found_again(measurer: Measurer, monkeypat
     measurer.run(row, 0)
     assert measurer.read(row, 0, 2) == {"there": "already"}
     assert measurer.read(row, 0, 3)["completions"] == points[1]["completions"]
-    monkeypatch.setattr(comparison, "demo_model_path", lambda: pytest.fail("the references are there"))
+    monkeypatch.setattr(
+        comparison.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("they are there")
+    )
     measurer.write_references()
+    monkeypatch.setattr(comparison, "demo_model_path", lambda: ("elsewhere", "another model"))
+    with pytest.raises(ValueError, match=r"other inputs.*'model'.*--output_dir"):
+        measurer.write_references()
 
 
 def test_measuring_on_the_way_does_not_change_the_run(measurer: Measurer) -> None:

@@ -102,7 +102,8 @@ def test_every_field_is_documented_twice_with_its_default():
         field = own[name]
         assert field.metadata["help"], name
         assert repr(field.default).replace("'", '"') == (default or "None").replace("'", '"'), name
-        assert kind.split("[")[0] in str(field.type) or (str(field.type).startswith("Literal") and kind == "str"), name
+        written = str(field.type).removeprefix("typing.")  # a parser that ran before has resolved the annotation
+        assert kind.split("[")[0] in written or (written.startswith("Literal") and kind == "str"), name
 
 
 @pytest.mark.parametrize(
