@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -125,6 +126,8 @@ def demo(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # transformers says at every step that an attribute which TRL reads has a new name.
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*is deprecated.*")
     given = sys.argv[1:]
     if "--model_name_or_path" in given or "--config" in given or {"-h", "--help"} & set(given):
         main(*make_parser().parse_args_and_config())

@@ -268,3 +268,11 @@ def test_absent_attribute_has_no_log_entry(tmp_path):
         and "polite" not in trainer.group_metrics["eval"].by_group.index
     )
     assert trainer.group_metrics["eval"].by_group["pairs"].sum() == len(trainer.eval_dataset)
+
+
+def test_progress_line_is_short_and_the_history_whole(tmp_path, capsys):
+    trainer = fairpo(tmp_path, max_steps=1, logging_steps=1, disable_tqdm=False)
+    trainer.train()
+    shown = capsys.readouterr().out
+    assert "'weight/privileged'" in shown and "'accuracy/worst_attribute'" in shown and "rewards/" not in shown
+    assert "rewards/margins" in trainer.state.log_history[0]

@@ -12,6 +12,7 @@ from accelerate.logging import get_logger
 from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
+from transformers.trainer_callback import ProgressCallback
 from trl import DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
@@ -28,6 +29,7 @@ from fairpo_trl.generation.log_probs import pair_log_probs
 from fairpo_trl.generation.metrics import GroupMetrics, MetricSums, weight_logs
 from fairpo_trl.generation.model_card import PAPER, add_fairpo_facts
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
+from fairpo_trl.generation.progress import CompactProgressCallback
 from fairpo_trl.generation.publishing import make_publishable
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.sampler import GroupBalancedSampler
@@ -165,6 +167,9 @@ class FairPOTrainer(DPOTrainer):
                 "start, and the hinge is not 0 there."
             )
         self.data_collator: Any = AttributeCollator(self.data_collator, self.partition.names, args.attribute_column)
+
+        if self.pop_callback(ProgressCallback) is not None:  # its line would hold several metrics of every attribute
+            self.add_callback(CompactProgressCallback)
 
         device = self.accelerator.device
         self._membership = self.partition.group_membership(args.grouping).float().to(device)  # [A, K]
