@@ -48,7 +48,7 @@ class PairAccuracy(TypedDict):
 
 
 class AttributeResult(TypedDict):
-    """One attribute. `inside_hinge`: share of pairs without hinge loss; `final_weight`: its group's, 0 to 1."""
+    """One attribute. `inside_hinge`: share of pairs without hinge loss; `final_weight`: its group's."""
 
     attribute: str
     role: Role
@@ -78,7 +78,7 @@ class Results(TypedDict):
     """One run.
 
     `partition` maps attribute to role, `seconds` are wall-clock seconds. The histories are lists of
-    `{"step": optimizer step, name: value}`: group weights (sum 1), and margins per attribute (nats, the log-ratio
+    `{"step": optimizer step, name: value}`: group weights (multipliers where they are those), and margins per attribute (nats, the log-ratio
     difference of preferred and rejected text against the reference).
     """
 

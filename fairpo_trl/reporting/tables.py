@@ -37,7 +37,7 @@ def win_rate_table(results: Results, judge: str) -> Table:
     """
     table = _table(f"Win rate against the reference, judged by the {judge.replace('_', ' ')} (95 % intervals)")
     table.add_column("role", no_wrap=True)
-    table.add_column("attribute", overflow="fold")
+    table.add_column("attribute", overflow="fold", min_width=8)
     for column in ("reference\nvs itself", "trained", "difference"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -62,7 +62,7 @@ def pairs_table(results: Results) -> Table:
     """Held-out pairs of every attribute: count, accuracy, share inside the hinge, final weight of its group."""
     table = _table("Held-out preference pairs")
     table.add_column("role", no_wrap=True)
-    table.add_column("attribute", overflow="fold")
+    table.add_column("attribute", overflow="fold", min_width=8)
     for column in ("pairs", "accuracy,\nreference", "accuracy,\ntrained", "inside\nhinge", "final\nweight"):
         table.add_column(column, justify="right")
     for role, entries in groupby(by_role(results), key=lambda entry: entry["role"]):
@@ -121,7 +121,8 @@ def print_results(results: Results, console: Console | None = None, samples: int
     """
     if console is None:
         console = Console(highlight=False)
-        console.width = min(console.width, WIDTH)
+        # A file or a pipe has no width of its own.
+        console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     tables = [win_rate_table(results, judge) for judge in judges(results)]
     tables.append(pairs_table(results))
     tables += [table for table in (guards_table(results), samples_table(results, samples)) if table is not None]
