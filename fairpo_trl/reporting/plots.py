@@ -59,7 +59,7 @@ def plot_weights(results: Results, path: str | os.PathLike[str]) -> Path:
     """
     figure, axes = _figure(7.5, 4.2)
     _history(axes, results.get("weights_history", []), _roles(results), "weights_history")
-    axes.set_ylim(-0.03, 1.03)
+    axes.set_ylim(-0.03, max(1.03, 1.03 * axes.get_ylim()[1]))  # multipliers can exceed 1
     axes.set_ylabel("group weight")
     return _save(figure, axes, "Group weights during training", results["title"], path)
 

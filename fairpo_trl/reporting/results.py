@@ -78,7 +78,7 @@ class Results(TypedDict):
     """One run.
 
     `partition` maps attribute to role, `seconds` are wall-clock seconds. The histories are lists of
-    `{"step": optimizer step, name: value}`: group weights (multipliers where they are those), and margins per attribute (nats, the log-ratio
+    `{"step": optimizer step, name: value}`: group weights or multipliers, and margins per attribute (nats, the log-ratio
     difference of preferred and rejected text against the reference).
     """
 
