@@ -78,8 +78,8 @@ class Results(TypedDict):
     """One run.
 
     `partition` maps attribute to role, `seconds` are wall-clock seconds. The histories are lists of
-    `{"step": optimizer step, name: value}`: group weights or multipliers, and margins per attribute (nats, the log-ratio
-    difference of preferred and rejected text against the reference).
+    `{"step": optimizer step, name: value}`: group weights or multipliers, and margins per attribute (nats, the
+    log-ratio difference of preferred and rejected text against the reference).
     """
 
     title: str
