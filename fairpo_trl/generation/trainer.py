@@ -361,10 +361,9 @@ class FairPOTrainer(DPOTrainer):
         if self._window.has_pending:
             self._exchange()
         sums = self._sums["train"].vector
-        if self.accelerator.num_processes > 1:
-            # The global sums go on as those of the main process, so that saving changes no metric.
-            total = self.accelerator.reduce(sums, reduction="sum")
-            sums.copy_(total if self.is_world_process_zero() else torch.zeros_like(total))
+        # The global sums go on as those of the main process, so that saving changes no metric.
+        total = self._sum_over_processes(sums)
+        sums.copy_(total if self.is_world_process_zero() else torch.zeros_like(total))
         if self.args.should_save:
             save_state(output_dir, self._state())
 
