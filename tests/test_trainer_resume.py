@@ -51,7 +51,7 @@ def test_resume_is_bit_equal(case, tmp_path):
     assert again.state.global_step == whole.state.global_step == 12
     assert_same(parameters(whole), parameters(again), 0.0)
     assert whole.group_weights.state_dict() == again.group_weights.state_dict()
-    assert whole._attribute_losses.state_dict() == again._attribute_losses.state_dict()
+    assert whole.running_losses.state_dict() == again.running_losses.state_dict()
     assert whole.lr_scheduler.state_dict() == again.lr_scheduler.state_dict()
     a, b = whole.optimizer.state_dict(), again.optimizer.state_dict()
     assert a["param_groups"] == b["param_groups"]

@@ -19,7 +19,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trl import DPOConfig
 
 from fairpo_trl.generation.config import FairPOConfig
-from fairpo_trl.generation.publishing import (
+from fairpo_trl.training.publishing import (
     BaseModel,
     is_hub_id,
     last_part,
