@@ -1,0 +1,72 @@
+"""Rows of a split as whole batches, ready for the model: features or pixels, labels, reference logits, row numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fairpo_trl.classification.data import MultiLabelSplit
+from fairpo_trl.classification.images import open_image
+
+
+class SplitDataset(torch.utils.data.Dataset):
+    """
+    A [`MultiLabelSplit`] for a `DataLoader`, fetched a batch at a time (pass [`keep_batch`] as the collator).
+
+    A batch has `features` (`[B, D]`, float32) or `pixel_values` (`[B, 3, H, W]`), `labels` (`[B, T]`, int8: 1, 0, or
+    -1 for unknown), `row` (`[B]`, the number of the row in the split) and, once they are there, `reference_logits`
+    (`[B, T]`).
+
+    Args:
+        split (`MultiLabelSplit`):
+            The rows; features are used if it has them, else images.
+        transform (`Callable`, *optional*):
+            From an RGB image to a tensor `[3, H, W]`; needed for images.
+
+    Attributes:
+        reference_logits (`torch.Tensor` or `None`): `[N, T]`, set by the trainer.
+
+    Raises:
+        ValueError: If the split has neither features nor images with a transform.
+    """
+
+    def __init__(self, split: MultiLabelSplit, transform: Callable[[Any], torch.Tensor] | None = None) -> None:
+        if split.features is None and (split.images is None or transform is None):
+            raise ValueError(
+                f"The split {split.name!r} has no features, and "
+                + ("no images either." if split.images is None else "images need a model with a backbone attached.")
+                + " Extract features first (`extract_features`), or attach a backbone to the model."
+            )
+        self.split, self.transform = split, transform
+        self.labels = torch.from_numpy(np.ascontiguousarray(split.labels, dtype=np.int8))
+        self.reference_logits: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        return {name: value[0] for name, value in self.__getitems__([row]).items()}
+
+    def __getitems__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """The batch of `rows`: one indexing operation instead of one per row."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        batch = {"labels": self.labels[index], "row": index}
+        if self.split.features is not None:
+            features = np.asarray(self.split.features[index.numpy()], dtype=np.float32)
+            batch["features"] = torch.from_numpy(features)
+        else:
+            assert self.split.images is not None and self.transform is not None
+            batch["pixel_values"] = torch.stack([self.transform(open_image(self.split.images[i])) for i in rows])
+        if self.reference_logits is not None:
+            batch["reference_logits"] = self.reference_logits[index]
+        return batch
+
+
+def keep_batch(batch: Any) -> dict[str, torch.Tensor]:
+    """The collator of [`SplitDataset`], whose batches come whole; rows fetched one by one are stacked."""
+    if isinstance(batch, dict):
+        return batch
+    return {name: torch.stack([row[name] for row in batch]) for name in batch[0]}
