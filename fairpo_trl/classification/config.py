@@ -256,8 +256,8 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
         if self.scaling == "fixed":
             if self.privileged_loss != "dpo":
                 raise ValueError(
-                    "`scaling='fixed'` divides by the loss at the reference, which is log 2 for a DPO term but unknown "
-                    f"for privileged_loss={self.privileged_loss!r}. Use another scaling."
+                    "`scaling='fixed'` divides by the loss at the reference, which is log 2 for a DPO term but "
+                    f"unknown for privileged_loss={self.privileged_loss!r}. Use another scaling."
                 )
             if self.hinge and self.epsilon == 0:
                 raise ValueError("`scaling='fixed'` divides a hinge by epsilon, but epsilon=0. Set epsilon > 0.")
