@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fairpo_trl.preferences.rules import Problem, attribute_names, row_numbers
+from fairpo_trl.preferences.rules import Problem, attribute_names, one_format, row_numbers
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def token_lengths(
     problems: list[Problem] = []
     for split, part in usable.items():
         filled: list[tuple[int, int]] = []
-        mixed = [index for index, row in part if not _one_format(row)]
+        mixed = [index for index, row in part if not one_format(row)]
         if mixed:
             message = (
                 f"In {row_numbers(mixed)} of the {split} data prompt, chosen and rejected are not all text or all "
@@ -65,7 +65,7 @@ def token_lengths(
             )
             problems.append(Problem("mixed_format", tuple(mixed), message))
         for index, row in part:
-            if index in mixed:
+            if not one_format(row):
                 continue
             whole = max(_length(tokenizer, row, "chosen"), _length(tokenizer, row, "rejected"))
             lengths.append(whole)
@@ -85,11 +85,6 @@ def token_lengths(
         return None, problems
     median, p95 = np.percentile(lengths, [50, 95], method="higher")
     return TokenLengths(int(median), int(p95), max(lengths), max_length, cut, pairs), problems
-
-
-def _one_format(row: Mapping[str, Any]) -> bool:
-    kinds = {type(row.get(name)) for name in ("prompt", "chosen", "rejected")}
-    return kinds in ({str}, {list})
 
 
 def _length(tokenizer: Any, row: Mapping[str, Any], completion: str | None) -> int:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fairpo_trl.core.names import unknown_names_message
 from fairpo_trl.preferences.read import Rows, as_dataset, check_columns, columns_of, read_splits
-from fairpo_trl.preferences.rules import completion_text, find_problems, row_numbers
+from fairpo_trl.preferences.rules import completion_text, find_problems, one_format, row_numbers
 from fairpo_trl.preferences.sources import SOURCES
 
 
@@ -47,8 +47,8 @@ def mix(sources: Mapping[str, str | Path], *, console: Console | None = None) ->
                 raise ValueError(
                     f"{Path(path).name} has a column 'attribute' already: remove it, or load the file by itself."
                 )
-            what = f"{split} of {Path(path).name}"
-            named[split] = _checked([{**row, "attribute": attribute} for row in rows], what, "attribute")
+            rows = [{**row, "attribute": attribute} for row in rows]
+            named[split] = _checked(rows, _what(Path(path), split), "attribute")
         parts[attribute] = DatasetDict(named)
     every = list(dict.fromkeys(split for part in parts.values() for split in part))
     for attribute, part in parts.items():
@@ -83,13 +83,13 @@ def own_pairs(path: Path, column: str) -> DatasetDict:
     """
     splits = read_splits(path)
     for rows in splits.values():
-        _hint_at_source(columns_of(rows), path.name, column)
-    return DatasetDict({split: _checked(rows, f"{split} of {path.name}", column) for split, rows in splits.items()})
+        _hint_at_source(columns_of(rows), path.name)
+    return DatasetDict({split: _checked(rows, _what(path, split), column) for split, rows in splits.items()})
 
 
-def _hint_at_source(columns: Sequence[str], what: str, column: str) -> None:
+def _hint_at_source(columns: Sequence[str], what: str) -> None:
     """Raises `ValueError` for a file that is of a published schema rather than of pairs."""
-    if {"prompt", "chosen", "rejected", column} <= set(columns):
+    if {"chosen", "rejected"} < set(columns):  # pairs, if not perfect ones; hh-rlhf has these two columns alone
         return
     fitting = [name for name, known in SOURCES.items() if set(known.columns) <= set(columns)]
     if fitting:
@@ -98,6 +98,10 @@ def _hint_at_source(columns: Sequence[str], what: str, column: str) -> None:
     if {"prompt", "response"} <= set(columns):
         others = [name for name in columns if name not in ("prompt", "response", "id", "split")]
         raise ValueError(f"{what} holds responses, not pairs. Are these ratings? Pass ratings={others}.")
+
+
+def _what(path: Path, split: str) -> str:
+    return path.name if split == "train" else f"{path.name} ({split})"
 
 
 def _checked(rows: Rows, what: str, column: str) -> Dataset:
@@ -110,6 +114,12 @@ def _checked(rows: Rows, what: str, column: str) -> Dataset:
     empty = [index for index, row in enumerate(rows) if not completion_text(row["prompt"]).strip()]
     if empty:
         raise ValueError(f"{row_numbers(empty, capital=True)} of the {what} data have no prompt. Remove them.")
+    mixed = [index for index, row in enumerate(rows) if not one_format(row)]
+    if mixed:
+        raise ValueError(
+            f"In {row_numbers(mixed)} of the {what} data prompt, chosen and rejected are not all text or all "
+            "messages. Bring them into one format."
+        )
     seen: dict[tuple[str, ...], int] = {}
     repeated = []
     for index, row in enumerate(rows):

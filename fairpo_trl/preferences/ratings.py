@@ -138,8 +138,8 @@ def _groups(prompts: list[Any], responses: list[Any], labels: list[int]) -> dict
     if repeated:
         first, again = repeated[0]
         raise ValueError(
-            f"{row_numbers([again for _, again in repeated], capital=True)} repeat a response to the same prompt (row "
-            f"{again} that of row {first}). Average their ratings or keep one of them."
+            f"{row_numbers([again for _, again in repeated], capital=True)}: the same response to the same prompt as "
+            f"an earlier row (row {again} as row {first}). Average their ratings or keep one of them."
         )
     return groups
 

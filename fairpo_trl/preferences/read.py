@@ -63,7 +63,7 @@ def read_splits(path: str | Path) -> dict[str, Rows]:
         raise ValueError(f"{path.name} has no rows.")
     if "split" not in columns_of(rows):
         return {"train": rows}
-    names = [row["split"] for row in rows]
+    names = [row.get("split") for row in rows]
     if any(not isinstance(name, str) or not name.strip() for name in names):
         raise ValueError(f"{path.name} is divided by its column 'split', but some rows have no split there.")
     divided: dict[str, Rows] = {}

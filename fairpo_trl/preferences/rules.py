@@ -152,6 +152,11 @@ def completion_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def one_format(row: Mapping[str, Any]) -> bool:
+    """Whether prompt, chosen and rejected are all text or all messages."""
+    return {type(row.get(name)) for name in ("prompt", "chosen", "rejected")} in ({str}, {list})
+
+
 def prompt_key(prompt: Any) -> str:
     """The text by which prompts are told apart: case and white space do not count."""
     return " ".join(completion_text(prompt).casefold().split())
