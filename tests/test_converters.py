@@ -340,7 +340,7 @@ def test_a_name_or_hub_id_loads_from_the_hub_and_prints_what_was_dropped(called:
     monkeypatch.setattr(load, "load_dataset", load_dataset)
     console = quiet()
     loaded = load_preferences(called, attributes=["harmlessness"], console=console)
-    assert calls == [("PKU-Alignment/PKU-SafeRLHF", {"name": None, "data_dir": None})]
+    assert calls == [("PKU-Alignment/PKU-SafeRLHF", {"name": "default", "data_dir": None})]
     assert {split: set(loaded[split]["attribute"]) for split in loaded} == {
         "train": {"harmlessness"},
         "test": {"harmlessness"},
@@ -388,6 +388,18 @@ def test_global_opinions_reads_the_published_csv(tmp_path: Path):
     Dataset.from_list(stored("global_opinions")).to_pandas().to_csv(path, index=False)
     loaded = load_preferences(path, source="global_opinions", console=quiet())
     assert loaded["train"].to_list() == global_opinions.convert(stored("global_opinions")).rows
+
+
+def test_a_path_object_is_never_taken_for_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no file or folder 'multipref'"):
+        load_preferences(Path("multipref"), console=quiet())
+    (tmp_path / "multipref").mkdir()
+    (tmp_path / "multipref" / "train.jsonl").write_text(
+        (DATA / "multipref.jsonl").read_text(encoding="utf-8"), "utf-8"
+    )
+    loaded = load_preferences("./multipref", source="multipref", console=quiet())
+    assert loaded["train"].to_list() == multipref.convert(stored("multipref")).rows
 
 
 def test_test_share_divides_by_prompt():

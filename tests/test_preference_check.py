@@ -32,8 +32,11 @@ JUDGED = [
     row("p5", "y", "zzz", "a"),
     row("p1", "y", "xx", "b"),  # the reverse of a's pair
     row("p2", "xx", "y", "b"),  # the same pair
-    row("p3", "y", "zzz", "b"),  # y is rejected for a
-    row("p5", "y", "w", "b"),  # y is in the middle of a's ranking
+    row("p3", "y", "zzz", "b"),  # y is rejected for a, but xx over y over zzz satisfies both
+    row("p5", "y", "w", "b"),  # w is not in a's ranking
+    row("p6", "xx", "y", "a"),
+    row("p6", "y", "zzz", "a"),
+    row("p6", "zzz", "xx", "b"),  # the reverse of what follows from a's two pairs
     row("p1", "u", "v", "c"),  # other responses
     row("p9", "u", "u2", "c"),
 ]
@@ -72,12 +75,10 @@ def test_a_pair_of_several_attributes_counts_for_each_and_once_per_role():
 
 def test_conflicts_by_hand():
     report = check_preferences(JUDGED)
-    found = [
-        (c.first, c.second, c.shared, c.comparable, c.disagree, c.exact_reverses, c.share) for c in report.conflicts
-    ]
-    assert found == [("a", "b", 4, 4, 2, 1, 0.5), ("a", "c", 1, 0, 0, 0, 0.0), ("b", "c", 1, 0, 0, 0, 0.0)]
+    found = [(c.first, c.second, c.shared, c.comparable, c.disagree, c.exact_reverses) for c in report.conflicts]
+    assert found == [("a", "b", 5, 3, 2, 1), ("a", "c", 1, 0, 0, 0), ("b", "c", 1, 0, 0, 0)]
     np.testing.assert_array_equal(
-        report.conflict_matrix(), [[np.nan, 0.5, 0.0], [0.5, np.nan, 0.0], [0.0, 0.0, np.nan]]
+        report.conflict_matrix(), [[np.nan, 2 / 3, np.nan], [2 / 3, np.nan, np.nan], [np.nan] * 3]
     )
 
 
@@ -96,12 +97,12 @@ def test_an_attribute_that_contradicts_itself():
 
 def test_length_bias_by_hand():
     a, b, _ = check_preferences(JUDGED).attributes
-    assert a.chosen_longer == 4 / 5  # xx, xx, xx, xx and y
-    assert a.chosen_length == 9 / 5 and a.rejected_length == 7 / 5
-    assert b.chosen_longer == 1.5 / 4  # y < xx, xx > y, y < zzz, y = w
+    assert a.chosen_longer == 5 / 7  # xx over y five times, y over zzz twice
+    assert a.chosen_length == 12 / 7 and a.rejected_length == 11 / 7
+    assert b.chosen_longer == 2.5 / 5  # y < xx, xx > y, y < zzz, y = w, zzz > xx
     text = printed(check_preferences(JUDGED))
-    assert "the chosen response of 'a' is the longer one in 80% of pairs" in text
-    assert "'b' is the" not in text  # 62 %
+    assert "the chosen response of 'a' is the longer one in 71 % of pairs" in text
+    assert "'b' is the" not in text
 
 
 def test_repeats_and_leaks_are_named():
@@ -133,7 +134,7 @@ def test_tokens_and_cuts_by_hand():
     assert measured.cut == {"a": 1, "b": 1} and measured.pairs == {"a": 2, "b": 1}
     assert [(problem.rule, problem.rows) for problem in report.refused] == [("prompt_fills_max_length", (2,))]
     assert "prompt alone fills max_length=5 (the longest has 5 tokens)" in report.refused[0].message
-    assert "Cut at 5: a 1 (50%), b 1 (100%)" in printed(report, 200)
+    assert "Cut at 5: a 1 (50 %), b 1 (100 %)" in printed(report, 200)
     without_limit = check_preferences(rows, tokenizer=tokenizer)
     assert without_limit.lengths.longest == 8 and set(without_limit.lengths.cut.values()) == {0}
     assert without_limit.refused == ()
@@ -268,10 +269,11 @@ def test_the_report_fits_a_terminal_and_json():
     report = check_preferences(JUDGED, privileged=["a"])
     text = printed(report, 80)
     assert max(len(line) for line in text.splitlines()) <= 80
-    for part in ("Pairs: train 11; privileged 5; held 6", "2 (50%)", "The trainer would accept these pairs."):
+    for part in ("Pairs: train 14; privileged 7; held 7", "2 (.67)", "The trainer would accept these pairs."):
         assert part in text
     data = json.loads(json.dumps(report.to_dict()))
-    assert data["conflicts"][0]["share"] == 0.5 and data["attributes"][0]["pairs"] == {"train": 5}
+    assert data["conflicts"][0]["share"] == 2 / 3 and data["attributes"][0]["pairs"] == {"train": 7}
+    assert data["conflicts"][1]["share"] is None
 
 
 def test_the_plot_shows_every_attribute(tmp_path: Path):
@@ -280,8 +282,8 @@ def test_the_plot_shows_every_attribute(tmp_path: Path):
     many = [row("p", "x", "y", f"attribute $ {k}") for k in range(30)]
     large = imread(plot_conflicts(check_preferences(many), tmp_path / "many.png")).shape
     assert small[0] > 400 and large[0] > 2 * small[0]
-    with pytest.raises(ValueError, match="No two attributes share a prompt"):
-        plot_conflicts(check_preferences([row("p", "x", "y", "a"), row("q", "x", "y", "b")]), tmp_path / "none.png")
+    with pytest.raises(ValueError, match="No two attributes rank the same responses"):
+        plot_conflicts(check_preferences([row("p", "x", "y", "a"), row("p", "x", "z", "b")]), tmp_path / "none.png")
 
 
 def test_published_data_can_be_checked_after_loading():
@@ -296,7 +298,7 @@ def test_published_data_can_be_checked_after_loading():
 def test_preference_data_needs_neither_torch_nor_a_trainer():
     package = Path(__file__).parents[1] / "fairpo_trl" / "preferences"
     allowed = {*sys.stdlib_module_names, "datasets", "matplotlib", "numpy", "pandas", "pyarrow", "rich"}
-    inside = ("fairpo_trl.preferences", "fairpo_trl.core.names", "fairpo_trl.reporting.plots")
+    inside = ("fairpo_trl.preferences", "fairpo_trl.core.names", "fairpo_trl.reporting")
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -52,8 +52,9 @@ class Conflict:
     Attributes:
         first (`str`), second (`str`): The attributes.
         shared (`int`): Prompts that have pairs of both.
-        comparable (`int`): Those of them on which both judge at least one common response.
-        disagree (`int`): Those on which a response is chosen for one attribute and rejected for the other.
+        comparable (`int`): Those of them on which both rank the same two responses.
+        disagree (`int`): Those of them on which they rank two responses the other way round, directly or through a
+            response in between (x over y and y over z is x over z).
         exact_reverses (`int`): Those on which the very pair of one attribute is there for the other, reversed.
     """
 
@@ -66,8 +67,8 @@ class Conflict:
 
     @property
     def share(self) -> float:
-        """Share of the shared prompts on which the two disagree."""
-        return self.disagree / self.shared
+        """Share of the comparable prompts on which the two disagree; NaN without any: nothing can be said then."""
+        return self.disagree / self.comparable if self.comparable else float("nan")
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,11 @@ class PreferenceReport:
 
     def conflict_matrix(self) -> np.ndarray:
         """
-        Share of the shared prompts on which two attributes disagree.
+        Share of the prompts, of those on which two attributes rank the same responses, on which they disagree.
 
         Returns:
             `np.ndarray`: `[attributes, attributes]`, symmetric, in the order of `attributes`; NaN where two attributes
-            share no prompt, and on the diagonal.
+            have no such prompt, and on the diagonal.
         """
         position = {entry.name: index for index, entry in enumerate(self.attributes)}
         matrix = np.full((len(position), len(position)), np.nan)
@@ -133,7 +134,7 @@ class PreferenceReport:
         """A JSON-ready form."""
         data = asdict(self)
         for entry, conflict in zip(data["conflicts"], self.conflicts, strict=True):
-            entry["share"] = conflict.share
+            entry["share"] = conflict.share if conflict.comparable else None
         return data
 
 
@@ -293,26 +294,40 @@ def _conflicts(names: Sequence[str], judged: _Judgements) -> tuple[Conflict, ...
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     order = {name: index for index, name in enumerate(names)}
     for by_name in judged.values():
+        if len(by_name) < 2:
+            continue
+        ranked = {name: _through(pairs) for name, pairs in by_name.items()}
         for a, b in combinations(sorted(by_name, key=order.__getitem__), 2):
             tally = counts[a, b]
+            reverses = {(worse, better) for better, worse in ranked[a]}
             tally["shared"] += 1
-            first, second = by_name[a], by_name[b]
-            reverse = any((worse, better) in second for better, worse in first)
-            win_a, lose_a = _sides(first)
-            win_b, lose_b = _sides(second)
-            tally["reverse"] += reverse
-            tally["disagree"] += reverse or bool(win_a & lose_b or lose_a & win_b)
-            tally["comparable"] += bool({r for pair in first for r in pair} & {r for pair in second for r in pair})
+            tally["disagree"] += not reverses.isdisjoint(ranked[b])
+            tally["comparable"] += not (reverses | ranked[a]).isdisjoint(ranked[b])
+            tally["reverse"] += any((worse, better) in by_name[b] for better, worse in by_name[a])
     return tuple(
         Conflict(a, b, tally["shared"], tally["comparable"], tally["disagree"], tally["reverse"])
         for (a, b), tally in sorted(counts.items(), key=lambda item: [order[name] for name in item[0]])
     )
 
 
-def _sides(pairs: set[tuple[str, str]]) -> tuple[set[str], set[str]]:
-    """Responses that are only chosen, and only rejected; one in the middle of a ranking is neither."""
-    chosen, rejected = {better for better, _ in pairs}, {worse for _, worse in pairs}
-    return chosen - rejected, rejected - chosen
+def _through(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The pairs, and those that follow from them: x over y and y over z is x over z."""
+    if len(pairs) < 2:
+        return pairs
+    worse_than: dict[str, list[str]] = defaultdict(list)
+    for better, worse in pairs:
+        worse_than[better].append(worse)
+    followed = set()
+    for start in list(worse_than):
+        reached: set[str] = set()
+        waiting = list(worse_than[start])
+        while waiting:
+            response = waiting.pop()
+            if response not in reached:
+                reached.add(response)
+                waiting += worse_than.get(response, [])
+        followed |= {(start, response) for response in reached - {start}}
+    return followed
 
 
 def _repeats(part: Sequence[tuple[int, Mapping[str, Any]]], column: str) -> tuple[int, ...]:

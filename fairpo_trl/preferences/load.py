@@ -37,9 +37,9 @@ def load_preferences(
 
     Args:
         name_or_path (`str` or `Path`):
-            A name in `SOURCES` or its Hub id: the published data, from the Hub. A path: own pairs (`prompt`, `chosen`,
-            `rejected` and the attribute column) or ratings; with `source`, published data in a file or folder of the
-            same schema.
+            A name in `SOURCES` or its Hub id: the published data, from the Hub. A path (`"./ultrafeedback"` for a
+            folder of that name): own pairs (`prompt`, `chosen`, `rejected` and the attribute column) or ratings; with
+            `source`, published data in a file or folder of the same schema.
         source (`str`, *optional*):
             The name in `SOURCES` whose schema the path has.
         attributes (`Sequence[str]`, *optional*):
@@ -63,11 +63,18 @@ def load_preferences(
     Raises:
         FileNotFoundError: If there is nothing at the path.
         ValueError: If a name, column, option or row is wrong; the message names it.
+
+    Example:
+
+    ```python
+    >>> data = load_preferences("ultrafeedback", test_share=0.02, min_margin=1)
+    >>> data = load_preferences("ratings.csv", ratings=["helpful", "kind"], max_pairs_per_prompt=2)
+    ```
     """
     console = console or Console(highlight=False)
     by_hub_id = {known.hub_id: name for name, known in SOURCES.items() if known.hub_id}
     name = by_hub_id.get(str(name_or_path), str(name_or_path))
-    if source is None and name in SOURCES:
+    if source is None and isinstance(name_or_path, str) and name in SOURCES:
         if SOURCES[name].hub_id is None:
             raise ValueError(
                 f"{SOURCES[name].title} is not on the Hub: download it and pass its path with source={name!r}."

@@ -52,6 +52,14 @@ def pairs_from_ratings(
     Raises:
         ValueError: If a column is missing or misspelt, a rating is no finite number, a prompt or response is empty, a
             prompt has the same response twice, or an attribute gets no pair. The message names the rows.
+
+    Example:
+
+    ```python
+    >>> frame = pd.DataFrame({"prompt": ["Hi", "Hi"], "response": ["Hello!", "What?"], "polite": [5, 1]})
+    >>> pairs_from_ratings(frame, ["polite"]).rows
+    [{'id': '0-1', 'prompt': 'Hi', 'chosen': 'Hello!', 'rejected': 'What?', 'attribute': 'polite'}]
+    ```
     """
     check_pairing(min_margin, max_pairs_per_prompt)
     for value, name in ((ties, "ties"), (missing, "missing")):
@@ -130,7 +138,7 @@ def _groups(prompts: list[Any], responses: list[Any], labels: list[int]) -> dict
     seen: dict[tuple[str, str], int] = {}
     repeated: list[tuple[int, int]] = []
     for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        key = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True)
+        key = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, default=str)
         groups.setdefault(key, []).append(index)
         before = seen.setdefault((key, completion_text(response).strip()), index)
         if before != index:

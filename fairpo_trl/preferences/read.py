@@ -67,7 +67,7 @@ def read_splits(path: str | Path) -> dict[str, Rows]:
     if any(not isinstance(name, str) or not name.strip() for name in names):
         raise ValueError(f"{path.name} is divided by its column 'split', but some rows have no split there.")
     divided: dict[str, Rows] = {}
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(map(str, names)):
         indices = [index for index, other in enumerate(names) if other == name]
         divided[name] = rows.select(indices) if isinstance(rows, Dataset) else [rows[index] for index in indices]
     return divided

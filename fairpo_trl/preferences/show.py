@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fairpo_trl.preferences.check import PreferenceReport
 from fairpo_trl.preferences.rules import row_numbers
+from fairpo_trl.reporting.numbers import ABSENT, share
 from fairpo_trl.reporting.plots import BAND, DPI, TEXT
 
 
@@ -50,7 +53,7 @@ def print_report(report: PreferenceReport, console: Console | None = None) -> No
 
 def plot_conflicts(report: PreferenceReport, path: str | os.PathLike[str]) -> Path:
     """
-    The matrix of conflicts as a PNG: how often two attributes disagree on the prompts they share.
+    The matrix of conflicts as a PNG: how often two attributes disagree where they rank the same responses.
 
     Args:
         report (`PreferenceReport`):
@@ -62,13 +65,13 @@ def plot_conflicts(report: PreferenceReport, path: str | os.PathLike[str]) -> Pa
         `Path`: the path.
 
     Raises:
-        ValueError: If no two attributes share a prompt.
+        ValueError: If no two attributes rank the same responses to a prompt.
     """
-    if not report.conflicts:
-        raise ValueError("No two attributes share a prompt, so there are no conflicts to draw.")
+    if not any(conflict.comparable for conflict in report.conflicts):
+        raise ValueError("No two attributes rank the same responses to a prompt, so there are no conflicts to draw.")
     shown, names = _largest(report)
     matrix = report.conflict_matrix()[np.ix_(shown, shown)]
-    shared = {(c.first, c.second): c.shared for c in report.conflicts}
+    comparable = {frozenset((c.first, c.second)): c.comparable for c in report.conflicts}
     size = 2.6 + 0.75 * len(names)
     figure = Figure(figsize=(size + 1.2, size), layout="constrained")
     FigureCanvasAgg(figure)
@@ -77,11 +80,10 @@ def plot_conflicts(report: PreferenceReport, path: str | os.PathLike[str]) -> Pa
     for i, first in enumerate(names):
         for j, second in enumerate(names):
             if np.isnan(matrix[i, j]):
-                axes.text(j, i, "–", ha="center", va="center", color=BAND)
+                axes.text(j, i, ABSENT, ha="center", va="center", color=BAND)
                 continue
-            count = shared.get((first, second)) or shared[second, first]
             colour = "white" if matrix[i, j] > 0.6 else TEXT
-            label = f"{matrix[i, j]:.0%}\nof {count:,}"
+            label = f"{_percent(matrix[i, j])}\nof {comparable[frozenset((first, second))]:,}"
             axes.text(j, i, label, ha="center", va="center", fontsize=8, color=colour)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
@@ -89,7 +91,10 @@ def plot_conflicts(report: PreferenceReport, path: str | os.PathLike[str]) -> Pa
         tick.set_parse_math(False)
     axes.tick_params(colors=TEXT, labelsize=9, length=0)
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the shared prompts")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1))
+    bar.ax.tick_params(colors=TEXT, labelsize=9)
+    bar.outline.set_visible(False)
+    bar.set_label("of the prompts on which both rank the same responses", fontsize=9, color=TEXT)
     more = len(report.attributes) - len(names)
     subtitle = f"\nthe {len(names)} attributes with most pairs; {more} more" if more else ""
     axes.set_title(f"Where attributes disagree{subtitle}", loc="left", fontsize=11, color=TEXT, pad=10)
@@ -107,13 +112,13 @@ def _largest(report: PreferenceReport) -> tuple[list[int], list[str]]:
 
 
 def _attribute_table(report: PreferenceReport) -> Table:
-    table = Table(title="Attributes", title_justify="left")
-    table.add_column("attribute", overflow="fold")
+    table = _table("Attributes")
+    table.add_column("attribute", overflow="fold", min_width=12)
     if report.roles:
         table.add_column("role")
     for split in report.splits:
         table.add_column(split, justify="right")
-    for column in ("prompts", "chosen longer", "characters\nchosen / rejected"):
+    for column in ("prompts", "chosen\nlonger", "mean characters\nchosen / rejected"):
         table.add_column(column, justify="right")
     for entry in report.attributes:
         skewed = not 1 - _SKEWED <= entry.chosen_longer <= _SKEWED
@@ -122,7 +127,7 @@ def _attribute_table(report: PreferenceReport) -> Table:
             *([_ROLES[entry.role]] if report.roles else []),
             *(f"{entry.pairs.get(split, 0):,}" for split in report.splits),
             f"{entry.prompts:,}",
-            Text(f"{entry.chosen_longer:.0%}", style="yellow" if skewed else ""),
+            Text(share(entry.chosen_longer), style="yellow" if skewed else ""),
             f"{entry.chosen_length:,.0f} / {entry.rejected_length:,.0f}",
         )
     return table
@@ -130,12 +135,12 @@ def _attribute_table(report: PreferenceReport) -> Table:
 
 def _conflict_table(report: PreferenceReport) -> Table:
     """The attributes that disagree most."""
-    ranked = sorted(report.conflicts, key=lambda conflict: -conflict.share)
+    ranked = sorted(report.conflicts, key=lambda conflict: -conflict.share if conflict.comparable else 1)
     title = "Conflicts" if len(ranked) <= _SHOWN else f"Conflicts: the {_SHOWN} largest of {len(ranked):,}"
-    table = Table(title=title, title_justify="left")
+    table = _table(title)
     for column in ("attribute", "and"):
-        table.add_column(column, overflow="fold")
-    for column in ("shared prompts", "comparable", "disagree", "exact reverses"):
+        table.add_column(column, overflow="fold", min_width=12)
+    for column in ("shared\nprompts", "comparable", "disagree", "exact\nreverses"):
         table.add_column(column, justify="right")
     for conflict in ranked[:_SHOWN]:
         table.add_row(
@@ -143,7 +148,7 @@ def _conflict_table(report: PreferenceReport) -> Table:
             Text(conflict.second),
             f"{conflict.shared:,}",
             f"{conflict.comparable:,}",
-            f"{conflict.disagree:,} ({conflict.share:.0%})",
+            f"{conflict.disagree:,} ({share(conflict.share)})" if conflict.comparable else ABSENT,
             f"{conflict.exact_reverses:,}",
         )
     return table
@@ -153,12 +158,12 @@ def _matrix_table(report: PreferenceReport) -> Table:
     """The matrix; columns are numbered to stay narrow."""
     shown, names = _largest(report)
     matrix = report.conflict_matrix()[np.ix_(shown, shown)]
-    table = Table(title="Share of the shared prompts on which two attributes disagree", title_justify="left")
-    table.add_column("attribute", overflow="fold")
+    table = _table("Share of the comparable prompts on which two attributes disagree")
+    table.add_column("attribute", overflow="fold", min_width=12)
     for number in range(1, len(names) + 1):
         table.add_column(str(number), justify="right")
     for number, (name, line) in enumerate(zip(names, matrix, strict=True), start=1):
-        table.add_row(Text(f"{number} {name}"), *("–" if np.isnan(share) else f"{share:.0%}" for share in line))
+        table.add_row(Text(f"{number} {name}"), *(ABSENT if np.isnan(value) else share(value) for value in line))
     return table
 
 
@@ -168,9 +173,9 @@ def _findings(report: PreferenceReport) -> list[tuple[str, str]]:
     for entry in report.attributes:
         if not 1 - _SKEWED <= entry.chosen_longer <= _SKEWED:
             kind = "longer" if entry.chosen_longer > 0.5 else "shorter"
-            share = max(entry.chosen_longer, 1 - entry.chosen_longer)
+            often = _percent(max(entry.chosen_longer, 1 - entry.chosen_longer))
             lines.append(
-                (f"Length: the chosen response of {entry.name!r} is the {kind} one in {share:.0%} of pairs.", "yellow")
+                (f"Length: the chosen response of {entry.name!r} is the {kind} one in {often} of pairs.", "yellow")
             )
         if entry.reversed_prompts:
             lines.append(
@@ -194,7 +199,7 @@ def _findings(report: PreferenceReport) -> list[tuple[str, str]]:
         text = f"Tokens per pair: median {measured.median:,}, 95 % {measured.p95:,}, longest {measured.longest:,}."
         if measured.limit is not None:
             cut = ", ".join(
-                f"{name} {count:,} ({count / measured.pairs[name]:.0%})"
+                f"{name} {count:,} ({_percent(count / measured.pairs[name])})"
                 for name, count in measured.cut.items()
                 if count
             )
@@ -204,3 +209,11 @@ def _findings(report: PreferenceReport) -> list[tuple[str, str]]:
     if not report.refused:
         lines.append(("The trainer would accept these pairs.", "green"))
     return lines
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"

@@ -70,6 +70,7 @@ SOURCES = {
         safe_rlhf.convert,
         ("response_0", "response_1", "better_response_id", "safer_response_id"),
         hub_id="PKU-Alignment/PKU-SafeRLHF",
+        config="default",
     ),
     "hh_rlhf": Source(
         "hh-rlhf",
@@ -85,6 +86,7 @@ SOURCES = {
         multipref.convert,
         ("comparison_id", "completion_a", "completion_b", "normal_worker_annotations", "expert_worker_annotations"),
         hub_id="allenai/multipref",
+        config="default",
     ),
     "global_opinions": Source(
         "GlobalOpinions",
