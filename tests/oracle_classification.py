@@ -65,13 +65,14 @@ def privileged_loss(
     confusing = confusing_set(z, y, own)
     if not confusing:
         return bce(z[own], y[own]) if options.get("fallback", True) else zero
-    # From the most confusing label on: absent ones by falling score, present ones by rising score.
-    confusing.sort(key=lambda k: -float(z.detach()[k]) if y[own] == 1 else float(z.detach()[k]))
     kind = options.get("confuser", "sample")
     if kind == "mean":
         terms = [preference(z, reference, y, own, k, options) for k in confusing]
         return torch.stack(terms).mean()
-    k = confusing[0] if kind == "hardest" else confusing[math.floor(u * len(confusing))]
+    if kind == "hardest":  # the highest absent label, the lowest present one
+        k = max(confusing, key=lambda k: float(z.detach()[k]) if y[own] == 1 else -float(z.detach()[k]))
+    else:
+        k = confusing[math.floor(u * len(confusing))]
     return preference(z, reference, y, own, k, options)
 
 

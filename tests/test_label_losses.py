@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fairpo_trl.classification.confusing import confusing_mask, confusing_sets
+from fairpo_trl.classification.confusing import confused_entries, confused_mask
 from fairpo_trl.classification.draws import keyed_uniform
 from fairpo_trl.classification.losses import (
     asymmetric_loss,
@@ -35,6 +35,11 @@ def batch(rows: int = 12, labels: int = 8, seed: int = 0, unknown: bool = True):
     return logits, reference, y, torch.rand(rows, len(PRIVILEGED), generator=generator)
 
 
+def table(uniform):
+    """Random numbers of `[B, P]`, looked up by entry."""
+    return lambda image, column: uniform[image, column]
+
+
 OPTIONS = [
     {"loss": loss, "beta": 0.7, "confuser": confuser, "score": score, **extra}
     for loss, confuser, score in itertools.product(
@@ -56,7 +61,7 @@ def test_values_and_gradients_are_those_of_the_loops(options):
     logits, reference, labels, uniform = batch()
     mine, theirs = logits.clone().requires_grad_(True), logits.clone().requires_grad_(True)
     got = privileged_losses(
-        mine, labels, torch.tensor(PRIVILEGED), reference_logits=reference, uniform=uniform, **options
+        mine, labels, torch.tensor(PRIVILEGED), reference_logits=reference, uniform=table(uniform), **options
     ).losses
     expected = oracle.all_privileged_losses(theirs, reference, labels, PRIVILEGED, uniform, options)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
@@ -100,23 +105,37 @@ def test_an_unconfused_positive_gets_its_nll_once_under_cpo():
 
 
 def test_a_tie_confuses_and_an_unknown_label_does_not():
-    logits = torch.tensor([[1.0, 1.0, 3.0]])
-    sets = confusing_sets(logits, torch.tensor([[1, 0, -1]]), torch.tensor([0, 1, 2]))
-    # l = 0 present: k = 1 ties. l = 1 absent: the present k = 0 ties. l = 2 is unknown itself.
-    assert sets.size.tolist() == [[1, 1, 0]]
-    assert sets.member(torch.zeros(1, 3, dtype=torch.int64))[0, :2].tolist() == [1, 0]
+    logits, labels, everything = torch.tensor([[1.0, 1.0, 3.0]]), torch.tensor([[1, 0, -1]]), torch.tensor([0, 1, 2])
+    mask = confused_mask(logits, labels, everything)
+    assert mask.tolist() == [[True, True, False]]  # the last one is unknown itself
+    entries = confused_entries(logits, labels, everything, mask)
+    assert entries.members.tolist() == [[False, True, False], [True, False, False]]
+    assert entries.hardest(logits[entries.image]).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_sorted_sets_are_the_written_out_ones(seed):
+def test_the_sets_are_those_of_the_loops(seed):
     logits, _, labels, _ = batch(rows=40, seed=seed)
-    privileged = torch.arange(labels.size(1))
-    sets, mask = confusing_sets(logits, labels, privileged), confusing_mask(logits, labels, privileged)
-    assert torch.equal(sets.size, mask.sum(dim=2))
-    for position in range(int(sets.size.max())):
-        inside = sets.size > position
-        members = sets.member(torch.full_like(sets.size, position).clamp(max=labels.size(1) - 1))
-        assert mask.gather(2, members.unsqueeze(2)).squeeze(2)[inside].all()
+    everything = torch.arange(labels.size(1))
+    mask = confused_mask(logits, labels, everything)
+    entries = confused_entries(logits, labels, everything, mask)
+    found = {
+        (int(i), int(c)): set(members.nonzero().flatten().tolist())
+        for i, c, members in zip(entries.image, entries.column, entries.members, strict=True)
+    }
+    expected = {
+        (i, own): set(oracle.confusing_set(logits[i], labels[i].tolist(), own))
+        for i in range(40)
+        for own in range(labels.size(1))
+        if labels[i, own] >= 0
+    }
+    assert found == {entry: members for entry, members in expected.items() if members}
+    assert found
+    # The draw goes through a set from its first to its last member, and never past it.
+    size = entries.members.sum(dim=1)
+    first, last = entries.draw(torch.zeros(len(size))), entries.draw(torch.full((len(size),), 1 - 2.0**-24))
+    for (i, own), a, b in zip(found, first.tolist(), last.tolist(), strict=True):
+        assert (a, b) == (min(expected[i, own]), max(expected[i, own]))
 
 
 def test_dpo_is_log_2_at_the_reference_and_depends_on_the_policy_alone():
@@ -128,7 +147,7 @@ def test_dpo_is_log_2_at_the_reference_and_depends_on_the_policy_alone():
         loss="dpo",
         beta=3.0,
         reference_logits=logits.clone(),
-        uniform=uniform,
+        uniform=table(uniform),
     )
     assert found.preferred.any() and not found.preferred.all()
     assert torch.equal(
@@ -147,7 +166,7 @@ def test_mean_is_the_average_of_many_samples():
                 logits,
                 labels,
                 privileged,
-                uniform=keyed_uniform(0, step, torch.arange(6), privileged),
+                uniform=table(keyed_uniform(0, step, torch.arange(6)[:, None], privileged)),
                 **options,
             ).losses
             for step in range(4000)
@@ -234,7 +253,7 @@ def test_logit_adjustment_shifts_by_the_prior():
 
 
 def test_draws_depend_on_their_key_alone():
-    rows, streams = torch.arange(100), torch.arange(16)
+    rows, streams = torch.arange(100)[:, None], torch.arange(16)
     whole = keyed_uniform(7, 3, rows, streams)
     assert torch.equal(whole[40:60], keyed_uniform(7, 3, rows[40:60], streams))
     assert torch.equal(whole[:, 5:6], keyed_uniform(7, 3, rows, streams[5:6]))
@@ -243,12 +262,12 @@ def test_draws_depend_on_their_key_alone():
 
 
 def test_draws_are_uniform_and_independent():
-    draws = keyed_uniform(0, 0, torch.arange(20_000), torch.arange(5))
+    draws = keyed_uniform(0, 0, torch.arange(20_000)[:, None], torch.arange(5))
     assert float(draws.min()) >= 0 and float(draws.max()) < 1
     counts = torch.histc(draws, bins=20, min=0, max=1)
     expected = draws.numel() / 20
     assert float(((counts - expected) ** 2 / expected).sum()) < 45.3  # chi-square with 19 degrees, p = .0006
     correlation = torch.corrcoef(draws.T) - torch.eye(5)
     assert correlation.abs().max() < 4.5 / math.sqrt(20_000)
-    steps = torch.stack([keyed_uniform(0, s, torch.arange(20_000), torch.tensor([0])).flatten() for s in range(3)])
+    steps = torch.stack([keyed_uniform(0, s, torch.arange(20_000), torch.tensor(0)) for s in range(3)])
     assert (torch.corrcoef(steps) - torch.eye(3)).abs().max() < 4.5 / math.sqrt(20_000)

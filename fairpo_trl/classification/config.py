@@ -8,7 +8,12 @@ from typing import Any, ClassVar, Literal
 
 from transformers import TrainingArguments
 
-from fairpo_trl.training.arguments import GroupWeightArguments, check_group_weight_options, refuse_unused
+from fairpo_trl.training.arguments import (
+    GroupWeightArguments,
+    check_group_weight_options,
+    read_group_prior,
+    refuse_unused,
+)
 
 
 PREFERENCES = ("dpo", "simpo", "cpo")
@@ -212,6 +217,7 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
         return self.hinge or self.privileged_loss == "dpo"
 
     def __post_init__(self) -> None:
+        read_group_prior(self)
         super().__post_init__()
         if isinstance(self.privileged_labels, str):
             raise ValueError(

@@ -7,44 +7,60 @@ from typing import NamedTuple
 import torch
 
 
-class ConfusingSets(NamedTuple):
+class ConfusedEntries(NamedTuple):
     """
-    The confusing set of each (image, privileged label), each as a prefix of the image's ordered labels.
+    The (image, privileged label) entries that some other label confuses, and what confuses them.
 
-    For a present label l it holds the absent labels that score at least as high (S_neg); for an absent one the
-    present labels that score at most as high (S_pos). Sorted by how confusing they are, both are prefixes, so a set is
-    its size and a draw from it is a position: no `[B, P, T]` tensor is needed.
+    Only these need a preference term, and with a trained model they are few: so everything after this works on `n`
+    entries instead of `[B, P, T]`.
 
     Attributes:
-        order_negative (`torch.Tensor`): Labels of each image, absent ones first, by falling score; int64 `[B, T]`.
-        order_positive (`torch.Tensor`): The same, present ones first, by rising score; int64 `[B, T]`.
-        is_positive (`torch.Tensor`): Whether the privileged label is present, bool `[B, P]`.
-        size (`torch.Tensor`): Members of the set, int64 `[B, P]`; 0 where nothing confuses the label, or where the
-            label itself is unknown.
+        image (`torch.Tensor`): Row in the batch, int64 `[n]`.
+        column (`torch.Tensor`): Which of the privileged labels, int64 `[n]`.
+        present (`torch.Tensor`): Whether the privileged label is present, bool `[n]`.
+        members (`torch.Tensor`): The confusing set, bool `[n, T]`; no row is empty.
     """
 
-    order_negative: torch.Tensor
-    order_positive: torch.Tensor
-    is_positive: torch.Tensor
-    size: torch.Tensor
-
-    def member(self, position: torch.Tensor) -> torch.Tensor:
-        """The label at a position (`[B, P]`, 0 is the most confusing) of each set; meaningless where `size` is 0."""
-        negative = self.order_negative.gather(1, position)
-        return torch.where(self.is_positive, negative, self.order_positive.gather(1, position))
+    image: torch.Tensor
+    column: torch.Tensor
+    present: torch.Tensor
+    members: torch.Tensor
 
     def draw(self, uniform: torch.Tensor) -> torch.Tensor:
-        """k ~ Uniform(S) from numbers in [0, 1), `[B, P]` (Algorithm 2); meaningless where `size` is 0."""
-        position = (uniform.double() * self.size).long()
-        return self.member(torch.minimum(position, (self.size - 1).clamp(min=0)))
+        """k ~ Uniform(S) for each entry, from numbers in [0, 1), `[n]` (Algorithm 2); int64 `[n]`."""
+        size = self.members.sum(dim=1)
+        position = torch.minimum((uniform.double() * size).long(), size - 1)  # rounding could give `size`
+        return (self.members.cumsum(dim=1) > position.unsqueeze(1)).int().argmax(dim=1)
+
+    def hardest(self, logits: torch.Tensor) -> torch.Tensor:
+        """The most confusing member: the highest absent label, or the lowest present one; int64 `[n]`."""
+        how = torch.where(self.present.unsqueeze(1), logits, -logits)
+        return torch.where(self.members, how, -torch.inf).argmax(dim=1)
 
 
-@torch.no_grad()
-def confusing_sets(logits: torch.Tensor, labels: torch.Tensor, privileged: torch.Tensor) -> ConfusingSets:
+def confused_mask(logits: torch.Tensor, labels: torch.Tensor, privileged: torch.Tensor) -> torch.Tensor:
     """
-    S_neg and S_pos of the paper (section on confusing sets), from logits: sigmoid is monotone.
+    Where the confusing set of a privileged label is not empty, bool `[B, P]`; shapes as in [`confused_entries`].
 
-    Ties confuse (`>=`, `<=`). Unknown labels are neither l nor k. There is no gradient.
+    A present label is confused if the highest absent one scores at least as high, an absent one if the lowest present
+    one scores at most as high.
+    """
+    logits = logits.detach()
+    own, own_labels = logits[:, privileged], labels[:, privileged]
+    highest_absent = torch.where(labels == 0, logits, -torch.inf).amax(dim=1, keepdim=True)
+    lowest_present = torch.where(labels == 1, logits, torch.inf).amin(dim=1, keepdim=True)
+    # The infinities of an image without such a label compare as false for finite logits.
+    return ((own_labels == 1) & (highest_absent >= own)) | ((own_labels == 0) & (lowest_present <= own))
+
+
+def confused_entries(
+    logits: torch.Tensor, labels: torch.Tensor, privileged: torch.Tensor, where: torch.Tensor
+) -> ConfusedEntries:
+    """
+    S_neg of present and S_pos of absent privileged labels, from logits: sigmoid is monotone.
+
+    S_neg = {k absent: z_k >= z_l}, S_pos = {k present: z_k <= z_l}: ties confuse. Unknown labels are neither l nor k.
+    There is no gradient.
 
     Args:
         logits (`torch.Tensor`):
@@ -53,23 +69,13 @@ def confusing_sets(logits: torch.Tensor, labels: torch.Tensor, privileged: torch
             `[B, T]`: 1 present, 0 absent, -1 unknown.
         privileged (`torch.Tensor`):
             Columns of the privileged labels, int64 `[P]`.
+        where (`torch.Tensor`):
+            Entries to look at, bool `[B, P]`, within [`confused_mask`].
     """
-    scores = logits.detach().float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.detach()
-    own, own_label = scores[:, privileged].contiguous(), labels[:, privileged]  # [B, P]
-    infinity = torch.full_like(scores, torch.inf)
-    # How confusing, smallest first: falling score of absent labels, rising score of present ones.
-    falling, order_negative = torch.where(labels == 0, -scores, infinity).sort(dim=1)
-    rising, order_positive = torch.where(labels == 1, scores, infinity).sort(dim=1)
-    count_negative = torch.searchsorted(falling, -own, right=True)  # absent k with z_k >= z_l
-    count_positive = torch.searchsorted(rising, own, right=True)  # present k with z_k <= z_l
-    size = torch.where(own_label == 1, count_negative, count_positive)
-    return ConfusingSets(order_negative, order_positive, own_label == 1, torch.where(own_label < 0, 0, size))
-
-
-@torch.no_grad()
-def confusing_mask(logits: torch.Tensor, labels: torch.Tensor, privileged: torch.Tensor) -> torch.Tensor:
-    """The same sets written out, bool `[B, P, T]`: for the exact mean over a set."""
-    own, own_label = logits[:, privileged, None], labels[:, privileged, None]  # [B, P, 1]
-    other, other_label = logits[:, None, :], labels[:, None, :]  # [B, 1, T]
-    negative = (own_label == 1) & (other_label == 0) & (other >= own)
-    return negative | ((own_label == 0) & (other_label == 1) & (other <= own))
+    logits = logits.detach()
+    image, column = where.nonzero(as_tuple=True)
+    scores, answers = logits[image], labels[image]  # [n, T]
+    own = scores.gather(1, privileged[column].unsqueeze(1))  # [n, 1]
+    present = labels[image, privileged[column]] == 1
+    above, below = (answers == 0) & (scores >= own), (answers == 1) & (scores <= own)
+    return ConfusedEntries(image, column, present, torch.where(present.unsqueeze(1), above, below))

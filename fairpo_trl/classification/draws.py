@@ -26,15 +26,16 @@ def keyed_uniform(seed: int, step: int, rows: torch.Tensor, streams: torch.Tenso
         step (`int`):
             Optimizer step.
         rows (`torch.Tensor`):
-            Index of each example in the training data, int64 `[B]`.
+            Index of each example in the training data, int64.
         streams (`torch.Tensor`):
-            What is drawn for an example, int64 `[S]`: the index of a label, or T for the label itself.
+            What is drawn for it, int64, of a shape that broadcasts with `rows`: the index of a label whose confuser is
+            drawn, or T for the drawing of a label itself.
 
     Returns:
-        `torch.Tensor`: `[B, S]`, float32, multiples of 2**-24.
+        `torch.Tensor`: float32, multiples of 2**-24.
     """
     key = _mix(torch.tensor([seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, step], dtype=torch.int64))
     key = _mix(key[0] ^ _mix(key[1] ^ _mix(key[2] + 0x9E3779B9 & 0xFFFFFFFF)))
-    state = _mix(rows.cpu() ^ key).unsqueeze(1)  # [B, 1]
-    bits = _mix(_mix(streams.cpu() + 0x9E3779B9 & 0xFFFFFFFF) ^ state) >> 8  # 24 bits, what a float32 holds
-    return (bits.to(torch.float32) * 2.0**-24).to(rows.device)
+    key = key.to(rows.device)
+    bits = _mix(_mix(streams + 0x9E3779B9 & 0xFFFFFFFF) ^ _mix(rows ^ key)) >> 8  # 24 bits, what a float32 holds
+    return bits.to(torch.float32) * 2.0**-24

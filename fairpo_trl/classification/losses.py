@@ -7,12 +7,13 @@ exactly the hardest examples. Equation numbers are those of the FairPO paper (ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from fairpo_trl.classification.confusing import confusing_mask, confusing_sets
+from fairpo_trl.classification.confusing import confused_entries, confused_mask
 from fairpo_trl.core.losses import cpo_loss, dpo_loss, log_ratio_margin, simpo_loss
 
 
@@ -97,7 +98,7 @@ def privileged_losses(
     loss: PreferenceLoss,
     beta: float,
     reference_logits: torch.Tensor | None = None,
-    uniform: torch.Tensor | None = None,
+    uniform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     confuser: Confuser = "sample",
     gamma: float = 0.0,
     cpo_lambda: float = 1.0,
@@ -128,8 +129,9 @@ def privileged_losses(
             Scale of the preference term.
         reference_logits (`torch.Tensor`, *optional*):
             `[B, T]`, for `"dpo"`.
-        uniform (`torch.Tensor`, *optional*):
-            Numbers in [0, 1), `[B, P]`, for `confuser="sample"`.
+        uniform (`Callable`, *optional*):
+            For `confuser="sample"`: from rows of the batch and columns of `privileged`, int64 `[n]` each, to numbers
+            in [0, 1), `[n]`.
         confuser (`str`, *optional*, defaults to `"sample"`):
             `"sample"`: one k drawn from the set (the paper). `"mean"`: the exact mean over the set. `"hardest"`: the
             most confusing k.
@@ -158,53 +160,49 @@ def privileged_losses(
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     own_labels = labels[:, privileged]  # [B, P]
     own_bce = bce(logits[:, privileged], own_labels)
-    scores = F.logsigmoid(logits) if score == "log_sigmoid" else logits
-    reference = None
-    if reference_logits is not None:
-        reference_logits = reference_logits.to(logits.dtype)
-        reference = F.logsigmoid(reference_logits) if score == "log_sigmoid" else reference_logits
-    nll = own_bce if cpo_form == "all" else torch.where(own_labels == 1, own_bce, 0.0)
+    losses = own_bce if fallback else torch.zeros_like(own_bce)
+    if negatives_only and absent_labels == "bce":
+        losses = torch.where(own_labels == 0, own_bce, losses)
+    elif negatives_only:
+        losses = torch.where(own_labels == 0, 0.0, losses)
 
-    def preference(other: torch.Tensor, other_reference: torch.Tensor | None, extra: torch.Tensor) -> torch.Tensor:
-        """The preference loss against k, whose scores have the shape of `extra` (an NLL per label)."""
-        present, own = own_labels == 1, scores[:, privileged]
-        own_reference = None if reference is None else reference[:, privileged]
-        if extra.dim() == 3:
-            present, own = present.unsqueeze(2), own.unsqueeze(2)
-            own_reference = None if own_reference is None else own_reference.unsqueeze(2)
-        chosen, rejected = torch.where(present, own, other), torch.where(present, other, own)
-        if loss == "cpo":
-            return cpo_loss(chosen, rejected, extra, beta, cpo_lambda)
-        if loss == "simpo":
-            return simpo_loss(chosen, rejected, beta, gamma)
-        assert own_reference is not None and other_reference is not None
-        ref_chosen = torch.where(present, own_reference, other_reference)
-        ref_rejected = torch.where(present, other_reference, own_reference)
-        return dpo_loss(log_ratio_margin(chosen, rejected, ref_chosen, ref_rejected), beta)
-
+    confused = confused_mask(logits, labels, privileged)
+    preferred = confused & (own_labels == 1) if negatives_only else confused
+    entries = confused_entries(logits, labels, privileged, preferred)
+    image, own = entries.image, privileged[entries.column]  # [n]; from here on only these entries
     if confuser == "mean":
-        mask = confusing_mask(logits, labels, privileged)  # [B, P, T]
-        size = mask.sum(dim=2)
-        other_reference = None if reference is None else reference.unsqueeze(1)
-        # `where`, not a product: a large loss outside of the set must not reach the gradient as inf * 0.
-        against_all = preference(scores.unsqueeze(1), other_reference, nll.unsqueeze(2))
-        preferred_loss = torch.where(mask, against_all, 0.0).sum(dim=2) / size.clamp(min=1)
+        entry, k = entries.members.nonzero(as_tuple=True)  # every member of every set, [m]
+        image, own = image[entry], own[entry]
+        present = entries.present[entry]
     else:
-        sets = confusing_sets(logits, labels, privileged)
-        size = sets.size
+        present = entries.present
         if confuser == "hardest":
-            k = sets.member(torch.zeros_like(size))
+            k = entries.hardest(logits.detach()[image])
         elif uniform is None:
             raise ValueError("`confuser='sample'` needs random numbers: pass `uniform`.")
         else:
-            k = sets.draw(uniform)
-        other_reference = None if reference is None else reference.gather(1, k)
-        preferred_loss = preference(scores.gather(1, k), other_reference, nll)
+            k = entries.draw(uniform(image, entries.column))
 
-    confused = size > 0
-    preferred = confused & (own_labels == 1) if negatives_only else confused
-    losses = torch.where(preferred, preferred_loss, own_bce if fallback else torch.zeros_like(own_bce))
-    if negatives_only:
-        absent = own_bce if absent_labels == "bce" else torch.zeros_like(own_bce)
-        losses = torch.where(own_labels == 0, absent, losses)
-    return PrivilegedLosses(torch.where(own_labels < 0, 0.0, losses), preferred, confused)
+    winner, loser = torch.where(present, own, k), torch.where(present, k, own)
+    of = F.logsigmoid if score == "log_sigmoid" else _itself
+    chosen, rejected = of(logits[image, winner]), of(logits[image, loser])
+    if loss == "dpo":
+        assert reference_logits is not None
+        reference = reference_logits.to(logits.dtype)
+        margin = log_ratio_margin(chosen, rejected, of(reference[image, winner]), of(reference[image, loser]))
+        terms = dpo_loss(margin, beta)
+    elif loss == "simpo":
+        terms = simpo_loss(chosen, rejected, beta, gamma)
+    else:
+        nll = bce(logits[image, own], present.to(torch.int8))
+        if cpo_form == "positives":
+            nll = torch.where(present, nll, 0.0)
+        terms = cpo_loss(chosen, rejected, nll, beta, cpo_lambda)
+    if confuser == "mean":
+        size = entries.members.sum(dim=1)  # [n]
+        terms = torch.zeros_like(size, dtype=terms.dtype).index_add(0, entry, terms) / size
+    return PrivilegedLosses(losses.index_put((entries.image, entries.column), terms), preferred, confused)
+
+
+def _itself(logits: torch.Tensor) -> torch.Tensor:
+    return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 
 from fairpo_trl.classification.config import PREFERENCES, MultiLabelFairPOConfig
 from fairpo_trl.classification.losses import (
+    Confuser,
     asymmetric_loss,
     bce,
     focal_loss,
@@ -42,9 +44,10 @@ def label_losses(
     privileged: torch.Tensor,
     *,
     reference_logits: torch.Tensor | None = None,
-    uniform: torch.Tensor | None = None,
+    uniform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     gates: torch.Tensor | None = None,
     prior_logits: torch.Tensor | None = None,
+    confuser: Confuser = "sample",
 ) -> LabelLosses:
     """
     The losses of both roles, unreduced.
@@ -60,13 +63,15 @@ def label_losses(
             Columns of the privileged labels, int64 `[P]`.
         reference_logits (`torch.Tensor`, *optional*):
             `[B, T]`, for DPO and the hinge.
-        uniform (`torch.Tensor`, *optional*):
-            `[B, P]`, random numbers for `confuser="sample"`.
+        uniform (`Callable`, *optional*):
+            Random numbers for `confuser="sample"`, see [`privileged_losses`].
         gates (`torch.Tensor`, *optional*):
             `[T]`, bool, for `hinge_level="label"`: labels whose running mean is above its bound. The hinge of a mean,
             max(0, m), has the gradient 1[m > 0] dm: the indicator is the gate.
         prior_logits (`torch.Tensor`, *optional*):
             `[T]`, log(pi / (1 - pi)) of the train frequencies, for logit adjustment.
+        confuser (`str`, *optional*, defaults to `"sample"`):
+            Which confusing label a privileged one is compared with (`args.confuser` while training).
     """
     known = labels >= 0
     plain = bce(logits, labels)
@@ -78,7 +83,8 @@ def label_losses(
         if name == "focal":
             return focal_loss(logits, labels, args.focal_gamma)
         if name == "asymmetric":
-            return asymmetric_loss(logits, labels, *args.asymmetric_gammas, args.asymmetric_clip)
+            present, absent = args.asymmetric_gammas
+            return asymmetric_loss(logits, labels, present, absent, args.asymmetric_clip)
         if name == "logit_adjustment":
             assert prior_logits is not None
             return logit_adjusted_bce(logits, labels, prior_logits, args.logit_adjustment_tau)
@@ -105,7 +111,7 @@ def label_losses(
             beta=args.beta,
             reference_logits=reference_logits if args.privileged_loss == "dpo" else None,
             uniform=uniform,
-            confuser=args.confuser,
+            confuser=confuser,
             gamma=args.simpo_gamma,
             cpo_lambda=args.cpo_lambda,
             cpo_form=args.cpo_form,

@@ -23,7 +23,7 @@ from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.objective import LabelLosses, label_losses
 from fairpo_trl.classification.train_metrics import LabelMetricSums
 from fairpo_trl.core.losses import LOG_2
-from fairpo_trl.core.partition import Partition
+from fairpo_trl.core.partition import Grouping, Partition
 from fairpo_trl.training.arguments import make_group_weights
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.progress import CompactProgressCallback
@@ -32,6 +32,8 @@ from fairpo_trl.training.window import padded_duplicates
 
 
 logger = get_logger(__name__)
+
+_GROUPING: dict[str, Grouping] = {"role": "role", "label": "attribute"}  # the core's names
 
 
 class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
@@ -112,7 +114,7 @@ class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
         self.group_weights = make_group_weights(args, *_groups_and_constants(self.partition, args))
         self.running_losses = running_losses(self.partition, args.estimate_decay)  # BCE above the reference, by label
         self._prepared: dict[int, SplitDataset] = {}
-        self._transform = model.transform if model.has_backbone else None
+        self._transform = None if model.backbone is None else model.backbone.transform
         train_rows = self._rows_of(train_dataset)
         eval_rows = (
             {name: self._rows_of(split) for name, split in eval_dataset.items()}
@@ -131,6 +133,7 @@ class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
             **kwargs,
         )
         self.model_accepts_loss_kwargs = False
+        model.config.partition = self.partition.to_dict()
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
             raise ValueError("The model has no trainable parameter, so training would do nothing.")
         if self.pop_callback(ProgressCallback) is not None:
@@ -138,8 +141,7 @@ class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
 
         device = self.accelerator.device
         self._privileged = torch.tensor([names.index(name) for name in self.partition.privileged], device=device)
-        grouping = "role" if args.grouping == "role" else "attribute"
-        self._membership = self.partition.group_membership(grouping).float().to(device)  # [T, K]
+        self._membership = self.partition.group_membership(_GROUPING[args.grouping]).float().to(device)  # [T, K]
         counts = torch.from_numpy((train_dataset.labels == 1).sum(axis=0)).double()
         known = torch.from_numpy((train_dataset.labels >= 0).sum(axis=0)).double()
         frequency = ((counts + 0.5) / (known + 1)).to(torch.float32)  # never 0 or 1
@@ -219,8 +221,10 @@ class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
     # ---- one optimizer step ----
 
     def count_groups(self, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Known labels of each group in one micro-batch, `[K]`; with `label_sampling="uniform"` its images."""
-        if self.args.label_sampling == "uniform":  # an image whose label is of another group contributes 0 (line 42)
+        """Known labels of each group in one micro-batch, `[K]`; where one label of each image is drawn, its images."""
+        if self._draws_labels(
+            "train" if self.model.training else "eval"
+        ):  # an image whose label is of another group contributes 0 (line 42)
             images = (batch["row"] >= 0).sum().double()
             return images.repeat(self._membership.size(1))
         known = (batch["labels"] >= 0).sum(dim=0).to(self._membership.device, torch.float64)
@@ -243,13 +247,13 @@ class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
         """This batch's share of sum_g alpha_g * mean_g over the labels of each group."""
         outputs = model(**_model_inputs(inputs, self.accelerator.unwrap_model(model), self.accelerator.device))
         labels = inputs["labels"]  # [B, T]
-        found = self._label_losses(outputs.logits, labels, inputs)
+        mode = "train" if self.model.training else "eval"
+        found = self._label_losses(outputs.logits, labels, inputs, mode)
         losses, known = found.losses, labels >= 0
-        if self.args.label_sampling == "uniform":
+        if self._draws_labels(mode):
             drawn = self._drawn_labels(inputs["row"], labels.size(1))
             losses, known = torch.where(drawn, losses, 0.0), known & drawn
 
-        mode = "train" if self.model.training else "eval"
         inside = (found.above_reference <= self.args.epsilon) & known
         self._label_sums[mode].add(known, found.bce * known, losses, inside, found.confused & known)
         members = torch.ones(len(labels), self._membership.size(1), dtype=torch.bool, device=labels.device)
@@ -263,10 +267,20 @@ class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
         )
         return (loss, outputs) if return_outputs else loss
 
-    def _label_losses(self, logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, Any]) -> LabelLosses:
-        args, uniform, gates = self.args, None, None
+    def _draws_labels(self, mode: str) -> bool:
+        """Whether one label of each image is drawn; an evaluation looks at all of them."""
+        return mode == "train" and self.args.label_sampling == "uniform"
+
+    def _label_losses(
+        self, logits: torch.Tensor, labels: torch.Tensor, inputs: Mapping[str, Any], mode: str
+    ) -> LabelLosses:
+        args, gates, uniform = self.args, None, None
         if args.privileged_loss in PREFERENCES and args.confuser == "sample":
-            uniform = keyed_uniform(args.seed, self.state.global_step, inputs["row"], self._privileged)
+            rows, step = inputs["row"], self.state.global_step
+
+            def uniform(image: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+                return keyed_uniform(args.seed, step, rows[image], self._privileged[column])
+
         if args.hinge and args.hinge_level == "label":
             # From the running means before this step, so that every micro-batch and process sees the same gates.
             gates = (self.running_losses.estimates > args.epsilon).to(logits.device)
@@ -279,13 +293,15 @@ class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
             uniform=uniform,
             gates=gates,
             prior_logits=self._prior_logits,
+            # An evaluation draws nothing: it takes the exact mean, so that it does not depend on the order of rows.
+            confuser="mean" if mode == "eval" and args.confuser == "sample" else args.confuser,
         )
 
     def _drawn_labels(self, rows: torch.Tensor, labels: int) -> torch.Tensor:
         """r ~ Uniform(T) for each image (Algorithm 2, line 5), bool `[B, T]`."""
-        stream = torch.tensor([labels], device=rows.device)  # the streams below are those of the labels themselves
-        draw = (keyed_uniform(self.args.seed, self.state.global_step, rows, stream) * labels).long()  # [B, 1]
-        return torch.arange(labels, device=rows.device) == draw
+        stream = torch.full_like(rows, labels)  # the streams below are those of the labels themselves
+        draw = (keyed_uniform(self.args.seed, self.state.global_step, rows, stream) * labels).long()  # [B]
+        return torch.arange(labels, device=rows.device) == draw.unsqueeze(1)
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """Loss, logits and labels of one evaluation batch; rows that fill the last batch count nowhere."""
@@ -320,7 +336,7 @@ def _model_inputs(batch: Mapping[str, Any], model: MultiLabelClassifier, device:
 
 
 def _groups_and_constants(partition: Partition, args: MultiLabelFairPOConfig) -> tuple[Any, dict[str, float] | None]:
-    groups = partition.groups("role" if args.grouping == "role" else "attribute")
+    groups = partition.groups(_GROUPING[args.grouping])
     if args.scaling != "fixed":
         return groups, None
     # The loss of a group at the reference: log 2 for a DPO term, the slack for a hinge.

@@ -8,7 +8,12 @@ from typing import Any, ClassVar, Literal
 
 from trl import DPOConfig
 
-from fairpo_trl.training.arguments import GroupWeightArguments, check_group_weight_options, refuse_unused
+from fairpo_trl.training.arguments import (
+    GroupWeightArguments,
+    check_group_weight_options,
+    read_group_prior,
+    refuse_unused,
+)
 
 
 # What FairPO cannot honour, as (option, reason). Their TRL defaults are what FairPO does.
@@ -158,6 +163,7 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
     )
 
     def __post_init__(self) -> None:
+        read_group_prior(self)
         super().__post_init__()
         self._refuse_what_cannot_be_honoured()
         self._check_fairpo_options()

@@ -85,23 +85,36 @@ class GroupWeightArguments:
     multiplier_max: float = field(default=10.0, metadata={"help": "Largest multiplier."})
 
 
+def read_group_prior(args: Any) -> None:
+    """
+    Reads `group_prior` given as JSON on the command line; before the base configuration tries, whose error names no
+    option.
+
+    Raises:
+        ValueError: If it is not a JSON object.
+    """
+    if not isinstance(args.group_prior, str):
+        return
+    try:
+        prior = json.loads(args.group_prior)
+    except json.JSONDecodeError:
+        prior = None
+    if not isinstance(prior, dict):
+        raise ValueError(
+            f'`group_prior` must be JSON like \'{{"privileged": 0.5, "non_privileged": 0.5}}\', got '
+            f"{args.group_prior!r}."
+        )
+    args.group_prior = prior
+
+
 def check_group_weight_options(args: Any) -> None:
     """
-    Reads `group_prior` given as JSON on the command line, and refuses options in contradiction.
-
-    The ranges are checked by [`~fairpo_trl.GroupWeights`], once the groups are known.
+    Refuses options of the weights in contradiction; their ranges are checked by [`~fairpo_trl.GroupWeights`], once
+    the groups are known.
 
     Raises:
         ValueError: Names the options, and what to set instead.
     """
-    if isinstance(args.group_prior, str):  # from the command line
-        try:
-            args.group_prior = json.loads(args.group_prior)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f'`group_prior` must be JSON like \'{{"privileged": 0.5, "non_privileged": 0.5}}\', got '
-                f"{args.group_prior!r} ({error})."
-            ) from error
     if args.timing == "current" and args.gradient_accumulation_steps > 1:
         raise ValueError(
             "`timing='current'` weights a step with its own losses, so all of them must be known before the first "
