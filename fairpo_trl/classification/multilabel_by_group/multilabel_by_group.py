@@ -1,10 +1,14 @@
 """Multi-label metrics for all labels and for privileged and non-privileged ones, as a module for `evaluate`."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import datasets
 import evaluate
 import numpy as np
 
 from fairpo_trl.classification.group_report import evaluate_groups
+from fairpo_trl.classification.metrics import SampleFilter
 from fairpo_trl.core.partition import Partition
 
 
@@ -72,14 +76,14 @@ class MultilabelByGroup(evaluate.Metric):
 
     def _compute(
         self,
-        predictions,
-        references,
-        label_names,
-        privileged,
-        thresholds=None,
-        zero_division=0,
-        samples="all",
-    ):
+        predictions: Sequence[Sequence[float]],
+        references: Sequence[Sequence[int]],
+        label_names: Sequence[str],
+        privileged: Sequence[str],
+        thresholds: float | Sequence[float] | None = None,
+        zero_division: float = 0,
+        samples: SampleFilter = "all",
+    ) -> dict[str, Any]:
         partition = Partition.by_name(label_names, privileged)
         report = evaluate_groups(
             _matrix(references, "references", len(partition.names), np.int64),
@@ -89,7 +93,7 @@ class MultilabelByGroup(evaluate.Metric):
             zero_division=zero_division,
             samples=samples,
         )
-        results = {"labels_without_positives": list(report.labels_without_positives)}
+        results: dict[str, Any] = {"labels_without_positives": list(report.labels_without_positives)}
         for group, row in report.by_group.iterrows():
             results[f"{group}_labels_counted"] = int(row["labels_counted"])
             for metric in _METRICS:
@@ -98,7 +102,7 @@ class MultilabelByGroup(evaluate.Metric):
         return results
 
 
-def _matrix(rows, name, columns, dtype):
+def _matrix(rows: Sequence[Sequence[Any]], name: str, columns: int, dtype: type) -> np.ndarray:
     """The rows as an array; a row of another length, or with a missing value, is named."""
     for index, row in enumerate(rows):
         if len(row) != columns:
