@@ -54,7 +54,8 @@ def load_coco_2014(
 
     train2014 (82,783 images, 82,081 of them with a label) is `"train"` and val2014 (40,504 / 40,137) is `"test"`, the
     split the field reports on; carve a validation part from train with [`MultiLabelSplit.carve_validation`].
-    Categories are matched by name, never by their position. Ids are `train2014/<file>` and `val2014/<file>` in both layouts.
+    Categories are matched by name, never by their position. Ids are `train2014/<file>` and `val2014/<file>` in
+    both layouts.
 
     Args:
         data_dir (`str` or `Path`):

@@ -262,9 +262,11 @@ def print_data_summary(splits: Mapping[str, MultiLabelSplit], console: Console |
     check_splits(splits)
     console = Console() if console is None else console
     table = Table(title="Data", title_justify="left")
-    for column, justify in (("split", "left"), ("rows", "right"), ("without a label", "right"), ("series", "right"),
-                            ("unknown labels", "right"), ("source", "left"), ("content hash", "left")):  # fmt: skip
-        table.add_column(column, justify="right" if justify == "right" else "left")
+    table.add_column("split")
+    for column in ("rows", "without a label", "series", "unknown labels"):
+        table.add_column(column, justify="right")
+    table.add_column("source")
+    table.add_column("content hash")
     for name, split in splits.items():
         sources = ["images"] if split.images is not None else []
         if split.features is not None:
