@@ -11,6 +11,10 @@ import torch
 from fairpo_trl.core.names import unknown_names_message
 
 
+ROW_COLUMN = "fairpo_row"
+"""Number of a pair in its dataset; the trainer adds it, so that an error while training can name the pair."""
+
+
 def attribute_names(value: Any) -> tuple[str, ...]:
     """
     The attributes of one row: a string is one attribute, a list or tuple of strings several.
@@ -38,7 +42,8 @@ class AttributeCollator:
             Column of the examples that holds the attribute(s).
 
     Returns (when called):
-        `dict[str, Any]`: the batch of `collator`, and `attribute_mask`, bool `[B, len(names)]`.
+        `dict[str, Any]`: the batch of `collator`, `attribute_mask`, bool `[B, len(names)]`, and, if the examples have
+        it, `fairpo_row`, `[B]`.
     """
 
     collator: Callable[[list[dict[str, Any]]], dict[str, Any]]
@@ -55,7 +60,8 @@ class AttributeCollator:
                 mask[row, self.names.index(name)] = True
             if "chosen_ids" in example and example["chosen_ids"] == example["rejected_ids"]:
                 raise ValueError(f"A pair of {example[self.column]!r} has identical completions: remove it.")
-        batch = self.collator([{k: v for k, v in example.items() if k != self.column} for example in examples])
+        ours = (self.column, ROW_COLUMN)
+        batch = self.collator([{k: v for k, v in example.items() if k not in ours} for example in examples])
         # Only streaming data can still bring such pairs here; they would train silently at loss log 2.
         left = batch["completion_mask"].any(dim=1).view(2, -1).all(dim=0)  # [B]
         if not left.all():
@@ -64,4 +70,6 @@ class AttributeCollator:
                 f"A pair of {pair[self.column]!r} keeps no token of a completion: it is empty, or the prompt fills "
                 "`max_length`. Remove it, or raise `max_length`."
             )
+        if ROW_COLUMN in examples[0]:
+            batch[ROW_COLUMN] = torch.tensor([example[ROW_COLUMN] for example in examples])
         return {**batch, "attribute_mask": mask}

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import is_peft_model
@@ -20,7 +21,7 @@ from trl.trainer.utils import use_adapter
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.core.reduction import group_sums
-from fairpo_trl.generation.collator import AttributeCollator, attribute_names
+from fairpo_trl.generation.collator import ROW_COLUMN, AttributeCollator, attribute_names
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_rows, check_tokens
 from fairpo_trl.generation.log_probs import pair_log_probs
@@ -30,15 +31,18 @@ from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.summary import print_summary
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
+from fairpo_trl.training.hashes import dataset_hash
 from fairpo_trl.training.progress import CompactProgressCallback
+from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
 from fairpo_trl.training.sampler import GroupBalancedSampler
 from fairpo_trl.training.window import padded_duplicates
 
 
 logger = get_logger(__name__)
+_NAMED_PAIRS = 4
 
 
-class FairPOTrainer(GroupRobustTrainer, DPOTrainer):
+class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
     r"""
     Trainer for FairPO: privileged attributes get better, the others do not get worse than the reference.
 
@@ -182,12 +186,14 @@ class FairPOTrainer(GroupRobustTrainer, DPOTrainer):
         dataset = super()._prepare_dataset(dataset, processing_class, untruncated, dataset_name)
         if isinstance(dataset, Dataset):
             check_tokens(dataset, dataset_name, args.max_length, args.truncation_mode)
+            dataset = dataset.add_column(ROW_COLUMN, np.arange(len(dataset)))  # errors while training name the row
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if self.args.attribute_column not in self._signature_columns:
-            self._signature_columns.append(self.args.attribute_column)
+        for column in (self.args.attribute_column, ROW_COLUMN):
+            if column not in self._signature_columns:
+                self._signature_columns.append(column)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
@@ -196,6 +202,14 @@ class FairPOTrainer(GroupRobustTrainer, DPOTrainer):
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         rows = [attribute_names(value) for value in dataset[self.args.attribute_column]]
         return GroupBalancedSampler(self.partition.memberships(rows, self.args.balanced_sampling), seed)
+
+    def data_hash(self) -> str | None:
+        """Hash of the tokens and attributes of the training pairs, in their order; `None` for a stream."""
+        if isinstance(self.train_dataset, IterableDataset):
+            return None
+        return dataset_hash(
+            self.train_dataset, ["prompt_ids", "chosen_ids", "rejected_ids", self.args.attribute_column]
+        )
 
     # ---- one optimizer step ----
 
@@ -209,6 +223,21 @@ class FairPOTrainer(GroupRobustTrainer, DPOTrainer):
         duplicates = padded_duplicates(self.accelerator, len(mask))
         if duplicates is not None:
             mask &= ~duplicates.to(mask.device).unsqueeze(1)
+
+    def describe_rows(self, batch: Mapping[str, Any], bad: torch.Tensor | None = None) -> str:
+        """Names the pairs of a batch: attribute, row of the data and how the prompt begins; all, or those in `bad`."""
+        mask = batch["attribute_mask"].cpu()
+        pairs = range(len(mask)) if bad is None else bad.nonzero().flatten().tolist()
+        shown = [self._describe_pair(batch, pair, mask[pair]) for pair in pairs[:_NAMED_PAIRS]]
+        more = f" and {len(pairs) - _NAMED_PAIRS} more" if len(pairs) > _NAMED_PAIRS else ""
+        return ", ".join(shown) + more
+
+    def _describe_pair(self, batch: Mapping[str, Any], pair: int, attributes: torch.Tensor) -> str:
+        names = [name for name, has in zip(self.partition.names, attributes.tolist(), strict=True) if has]
+        row = f"row {int(batch[ROW_COLUMN][pair])} " if ROW_COLUMN in batch else ""  # a stream has no row numbers
+        is_prompt = batch["attention_mask"][pair].bool() & ~batch["completion_mask"][pair].bool()
+        start = self.processing_class.decode(batch["input_ids"][pair][is_prompt][:12].tolist())
+        return f"{row}(attribute {' and '.join(map(repr, names)) or 'none'}, prompt {start!r}...)"
 
     def _members(self, attribute_mask: torch.Tensor) -> torch.Tensor:
         """Membership in groups, bool `[B, K]`, from attributes, bool `[B, A]`."""
@@ -231,6 +260,7 @@ class FairPOTrainer(GroupRobustTrainer, DPOTrainer):
         else:
             ref_chosen, ref_rejected = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
         pairs = pair_losses(policy, ref_chosen, ref_rejected, self.args)
+        self.watch(inputs, policy.chosen, policy.rejected, ref_chosen, ref_rejected, pairs.privileged)
         losses = losses_per_group(pairs, self._is_held, self._open_gates(attribute_mask))  # [B, K]
 
         mode = "train" if self.model.training else "eval"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
+from accelerate.utils import DistributedType
 
 from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.partition import Group, Partition
@@ -63,6 +65,7 @@ class GroupRobustTrainer:
     accelerator: Any
     args: Any
     state: Any
+    model: Any
     hub_model_id: str | None
 
     # ---- what the trainer says about its batches ----
@@ -74,6 +77,14 @@ class GroupRobustTrainer:
     def forget_padding(self, batch: dict[str, Any]) -> None:
         """Takes the rows that accelerate repeats to fill the last batch out of every group, in place."""
         raise NotImplementedError
+
+    def describe_rows(self, batch: Mapping[str, Any], bad: torch.Tensor | None = None) -> str:
+        """Rows of a batch and what they count for, in the words of an error; `bad`: bool `[B]` on the CPU, or all."""
+        raise NotImplementedError
+
+    def stop_wanted(self) -> bool:
+        """Whether this process was asked to stop; it travels with the group sizes."""
+        return False
 
     # ---- setting up ----
 
@@ -94,6 +105,8 @@ class GroupRobustTrainer:
         self._eval_groups = torch.zeros(2 * k, dtype=dtype, device=device)  # loss sums and counts of an evaluation
         self._scaled_losses: torch.Tensor | None = None
         self._hints = Hints()
+        self._watched: tuple[Mapping[str, Any], torch.Tensor] | None = None
+        self._step_batches: list[Mapping[str, Any]] = []
         self.group_metrics = {}
 
     def sum_over_processes(self, vector: torch.Tensor) -> torch.Tensor:
@@ -107,7 +120,7 @@ class GroupRobustTrainer:
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
         if batches:
             self.forget_padding(batches[-1])
-        self._window_batches = len(batches)
+        self._window_batches, self._step_batches = len(batches), batches
         if self.args.timing == "lagged":
             counts = torch.zeros_like(self._window.counts)
             for batch in batches:
@@ -117,13 +130,14 @@ class GroupRobustTrainer:
 
     def _exchange(self, counts: torch.Tensor | None = None) -> None:
         """The one small all-reduce of an optimizer step; the weights then move with the last step's losses."""
-        totals = self._window.exchange(counts)
+        totals = self._window.exchange(counts, stop=self.stop_wanted())
         if totals is None:
             return
         try:
             self._scaled_losses = self.group_weights.update(totals.loss_sums, totals.counts)
             self.running_losses.update(totals.item_sums, totals.item_counts)
         except FloatingPointError as error:
+            self._raise_for_watched(f"Optimizer step {self.state.global_step + 1}")  # timing="current": knows the rows
             raise FloatingPointError(
                 f"Optimizer step {self.state.global_step}: {error} Lower the learning rate or `beta`, or look at the "
                 "examples of this group."
@@ -166,6 +180,61 @@ class GroupRobustTrainer:
         loss = grouped_objective(losses, members, weights, counts)
         # DDP averages gradients over processes; the objective is a sum.
         return loss * self.accelerator.num_processes if training else loss
+
+    # ---- numbers that are not finite ----
+
+    def watch(self, batch: Mapping[str, Any], *values: torch.Tensor) -> None:
+        """
+        Takes note of the rows of a batch with a value that is not finite; they are named before anything is updated.
+
+        Args:
+            batch (`Mapping[str, Any]`):
+                The batch, as [`describe_rows`] takes it.
+            *values (`torch.Tensor`):
+                Losses, log-probabilities or logits, `[B]` or `[B, ...]`.
+        """
+        finite = [torch.isfinite(value.detach()).reshape(len(value), -1).all(dim=1) for value in values]
+        self._watched = (batch, torch.stack(finite).all(dim=0))
+        if not self.model.training:  # while training, the device is waited for after the backward pass
+            self._raise_for_watched("Evaluation")
+
+    def _raise_for_watched(self, where: str) -> None:
+        if self._watched is None:
+            return
+        (batch, finite), self._watched = self._watched, None
+        if bool(finite.all()):
+            return
+        bad = ~finite.cpu()
+        whose = (
+            "All rows of the batch are affected, so look at the model first."
+            if bool(bad.all()) and len(bad) > 1
+            else "Look at these rows."
+        )
+        raise FloatingPointError(
+            f"{where}: the log-probability or loss of {self.describe_rows(batch, bad)} is not finite. {whose} A lower "
+            "learning rate or `beta`, or float32 instead of a half precision, may keep it finite."
+        )
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """As upstream; raises `FloatingPointError` for a loss that is not finite, before the optimizer's step."""
+        loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+        # `logging_nan_inf_filter` would only hide it from the log: the parameters would be lost all the same.
+        self._raise_for_watched(f"Optimizer step {self.state.global_step + 1}")
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        # Between the backward passes and the optimizer's step. A gradient scaler (float16) skips such steps itself.
+        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[misc]
+        scaled = self.accelerator.scaler is not None or self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        if norm is None or scaled or math.isfinite(norm):
+            return norm
+        rows = "; ".join(map(self.describe_rows, self._step_batches[:3]))
+        more = f" and {len(self._step_batches) - 3} more batches" if len(self._step_batches) > 3 else ""
+        raise FloatingPointError(
+            f"Optimizer step {self.state.global_step + 1}: the gradient is not finite ({float(norm)}) although every "
+            f"loss of this process is. Its share of the step: {rows}{more}. A lower learning rate, or float32 instead "
+            "of a half precision, may keep it finite."
+        )
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """As upstream, without counting the rows that fill the last batch."""

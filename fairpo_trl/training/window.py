@@ -64,6 +64,7 @@ class StepWindow:
     Attributes:
         counts (`torch.Tensor`): N_g of the current step, `[K]`, on the device.
         has_pending (`bool`): Whether there are loss sums that have not been exchanged; the same on every process.
+        stop_agreed (`bool`): Whether any process has been asked to stop; the same on every process.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class StepWindow:
         self._pending = torch.zeros(sum(self._sizes), dtype=dtype, device=device)
         self.counts = torch.zeros(groups, dtype=dtype, device=device)
         self.has_pending = False
+        self.stop_agreed = False
 
     def add(
         self, loss_sums: torch.Tensor, counts: torch.Tensor, item_sums: torch.Tensor, item_counts: torch.Tensor
@@ -88,22 +90,29 @@ class StepWindow:
         self._pending += torch.cat([part.to(self._pending.dtype) for part in parts])
         self.has_pending = True
 
-    def exchange(self, counts: torch.Tensor | None = None) -> StepTotals | None:
+    def exchange(self, counts: torch.Tensor | None = None, stop: bool = False) -> StepTotals | None:
         """
         Makes the sizes of a step global, and hands out the loss sums that were pending.
 
         Args:
             counts (`torch.Tensor`, *optional*):
                 This process's group sizes of the step that begins, `[K]`; without them only the sums are fetched.
+            stop (`bool`, *optional*, defaults to `False`):
+                Whether this process was asked to stop; it travels along, so that all stop after the same step.
 
         Returns:
             `StepTotals` or `None`: global sums of the last step, if any were pending.
         """
-        vector = self._pending if counts is None else torch.cat([self._pending, counts.to(self._pending.dtype)])
-        vector = self._reduce(vector.clone())
+        parts = [self._pending, self._pending.new_full((1,), float(stop))]
         if counts is not None:
-            self.counts = vector[len(self._pending) :]
-        totals = StepTotals(*vector[: len(self._pending)].cpu().double().split(self._sizes))
+            parts.append(counts.to(self._pending.dtype))
+        vector = self._reduce(torch.cat(parts))
+        known = len(self._pending) + 1  # needed on the CPU now; the counts stay where the losses are
+        if counts is not None:
+            self.counts = vector[known:]
+        *sums, stops = vector[:known].cpu().double().split([*self._sizes, 1])
+        self.stop_agreed |= bool(stops > 0)
+        totals = StepTotals(*sums)
         had_pending = self.has_pending
         self._pending.zero_()
         self.has_pending = False
