@@ -108,6 +108,22 @@ def test_a_seed_chooses_among_equal_margins_and_nothing_else():
     assert alone == ultrafeedback.convert(rows, seed=7).rows[:3]
 
 
+@pytest.mark.parametrize("rating", ["inf", "nan", "N/A", "", "very good", None, float("nan"), 10**400, True])
+def test_a_rating_that_is_no_finite_number_is_none(rating: Any):
+    rows = copy.deepcopy(stored("ultrafeedback")[:1])
+    rows[0]["completions"][0]["annotations"]["helpfulness"]["Rating"] = rating
+    converted = ultrafeedback.convert(rows)
+    assert converted.dropped_by_attribute["helpfulness"] == {"no_score": 1}
+    assert pairs(converted)[0][2] == "Maybe a quince, I am not sure."
+
+
+@pytest.mark.parametrize("score", ["4", float("inf"), 10**400, True, [4]])
+def test_a_score_of_another_type_is_an_error(score: Any):
+    rows = [*stored("helpsteer2")[:1], stored("helpsteer2")[1] | {"coherence": score}]
+    with pytest.raises(ValueError, match="Row 1 of HelpSteer2: column 'coherence' must hold a finite number"):
+        helpsteer.convert_helpsteer2(rows)
+
+
 def test_helpsteer2_compares_consecutive_rows_and_reads_turns():
     converted = helpsteer.convert_helpsteer2(stored("helpsteer2"))
     sky, good, bad = "Why is the sky blue?", "Air scatters blue light most.", stored("helpsteer2")[1]["response"]
@@ -226,7 +242,11 @@ def test_finegrained_rlhf_corrects_for_the_labelled_errors_and_compares_as_a_who
     assert first[0][1].startswith("Kestrel\nThe kestrel is a small falcon. It hovers") and "Vole\n" in first[0][1]
     assert Counter(row["attribute"] for row in converted.rows)["overall"] == 13
     assert converted.rows[0]["id"] == "finegrained_rlhf-0-c-1" and converted.rows[3]["id"] == "finegrained_rlhf-0-2-1"
-    assert converted.dropped == {"no_preference": 5, "no_correction": 1, "unknown_error_type": 1}
+    assert converted.dropped_by_attribute == {
+        "overall": {"no_preference": 5},
+        "factuality": {"no_correction": 1},
+        "": {"unknown_error_type": 1},
+    }
     without = finegrained_rlhf.convert(stored("finegrained_rlhf"), passages=False)
     assert without.rows[0]["prompt"] == [{"role": "user", "content": "What does a kestrel hunt?"}]
     with pytest.raises(ValueError, match="Row 0 of FineGrainedRLHF: `preference` must hold 6 comparisons.*got 2"):
@@ -297,7 +317,7 @@ def changed(row: Any, path: tuple, value: Any) -> Any:
 
 @pytest.mark.parametrize("name", CONVERTERS)
 @given(data=st.data())
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_any_row_gives_valid_pairs_a_known_reason_or_a_value_error(name: str, data: st.DataObject):
     rows = [row if data.draw(st.integers(0, 9)) else data.draw(JSON) for row in stored(name)[:3]]
     for _ in range(data.draw(st.integers(0, 3))):

@@ -67,8 +67,9 @@ def test_every_pair_with_different_ratings_by_hand():
 
 
 def test_margin_and_limit_per_prompt_by_hand():
-    converted = pairs_from_ratings(ratings(), ["clear", "kind"], min_margin=1.5, max_pairs_per_prompt=1)
-    assert compared(converted.rows) == [("clear", "p3", "p1"), ("kind", "p1", "p3"), ("kind", "q3", "q2")]
+    for seed in range(8):
+        converted = pairs_from_ratings(ratings(), ["clear", "kind"], min_margin=1.5, max_pairs_per_prompt=1, seed=seed)
+        assert compared(converted.rows) == [("clear", "p3", "p1"), ("kind", "p1", "p3"), ("kind", "q3", "q2")]
     assert converted.dropped_by_attribute["clear"] == {
         "below_margin": 1,
         "equal": 3,

@@ -94,10 +94,15 @@ def plot_conflicts(report: PreferenceReport, path: str | os.PathLike[str]) -> Pa
     bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1))
     bar.ax.tick_params(colors=TEXT, labelsize=9)
     bar.outline.set_visible(False)
-    bar.set_label("of the prompts on which both rank the same responses", fontsize=9, color=TEXT)
     more = len(report.attributes) - len(names)
-    subtitle = f"\nthe {len(names)} attributes with most pairs; {more} more" if more else ""
-    axes.set_title(f"Where attributes disagree{subtitle}", loc="left", fontsize=11, color=TEXT, pad=10)
+    subtitle = f"\n(the {len(names)} attributes with most pairs; {more} more)" if more else ""
+    axes.set_title(
+        f"Where attributes disagree: share of the prompts\non which both rank the same responses{subtitle}",
+        loc="left",
+        fontsize=10,
+        color=TEXT,
+        pad=10,
+    )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI, metadata={"Software": None})
