@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import RepoUrl
 from PIL import Image
 from safetensors import safe_open
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, BitImageProcessor, Dinov2Config, Dinov2Model
@@ -190,6 +191,8 @@ def test_names_and_folders_that_are_no_backbone_are_refused(dinov2, tmp_path):
         load_backbone("resnet50")
     with pytest.raises(ValueError, match="Unknown pooling: 'clss'.*did you mean 'cls'"):
         load_backbone(dinov2, pooling="clss")
+    with pytest.raises(FileNotFoundError, match=r"gone is no folder\. Load it from where it lies now"):
+        load_backbone(f"hf:{tmp_path / 'gone'}")
     shutil.copytree(dinov2.removeprefix("hf:"), tmp_path / "m")
     (tmp_path / "m" / "preprocessor_config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no preprocessor_config\.json"):
@@ -399,6 +402,33 @@ def test_only_what_is_trained_of_a_backbone_is_stored(dinov2, tmp_path, options,
     assert [name for name, parameter in loaded.named_parameters() if parameter.requires_grad] == trained
 
 
+def test_a_checkpoint_loads_into_the_model_that_wrote_it(dinov2, tmp_path):
+    """As the Trainer does on resume: the file's weights into a model whose frozen part is there."""
+    from safetensors.torch import load_file
+
+    model = with_backbone(dinov2, trainable="lora")
+    model.save_pretrained(tmp_path)
+    fresh = make_model(np.zeros((2, 64), np.float32))
+    fresh.attach_backbone(load_backbone(dinov2, pooling="cls_mean"), trainable="lora")
+    result = fresh.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False)
+    assert result.unexpected_keys == []
+    assert set(result.missing_keys) == fresh._keys_to_ignore_on_save  # what the Trainer knows not to expect
+    assert fresh.predict(picture(0)) == model.predict(picture(0))
+
+
+def test_a_push_uploads_configuration_and_weights(features, monkeypatch):
+    uploaded = {}
+
+    def upload(model, folder, *args, **kwargs):
+        uploaded.update({path.name: path.read_bytes() for path in Path(folder).iterdir()})
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda api, repo_id, **kwargs: RepoUrl(f"x/{repo_id}"))
+    monkeypatch.setattr(MultiLabelClassifier, "_upload_modified_files", upload)
+    make_model(features).push_to_hub("labels")
+    assert {"config.json", "model.safetensors"} <= set(uploaded)
+    assert json.loads(uploaded["config.json"])["model_type"] == "fairpo_multilabel"
+
+
 def test_another_backbone_is_refused(dinov2, tmp_path):
     model = with_backbone(dinov2)
     model.save_pretrained(tmp_path / "model")
@@ -498,7 +528,7 @@ def test_predict_names_what_it_cannot_read(dinov2, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.png does not exist"):
         model.predict(tmp_path / "gone.png")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="empty has no images"):
+    with pytest.raises(ValueError, match="empty' holds no image"):
         model.predict(tmp_path / "empty")
 
 

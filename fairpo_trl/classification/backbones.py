@@ -244,6 +244,12 @@ def load_backbone(spec: str, *, pooling: Pooling | None = None, image_size: int 
             f"A backbone is named 'timm:<name>' or 'hf:<Hub id or folder>', got {spec!r}. For example "
             "'timm:vit_base_patch16_224.augreg_in21k_ft_in1k' or 'hf:facebook/dinov2-small'."
         )
+    folder = Path(name.removeprefix("local-dir:"))
+    if folder.is_absolute() and not folder.is_dir():
+        raise FileNotFoundError(
+            f"The backbone {spec!r} is not there: {folder} is no folder. Load it from where it lies now; a model "
+            "takes it by attach_backbone(...) or from_pretrained(..., backbone=...)."
+        )
     if library == "timm":
         return _load_timm(name, spec, pooling, image_size)
     return _load_transformers(name, spec, pooling, image_size)

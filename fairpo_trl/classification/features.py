@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from fairpo_trl.classification.backbones import Backbone
 from fairpo_trl.classification.data import ImageSource, MultiLabelSplit
-from fairpo_trl.classification.images import open_image
+from fairpo_trl.classification.images import UnreadableImageError, open_image
 from fairpo_trl.classification.preprocessing import Transform
 from fairpo_trl.classification.shards import Batches, Compute, ComputedBatch, ShardStore
 
@@ -221,7 +221,7 @@ def images_hash(split: MultiLabelSplit) -> str:
         elif isinstance(image, os.PathLike):
             try:
                 content = f"{os.stat(image).st_size} bytes"
-            except FileNotFoundError:
+            except OSError:
                 content = "missing"  # an unreadable image, for `bad_images` to decide
         else:
             content = f"{image.mode} {image.size} {hashlib.sha256(image.tobytes()).hexdigest()}"
@@ -270,7 +270,7 @@ class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
     def __getitem__(self, row: int) -> tuple[int, torch.Tensor | None, str]:
         try:
             image = open_image(self.images[row])
-        except (OSError, ValueError) as error:
+        except UnreadableImageError as error:
             return row, None, str(error)
         return row, self.transform(image), ""
 

@@ -19,7 +19,7 @@ from fairpo_trl.classification.adaptation import Trainable, adapt_backbone
 from fairpo_trl.classification.backbones import Backbone, load_backbone, state_hash
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
 from fairpo_trl.classification.heads import build_head
-from fairpo_trl.classification.images import open_image
+from fairpo_trl.classification.images import find_images, open_image
 from fairpo_trl.classification.preprocessing import Transform
 from fairpo_trl.core.names import unknown_names_message
 
@@ -369,8 +369,8 @@ class MultiLabelClassifier(PreTrainedModel):
             `labels` (those whose score reaches its threshold, best first).
 
         Raises:
-            ValueError: For an unreadable image or as `forward`.
-            FileNotFoundError: For a path that does not exist, or a folder without images.
+            ValueError: For an unreadable image or a folder without images, or as `forward`.
+            FileNotFoundError: For a path that does not exist.
         """
         if batch_size < 1 or (top_k is not None and top_k < 1):
             raise ValueError(f"`batch_size` and `top_k` must be at least 1, got {batch_size} and {top_k}.")
@@ -421,9 +421,6 @@ def _blocks(features: np.ndarray | torch.Tensor, rows: int = 4096) -> Any:
         yield (torch.from_numpy(np.array(block)) if isinstance(block, np.ndarray) else block).double().cpu()
 
 
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-
-
 def _sources(inputs: Any) -> list[Any]:
     """A list of paths, bytes and PIL images from what `predict` takes."""
     items = [inputs] if isinstance(inputs, str | os.PathLike | bytes | Image.Image) else list(inputs)
@@ -434,10 +431,7 @@ def _sources(inputs: Any) -> list[Any]:
             continue
         path = Path(item)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-            if not found:
-                raise FileNotFoundError(f"{path} has no images ({', '.join(sorted(_SUFFIXES))}).")
-            sources += found
+            sources += find_images(path)
         elif path.exists():
             sources.append(path)
         else:
