@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ from fairpo_trl.core.partition import Grouping, Partition
 from fairpo_trl.training.arguments import make_group_weights
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.progress import CompactProgressCallback
+from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
 from fairpo_trl.training.sampler import GroupBalancedSampler
 from fairpo_trl.training.window import padded_duplicates
 
@@ -36,7 +38,7 @@ logger = get_logger(__name__)
 _GROUPING: dict[str, Grouping] = {"role": "role", "label": "attribute"}  # the core's names
 
 
-class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
+class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
     r"""
     Trainer for multi-label classifiers: privileged labels get better, the others do not get worse than the reference.
 
@@ -164,7 +166,7 @@ class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
                     "The reference model has other labels, or another order: "
                     f"{_first_difference(reference.config.label_names, names)}."
                 )
-            self._reference = reference.to(device).eval().requires_grad_(False)
+            self._reference = reference.to(device)
             for rows in self._prepared.values():
                 self._attach_reference(rows)
 
@@ -185,11 +187,14 @@ class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
             return
         loader = DataLoader(rows, batch_size=self.args.per_device_eval_batch_size, collate_fn=keep_batch)
         hidden = self.args.disable_tqdm or rows.split.features is not None
+        was_training = self._reference.training
+        self._reference.eval()
         device = self.accelerator.device
         logits = [
             self._reference(**_model_inputs(batch, self._reference, device)).logits.cpu()
             for batch in tqdm(loader, desc=f"Reference logits of {rows.split.name}", disable=hidden)
         ]
+        self._reference.train(was_training)
         rows.reference_logits = torch.cat(logits)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
@@ -217,6 +222,22 @@ class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
         if isinstance(rows, SplitDataset):
             self._attach_reference(rows)
         return rows
+
+    def data_hash(self) -> str | None:
+        """Hash of the training rows: ids, labels and, if there are any, features."""
+        split = self.train_dataset.split
+        content = hashlib.sha256(split.content_hash().encode())
+        if split.features is not None:
+            for start in range(0, len(split), 8192):  # a memory map is read in parts
+                content.update(np.ascontiguousarray(split.features[start : start + 8192]).tobytes())
+        return content.hexdigest()
+
+    def describe_rows(self, batch: Mapping[str, Any], bad: torch.Tensor | None = None) -> str:
+        """Names the rows of a batch by their ids; all, or those in `bad`."""
+        rows = batch["row"].cpu() if bad is None else batch["row"].cpu()[bad]
+        split = self.train_dataset.split if self.model.training else None
+        shown = [f"row {row}" + (f" ({split.ids[row]})" if split is not None else "") for row in rows.tolist()[:4]]
+        return ", ".join(shown) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "")
 
     # ---- one optimizer step ----
 
@@ -249,6 +270,7 @@ class MultiLabelFairPOTrainer(GroupRobustTrainer, Trainer):
         labels = inputs["labels"]  # [B, T]
         mode = "train" if self.model.training else "eval"
         found = self._label_losses(outputs.logits, labels, inputs, mode)
+        self.watch(inputs, outputs.logits, found.losses)
         losses, known = found.losses, labels >= 0
         if self._draws_labels(mode):
             drawn = self._drawn_labels(inputs["row"], labels.size(1))
