@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 
 from fairpo_trl.classification.data import MultiLabelSplit
 from fairpo_trl.classification.images import open_image
@@ -70,3 +72,43 @@ def keep_batch(batch: Any) -> dict[str, torch.Tensor]:
     if isinstance(batch, dict):
         return batch
     return {name: torch.stack([row[name] for row in batch]) for name in batch[0]}
+
+
+def model_inputs(batch: Mapping[str, Any], model: torch.nn.Module, device: torch.device) -> dict[str, Any]:
+    """What a model reads of a batch, on its device and in its dtype."""
+    dtype = next(model.parameters()).dtype
+    return {name: batch[name].to(device=device, dtype=dtype) for name in ("features", "pixel_values") if name in batch}
+
+
+@torch.no_grad()
+def compute_logits(
+    model: torch.nn.Module, rows: SplitDataset, batch_size: int, device: torch.device, progress: bool = True
+) -> torch.Tensor:
+    """
+    Logits of all rows, in evaluation mode and in this process alone.
+
+    Args:
+        model ([`MultiLabelClassifier`]):
+            On `device`; its mode is put back afterwards.
+        rows (`SplitDataset`):
+            Features or images.
+        batch_size (`int`):
+            Rows in a forward pass.
+        device (`torch.device`):
+            Where the batches go.
+        progress (`bool`, *optional*, defaults to `True`):
+            Shows a bar for images, which take their time.
+
+    Returns:
+        `torch.Tensor`: `[N, T]`, on the CPU.
+    """
+    loader = DataLoader(rows, batch_size=batch_size, collate_fn=keep_batch)
+    hidden = not progress or rows.split.features is not None
+    was_training = model.training
+    model.eval()
+    logits = [
+        model(**model_inputs(batch, model, device)).logits.cpu()
+        for batch in tqdm(loader, desc=f"Logits of {rows.split.name}", disable=hidden)
+    ]
+    model.train(was_training)
+    return torch.cat(logits)

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.logging import get_logger
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers import EvalPrediction, Trainer
 from transformers.trainer_callback import ProgressCallback
 
 from fairpo_trl.classification.config import PREFERENCES, MultiLabelFairPOConfig
 from fairpo_trl.classification.data import MultiLabelSplit
-from fairpo_trl.classification.dataset import SplitDataset, keep_batch
+from fairpo_trl.classification.dataset import SplitDataset, compute_logits, keep_batch, model_inputs
 from fairpo_trl.classification.draws import keyed_uniform
 from fairpo_trl.classification.group_report import GroupEvaluation, evaluate_groups
 from fairpo_trl.classification.model import MultiLabelClassifier
@@ -180,22 +178,16 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             self._prepared[id(split)] = SplitDataset(split, self._transform)
         return self._prepared[id(split)]
 
-    @torch.no_grad()
     def _attach_reference(self, rows: SplitDataset) -> None:
         """Computes the reference's logits of all rows, once."""
-        if self._reference is None or rows.reference_logits is not None:
-            return
-        loader = DataLoader(rows, batch_size=self.args.per_device_eval_batch_size, collate_fn=keep_batch)
-        hidden = self.args.disable_tqdm or rows.split.features is not None
-        was_training = self._reference.training
-        self._reference.eval()
-        device = self.accelerator.device
-        logits = [
-            self._reference(**_model_inputs(batch, self._reference, device)).logits.cpu()
-            for batch in tqdm(loader, desc=f"Reference logits of {rows.split.name}", disable=hidden)
-        ]
-        self._reference.train(was_training)
-        rows.reference_logits = torch.cat(logits)
+        if self._reference is not None and rows.reference_logits is None:
+            rows.reference_logits = compute_logits(
+                self._reference,
+                rows,
+                self.args.per_device_eval_batch_size,
+                self.accelerator.device,
+                progress=not self.args.disable_tqdm,
+            )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         if self.args.balanced_sampling == "none":
@@ -266,7 +258,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """This batch's share of sum_g alpha_g * mean_g over the labels of each group."""
-        outputs = model(**_model_inputs(inputs, self.accelerator.unwrap_model(model), self.accelerator.device))
+        outputs = model(**model_inputs(inputs, self.accelerator.unwrap_model(model), self.accelerator.device))
         labels = inputs["labels"]  # [B, T]
         mode = "train" if self.model.training else "eval"
         found = self._label_losses(outputs.logits, labels, inputs, mode)
@@ -349,12 +341,6 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             for group, value in evaluation.by_group[metric].items()
             if value == value
         }
-
-
-def _model_inputs(batch: Mapping[str, Any], model: MultiLabelClassifier, device: torch.device) -> dict[str, Any]:
-    """What the model reads of a batch, on its device and in its dtype."""
-    dtype = next(model.parameters()).dtype
-    return {name: batch[name].to(device=device, dtype=dtype) for name in ("features", "pixel_values") if name in batch}
 
 
 def _groups_and_constants(partition: Partition, args: MultiLabelFairPOConfig) -> tuple[Any, dict[str, float] | None]:
