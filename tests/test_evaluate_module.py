@@ -1,4 +1,4 @@
-"""The module for `evaluate`: loads from its folder without a network, equals scikit-learn, refuses what it cannot score."""
+"""The module for `evaluate`: loads from its folder offline, equals scikit-learn, refuses bad input."""
 
 from __future__ import annotations
 
