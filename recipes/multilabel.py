@@ -23,7 +23,7 @@ from fairpo_trl.classification.confusion import confusion_of_privileged
 from fairpo_trl.classification.data import MultiLabelSplit, print_data_summary
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits
 from fairpo_trl.classification.features import extract_features
-from fairpo_trl.classification.group_report import GroupEvaluation, evaluate_groups
+from fairpo_trl.classification.group_report import evaluate_groups
 from fairpo_trl.classification.images import open_image
 from fairpo_trl.classification.methods import Method, apply_method
 from fairpo_trl.classification.reference import options_of, train_reference
@@ -145,15 +145,19 @@ def run(
         "trained": trainer.predict(parts["test"]).predictions,
         "reference": compute_logits(reference, test, args.per_device_eval_batch_size, args.device).numpy(),
     }
-    results = _results(title, parts, partition, trainer, logits, script_args, started)
+    trainer.reported = evaluate_groups(parts["test"].labels, logits["trained"], partition)
+    trainer.comparison = compare_with_reference(
+        parts["test"].labels, logits["trained"], logits["reference"], partition, series=parts["test"].series
+    )
     trainer.save_model(args.output_dir)
+    trainer.create_model_card(dataset=title)
     if speaks:
+        results = _results(title, parts, trainer, logits, script_args, started)
         report = write_label_report(results, Path(args.output_dir))
         print_label_results(results)
         print(f"\nReport: {report}   (plots and results.json beside it)")
-    trainer.create_model_card(results)
     if args.push_to_hub:
-        trainer.push_to_hub()
+        trainer.push_to_hub(dataset=title)
     return trainer
 
 
@@ -249,15 +253,16 @@ def _reference(
 def _results(
     title: str,
     parts: Mapping[str, MultiLabelSplit],
-    partition: Partition,
     trainer: MultiLabelFairPOTrainer,
     logits: Mapping[str, np.ndarray],
     script_args: LabelArguments,
     started: float,
 ) -> LabelResults:
-    test, args = parts["test"], trainer.args
-    evaluations: dict[str, GroupEvaluation] = {
-        name: evaluate_groups(test.labels, scores, partition) for name, scores in logits.items()
+    test, args, partition = parts["test"], trainer.args, trainer.partition
+    assert trainer.reported is not None and trainer.comparison is not None
+    evaluations = {
+        "reference": evaluate_groups(test.labels, logits["reference"], partition),
+        "trained": trainer.reported,
     }
     hinge = hinge_satisfaction(test.labels, logits["trained"], logits["reference"], partition, eps=args.epsilon)
     confusion = {
@@ -283,9 +288,7 @@ def _results(
         "seeds": [args.seed],
         "seconds": time.time() - started,
         "evaluations": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
-        "comparison": compare_with_reference(
-            test.labels, logits["trained"], logits["reference"], partition, series=test.series
-        ).to_dict(),
+        "comparison": trainer.comparison.to_dict(),
         "hinge": {"pairs": hinge.pairs, "labels": hinge.labels, "eps": hinge.eps},
         "confusion": confusion,
         "weights_history": [

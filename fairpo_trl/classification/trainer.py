@@ -13,12 +13,14 @@ from accelerate.logging import get_logger
 from transformers import EvalPrediction, Trainer
 from transformers.trainer_callback import ProgressCallback
 
+from fairpo_trl.classification.comparison import Comparison
 from fairpo_trl.classification.config import PREFERENCES, MultiLabelFairPOConfig
 from fairpo_trl.classification.data import MultiLabelSplit
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits, keep_batch, model_inputs
 from fairpo_trl.classification.draws import keyed_uniform
 from fairpo_trl.classification.group_report import GroupEvaluation, evaluate_groups
 from fairpo_trl.classification.model import MultiLabelClassifier
+from fairpo_trl.classification.model_card import write_model_card
 from fairpo_trl.classification.objective import LabelLosses, label_losses
 from fairpo_trl.classification.train_metrics import LabelMetricSums
 from fairpo_trl.core.losses import LOG_2
@@ -76,7 +78,9 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             As in [`~transformers.Trainer`].
 
     Attributes:
-        evaluations (`dict[str, GroupEvaluation]`): metric prefix -> the last evaluation, as DataFrames.
+        evaluations (`dict[str, GroupEvaluation]`): `"eval"` -> the last evaluation, as DataFrames.
+        reported (`GroupEvaluation`), comparison (`Comparison`): Results on the reported split; set them to have them
+            on the card.
 
     Raises:
         ValueError: For data or options that cannot work; names the labels or the option, and the mend.
@@ -114,7 +118,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         self.group_weights = make_group_weights(args, *_groups_and_constants(self.partition, args))
         self.running_losses = running_losses(self.partition, args.estimate_decay)  # BCE above the reference, by label
         self._prepared: dict[int, SplitDataset] = {}
-        self._transform = None if model.backbone is None else model.backbone.transform
+        self._transform = model.transform if model.has_backbone else None
         train_rows = self._rows_of(train_dataset)
         eval_rows = (
             {name: self._rows_of(split) for name, split in eval_dataset.items()}
@@ -122,6 +126,8 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             else self._rows_of(eval_dataset)
         )
         self.evaluations: dict[str, GroupEvaluation] = {}
+        self.reported: GroupEvaluation | None = None
+        self.comparison: Comparison | None = None
 
         super().__init__(
             model=model,
@@ -326,6 +332,15 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         if prediction_loss_only:
             return loss.detach(), None, None
         return loss.detach(), outputs.logits.detach().float(), inputs["labels"]
+
+    # ---- card ----
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes the card, from the reported evaluation and comparison if they are set; arguments as upstream."""
+        if self.is_world_process_zero():
+            write_model_card(
+                self, self.reported, self.comparison, data=kwargs.get("dataset"), licence=kwargs.get("license")
+            )
 
     # ---- metrics of whole splits ----
 

@@ -26,10 +26,11 @@ from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_rows, check_tokens
 from fairpo_trl.generation.log_probs import pair_log_probs
 from fairpo_trl.generation.metrics import MetricSums
-from fairpo_trl.generation.model_card import PAPER, add_fairpo_facts
+from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.summary import print_summary
+from fairpo_trl.training.cards import PAPER
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.hashes import dataset_hash
 from fairpo_trl.training.progress import CompactProgressCallback
