@@ -84,6 +84,10 @@ class LabelArguments:
     bad_images: str = field(
         default="raise", metadata={"help": "What an unreadable image does.", "choices": ["raise", "skip"]}
     )
+    live_images: int = field(
+        default=100,
+        metadata={"help": "Without --data_dir: images whose features are extracted again, to check the shipped ones."},
+    )
 
 
 def run(
