@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,12 +14,25 @@ import torch
 import yaml
 from generation_fairpo import DEMO_CONFIG, make_parser, train
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import DPOConfig
 
+from fairpo_trl import FairPOConfig
 from fairpo_trl.evaluation import Completion
 
 from . import evaluation
 from .prompts import load_prompts
 from .smollm2 import demo_model_path
+
+
+SHARED = {"privileged_attributes", "non_privileged_attributes", "attribute_column", "balanced_sampling"}
+"""Options of FairPO that say what is trained on, and so are the same for every row."""
+
+FAIRPO_DEFAULTS: dict[str, Any] = {
+    option.name: option.default
+    for option in dataclasses.fields(FairPOConfig)
+    if option.name not in SHARED | {inherited.name for inherited in dataclasses.fields(DPOConfig)}
+}
+"""Losses and balancing: a row that is not `tuned` starts from these, whatever the demo's YAML says."""
 
 
 class Measurer:
@@ -41,7 +55,8 @@ class Measurer:
 
     def _settings(self, row: Any) -> dict[str, Any]:
         """Everything a point depends on, besides seed and step."""
-        kept = {key: value for key, value in self.demo.items() if key not in ("output_dir", "seed", "dataset_name")}
+        left_out = {"output_dir", "seed", "dataset_name"} | (set() if row.tuned else FAIRPO_DEFAULTS.keys())
+        kept = {key: value for key, value in self.demo.items() if key not in left_out}
         return {**kept, **row.overrides, "method": row.method, "data": self.data_hash, "samples": self.samples}
 
     def path(self, row: Any, seed: int, step: int) -> Path:
@@ -113,7 +128,8 @@ class Measurer:
         """Trains one row with one seed and measures it at its stops."""
         path, _ = demo_model_path()
         output = self.folder / "runs" / f"{row.name}-seed{seed}"
-        overrides = {"output_dir": str(output), "seed": seed, "disable_tqdm": True, **row.overrides}
+        defaults = {} if row.tuned else {key: v for key, v in FAIRPO_DEFAULTS.items() if key in self.demo}
+        overrides = {"output_dir": str(output), "seed": seed, "disable_tqdm": True, **defaults, **row.overrides}
         options = [
             text
             for name, value in overrides.items()
