@@ -215,11 +215,14 @@ def test_warns_once_when_a_weight_collapses(tmp_path, caplog):
     assert len([r for r in caplog.records if "The weight of group 'non_privileged' has come down" in r.message]) == 1
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_group(tmp_path):
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_rows(tmp_path):
     model = make_model()
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match=r"Optimizer step \d+: The loss of group \['privileged'"):
+    message = (
+        r"Optimizer step 1: the log-probability or loss of row 0 \(attribute 'concise', prompt '.*look at the model"
+    )
+    with pytest.raises(FloatingPointError, match=message):
         fairpo(tmp_path, model=model).train()
 
 
