@@ -26,7 +26,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from openclipart.experiment import HEADS, REFERENCE, Experiment, Head, Row  # noqa: E402
+from openclipart.experiment import HEADS, REFERENCE, Experiment, Head, Row, load_experiment  # noqa: E402
 
 
 METHODS = [
@@ -98,7 +98,6 @@ def main() -> None:
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
     from openclipart.comparison_tables import write_tables
-    from openclipart.load import load_experiment
 
     experiment = load_experiment(args.output_dir, args.epochs)
     started = time.time()
@@ -111,16 +110,17 @@ def main() -> None:
         ]
         jobs = [job for job in jobs if any(not experiment.complete(row, *job[2:]) for row in [REFERENCE, *job[1]])]
         print(f"{len(jobs)} jobs (a head and a seed each) with {args.workers} processes.", flush=True)
-        with ProcessPoolExecutor(args.workers, get_context("spawn"), _one_thread) as pool:
+        with ProcessPoolExecutor(args.workers, get_context("spawn"), one_thread) as pool:
             for done, name in enumerate(pool.map(_run, jobs), start=1):
                 print(f"[{done}/{len(jobs)}] {name} after {time.time() - started:.0f} s", flush=True)
     write_tables(experiment, SECTIONS, [HEADS[name] for name in args.heads], args.seeds, args.resamples)
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
+    """Initialises a worker: several small processes use a CPU better than one with several threads."""
     import torch
 
-    torch.set_num_threads(1)  # several small processes use a CPU better than one with several threads
+    torch.set_num_threads(1)
     logging.disable(logging.WARNING)
 
 

@@ -23,8 +23,15 @@ from safetensors.numpy import save_file
 from fairpo_trl import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelFairPOTrainer, Partition
 from fairpo_trl.classification import MultiLabelClassifierConfig
 from fairpo_trl.classification.data import MultiLabelSplit
+from fairpo_trl.classification.group_report import evaluate_groups
 from fairpo_trl.classification.methods import apply_method
 from fairpo_trl.classification.reference import train_reference
+from fairpo_trl.core.names import unknown_names_message
+
+from .load import load_openclipart
+
+
+VALIDATION_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -214,3 +221,47 @@ class Experiment:
 
 
 REFERENCE = Row("reference", "reference (BCE)", "bce")
+
+
+def load_experiment(
+    folder: Path, epochs: int, partition: str = "least_frequent", share: float = 0.2, seed: int = 0
+) -> Experiment:
+    """
+    The shipped set with its stored features, a validation part carved from train, and a partition.
+
+    Args:
+        folder (`Path`):
+            Where runs are kept.
+        epochs (`int`):
+            Further epochs of every method.
+        partition (`str`, *optional*, defaults to `"least_frequent"`):
+            `"least_frequent"` in train (the paper), `"worst_reference_ap"` on validation, `"random"`, or `"by_name"`:
+            every fifth label in alphabetical order, which knows nothing of frequency or score.
+        share (`float`, *optional*, defaults to `0.2`):
+            Share of the labels that is privileged.
+        seed (`int`, *optional*, defaults to `0`):
+            Of the random partition, and of the reference that is asked for its worst labels.
+    """
+    splits = load_openclipart()
+    train, validation = splits["train"].carve_validation(VALIDATION_SHARE, seed=0)
+    parts = {"train": train, "validation": validation, "test": splits["test"]}
+    names, counts = train.label_names, train.label_counts()
+    chosen = Partition.by_least_frequent(counts, share)
+    if partition == "random":
+        chosen = Partition.at_random(names, share, seed)
+    elif partition == "by_name":
+        chosen = Partition.by_name(names, sorted(names)[:: round(1 / share)])
+    elif partition == "worst_reference_ap":
+        head, any_partition = HEADS["shared_mlp"], Experiment(folder, parts, chosen, epochs)
+        any_partition.reference(head, seed)
+        scores = any_partition.logits(REFERENCE, head, seed, "validation")
+        ap = evaluate_groups(validation.labels, scores, chosen).by_label["ap"].dropna()
+        worst = Partition.by_worst_score({str(name): float(value) for name, value in ap.items()}, share)
+        chosen = Partition.by_name(names, worst.privileged)
+    elif partition != "least_frequent":
+        raise ValueError(
+            unknown_names_message(
+                "partition", [partition], ("least_frequent", "worst_reference_ap", "random", "by_name")
+            )
+        )
+    return Experiment(folder, parts, chosen, epochs)
