@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from fairpo_trl.classification.data import MultiLabelSplit, check_splits
-from fairpo_trl.classification.images import existing_files
+from fairpo_trl.classification.images import ImageFiles, existing_files
 from fairpo_trl.classification.layout import find_layout
 from fairpo_trl.core.names import unknown_names_message
 
@@ -158,7 +158,7 @@ def _load_split(
         label_names=label_names,
         labels=labels[kept],
         ids=tuple(f"{folder.name}/{listed[i][1]}" for i in kept),
-        images=[folder / listed[i][1] for i in kept],
+        images=ImageFiles(folder, [listed[i][1] for i in kept]),
         notes=notes,
     )
 

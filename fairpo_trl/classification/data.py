@@ -307,7 +307,7 @@ def _checked_labels(labels: ArrayLike, names: Sequence[str], where: str) -> NDAr
             f"{where} has {len(names)} label names, so `labels` must have shape [N, {len(names)}], got "
             f"{list(array.shape)}."
         )
-    wrong = np.argwhere(~np.isin(array, (-1, 0, 1)))
+    wrong = np.argwhere((array != 0) & (array != 1) & (array != -1))
     if len(wrong):
         row, column = wrong[0]
         raise ValueError(

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import overload
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -169,6 +170,33 @@ def existing_files(root: str | Path, names: Sequence[str]) -> list[bool]:
             resolve_inside(root, name)
         found.append(link is not None)
     return found
+
+
+class ImageFiles(Sequence[ImageSource]):
+    """
+    The files `names` in `root`, as paths when asked for: a list of 270,000 paths takes seconds and 100 MB.
+
+    Args:
+        root (`Path`):
+            The folder.
+        names (`Sequence[str]`):
+            Posix paths relative to it.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
+        self.root, self.names = root, tuple(names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> ImageFiles: ...
+    def __getitem__(self, index: int | slice) -> Path | ImageFiles:
+        if isinstance(index, slice):
+            return ImageFiles(self.root, self.names[index])
+        return self.root / self.names[index]
 
 
 def _files(folder: Path) -> dict[str, bool]:

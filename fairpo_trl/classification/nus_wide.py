@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairpo_trl.classification.data import MultiLabelSplit, check_splits
-from fairpo_trl.classification.images import existing_files
+from fairpo_trl.classification.images import ImageFiles, existing_files
 from fairpo_trl.classification.layout import find_layout
 from fairpo_trl.core.names import unknown_names_message
 
@@ -17,7 +17,6 @@ from fairpo_trl.core.names import unknown_names_message
 MissingImages = Literal["raise", "skip"]
 
 _CONCEPTS = 81
-_SEPARATORS = np.frombuffer(b"\n\r \t", dtype=np.uint8)
 _TREE = """\
 DIR/
   ConceptsList/Concepts81.txt     (or Concepts81.txt)
@@ -126,7 +125,7 @@ def _load_split(
         label_names=concepts,
         labels=labels[kept],
         ids=tuple(f"Flickr/{files[i]}" for i in kept),
-        images=[root / "Flickr" / files[i] for i in kept],
+        images=ImageFiles(root / "Flickr", [files[i] for i in kept]),
         notes={
             "images listed": len(files),
             f"without a label, {'kept' if keep_unlabeled else 'dropped'}": int((~labelled).sum()),
@@ -137,8 +136,13 @@ def _load_split(
 
 def _read_labels(path: Path) -> NDArray[np.uint8]:
     """`[rows]` of 0 and 1 from a file with one digit a line."""
-    raw = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    content = path.read_bytes().translate(None, b"\r \t").rstrip(b"\n") + b"\n"
+    raw = np.frombuffer(content, dtype=np.uint8)
     digit = (raw == ord("0")) | (raw == ord("1"))
+    if len(raw) % 2 == 0 and digit[0::2].all() and (raw[1::2] == ord("\n")).all():
+        return raw[0::2] - ord("0")
+
+    # Not one value on each line: say what it is.
     line = np.cumsum(raw == ord("\n"))[digit]  # number of the line each digit is on
     several = np.flatnonzero(np.diff(line) == 0)
     if len(several):
@@ -146,7 +150,7 @@ def _read_labels(path: Path) -> NDArray[np.uint8]:
             f"{path.name} has several values on line {line[several[0]] + 1}; a label file has one 0 or 1 a line. It "
             f"looks like a tag file. {_TAGS}"
         )
-    other = np.flatnonzero(~digit & ~np.isin(raw, _SEPARATORS))
+    other = np.flatnonzero(~digit & (raw != ord("\n")))
     if len(other):
         number = int((raw[: other[0]] == ord("\n")).sum()) + 1
         raise ValueError(f"{path.name}, line {number}: {chr(raw[other[0]])!r} where 0 or 1 should be.")

@@ -16,7 +16,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from fairpo_trl.classification.data import ImageSource, MultiLabelSplit, check_splits
-from fairpo_trl.classification.images import existing_files
+from fairpo_trl.classification.images import ImageFiles, existing_files
 from fairpo_trl.classification.label_cells import matrix_of_columns, matrix_of_names, names_of_cells
 from fairpo_trl.core.names import unknown_names_message
 
@@ -95,7 +95,7 @@ def load_table(
             there = np.array(existing_files(root, files), dtype=bool)
         except ValueError as error:
             raise ValueError(f"{where}, column 'path': {error}") from error
-        images = [root / file for file in files]
+        images = ImageFiles(root, files)
         missing = np.flatnonzero(~there)
         if len(missing) and missing_images == "raise":
             raise FileNotFoundError(
