@@ -148,7 +148,7 @@ class Torture:
         command += ["--resume_from_checkpoint", "true"] if resume else []
         with open(log, "w", encoding="utf-8") as output:
             process = subprocess.Popen(
-                command, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, process_group=0
             )
         return process, log
 
