@@ -43,6 +43,21 @@ PARTS = {
 """Where each pooling lies in the widest one. The class tokens come from the fourth last layer to the last."""
 
 
+def joined(splits: dict[str, MultiLabelSplit]) -> MultiLabelSplit:
+    """Both splits as one, by id: the cache stays valid when only labels or the split change."""
+    train, test = splits["train"], splits["test"]
+    images = [*train.images, *test.images]
+    ids = [*train.ids, *test.ids]
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    return MultiLabelSplit(
+        name="all",
+        label_names=train.label_names,
+        labels=np.concatenate([train.labels, test.labels])[order],
+        ids=tuple(ids[number] for number in order),
+        images=[images[number] for number in order],
+    )
+
+
 def probe_map(train: MultiLabelSplit, validation: MultiLabelSplit, part: slice, strength: float) -> float:
     """Mean average precision of one logistic regression per label, over labels with positives in both parts."""
     both = (train.labels.any(axis=0)) & (validation.labels.any(axis=0))
@@ -57,7 +72,7 @@ def compare(train: MultiLabelSplit, console: Console) -> dict[str, float]:
     fitted, validation = train.carve_validation(0.25, seed=0)
     table = Table(title=f"Linear probe, mAP on {len(validation)} images carved from train")
     table.add_column("pooling")
-    strengths = (1e-4, 1e-3, 1e-2)
+    strengths = (0.01, 0.1, 1.0)
     for strength in strengths:
         table.add_column(f"C = {strength:g}", justify="right")
     best = {}
@@ -89,10 +104,12 @@ def main() -> None:
     wide = load_backbone(f"hf:{folder}", pooling=WIDE).to(arguments.device)
     cache = arguments.cache_dir or cache_root(None) / "openclipart-features"
     splits = load_openclipart(features=False)
+    everything = extract_features(joined(splits), wide, cache, batch_size=16, dtype="float16")
+    row = {name: number for number, name in enumerate(everything.ids)}
     metadata = {"backbone": json.dumps(narrow.identity), "source": source}
     arrays = {}
     for split, data in splits.items():
-        splits[split] = extract_features(data, wide, cache, batch_size=16, dtype="float16")
+        splits[split] = data.with_features(np.asarray(everything.features)[[row[name] for name in data.ids]])
         arrays[split] = np.ascontiguousarray(splits[split].features[:, PARTS[POOLING]])
         metadata[f"images_hash_{split}"] = images_hash(data)
     if arguments.compare:
@@ -102,6 +119,7 @@ def main() -> None:
                 {pooling: round(value, 4) for pooling, value in compare(splits["train"], console).items()}
             )
     save_file(arrays, FEATURES, metadata=metadata)
+    FEATURES.chmod(0o644)  # safetensors writes for the owner alone
     console.print(f"{FEATURES}: {FEATURES.stat().st_size / 1e6:.1f} MB")
 
 

@@ -10,7 +10,9 @@ written to data/build_report.json.
 
 import argparse
 import hashlib
+import io
 import json
+import posixpath
 import re
 import sys
 from collections import Counter
@@ -20,6 +22,7 @@ import numpy as np
 import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
@@ -28,7 +31,16 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from openclipart.labels import RULES, labels_of
-from openclipart.pictures import NEAR, Unusable, near_duplicates, signature, small_copy, webp_bytes
+from openclipart.pictures import (
+    NEAR,
+    NEAR_OUTLINE,
+    Unusable,
+    near_duplicates,
+    same_outline,
+    signature,
+    small_copy,
+    webp_bytes,
+)
 from openclipart.series import best_split, make_series, privileged_labels
 from openclipart.sources import PACKAGES, Picture, read_pictures
 
@@ -68,7 +80,7 @@ MIN_POSITIVES = 15
 """Each privileged label has at least this many test images, and each label this many training images."""
 
 
-def usable_copies(pictures: list[Picture], dropped: Counter) -> list[tuple[Picture, "PIL.Image.Image"]]:
+def usable_copies(pictures: list[Picture], dropped: Counter) -> list[tuple[Picture, Image.Image]]:
     """The pictures that are neither dropped by a rule nor unusable, with their small copies."""
     copies = []
     for picture in track(pictures, "Making small copies", console=Console(stderr=True)):
@@ -87,7 +99,7 @@ def usable_copies(pictures: list[Picture], dropped: Counter) -> list[tuple[Pictu
     return copies
 
 
-def merge_equal(copies: list, labels: list[list[str]], dropped: Counter) -> tuple[list, list[list[str]], list]:
+def merge_equal(copies: list, labels: list[list[str]], dropped: Counter) -> tuple[list, list[list[str]]]:
     """Join pictures exported twice; the first stays and takes the labels of all."""
     signatures = [signature(image) for _, image in copies]
     target = list(range(len(copies)))
@@ -101,7 +113,6 @@ def merge_equal(copies: list, labels: list[list[str]], dropped: Counter) -> tupl
     return (
         [copies[number] for number in kept],
         [[name for name in RULES if name in merged[number]] for number in kept],
-        [signatures[number] for number in kept],
     )
 
 
@@ -121,8 +132,13 @@ def build(deb_dir: Path) -> tuple[pa.Table, dict]:
     pictures, counts = read_pictures(deb_dir)
     dropped: Counter[str] = Counter()
     copies = usable_copies(pictures, dropped)
-    copies, labels, signatures = merge_equal(copies, [labels_of(picture) for picture, _ in copies], dropped)
-    series = make_series([picture for picture, _ in copies], near_duplicates(signatures, **NEAR))
+    copies, labels = merge_equal(copies, [labels_of(picture) for picture, _ in copies], dropped)
+    # Near-duplicates are looked for in what is shipped, so that anyone can look for them again in the file.
+    shipped = [webp_bytes(image) for _, image in copies]
+    signatures = [signature(Image.open(io.BytesIO(webp))) for webp in shipped]
+    pairs = near_duplicates(signatures, **NEAR)
+    pairs += same_outline(signatures, [posixpath.dirname(picture.path) for picture, _ in copies], NEAR_OUTLINE)
+    series = make_series([picture for picture, _ in copies], pairs)
     numbers = thin_series(series, [picture.path for picture, _ in copies])
     dropped[f"beyond {MAX_SERIES} pictures of one series"] += len(copies) - len(numbers)
 
@@ -139,7 +155,7 @@ def build(deb_dir: Path) -> tuple[pa.Table, dict]:
     rows = [
         {
             "id": copies[n][0].path,
-            "image": {"bytes": webp_bytes(copies[n][1]), "path": f"{copies[n][0].path}.webp"},
+            "image": {"bytes": shipped[n], "path": f"{copies[n][0].path}.webp"},
             "labels": labels[n],
             "split": split[series[n]],
             "series": series[n],

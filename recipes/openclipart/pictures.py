@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 
 SIDE = 160
@@ -16,6 +18,9 @@ MIN_DRAWN_SIDE = 24
 
 NEAR = {"shape": 0.92, "colour": 0.10}
 """Near-duplicates: one series. Chosen by looking at 200 pairs: below, unlike drawings of like outline begin."""
+
+NEAR_OUTLINE = 0.75
+"""Near-duplicates within one folder: the drawing and its line art, phases of the moon, signs with the same frame."""
 
 WEBP = {"format": "WEBP", "quality": 78, "method": 6}
 
@@ -70,34 +75,66 @@ def webp_bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def signature(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """What near-duplicates share: grey 32 x 32 with mean 0 and length 1 (shape); RGB 16 x 16 in [0, 1] (colour)."""
-    grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), np.float32).ravel()
-    grey -= grey.mean()
+class Signature(NamedTuple):
+    """What near-duplicates share. Vectors of mean 0 and length 1, but for the colour."""
+
+    shape: np.ndarray
+    """Grey, 32 x 32."""
+
+    colour: np.ndarray
+    """RGB, 16 x 16, in [0, 1]."""
+
+    outline: np.ndarray
+    """Blurred edges, 40 x 40: equal for a drawing and its copy in other colours."""
+
+
+def _unit(image: Image.Image, side: int) -> np.ndarray:
+    values = np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32).ravel()
+    values = values - values.mean()
+    return values / max(float(np.linalg.norm(values)), 1e-6)
+
+
+def signature(image: Image.Image) -> Signature:
+    """The signature of a small copy."""
+    grey = image.convert("L")
+    # The filter leaves the border of one pixel as it is.
+    edges = grey.filter(ImageFilter.FIND_EDGES).crop((1, 1, SIDE - 1, SIDE - 1)).filter(ImageFilter.GaussianBlur(1.5))
     colour = np.asarray(image.resize((16, 16), Image.Resampling.BOX), np.float32).ravel() / 255
-    return grey / max(float(np.linalg.norm(grey)), 1e-6), colour
+    return Signature(_unit(grey, 32), colour, _unit(edges, 40))
 
 
-def near_duplicates(
-    signatures: list[tuple[np.ndarray, np.ndarray]], shape: float, colour: float
-) -> list[tuple[int, int]]:
+def near_duplicates(signatures: Sequence[Signature], shape: float, colour: float) -> list[tuple[int, int]]:
     """
-    Pairs of pictures that nearly agree.
+    Pairs of pictures that nearly agree in shape and colour.
 
     Args:
-        signatures (`list[tuple[np.ndarray, np.ndarray]]`):
-            One `signature` per picture.
+        signatures (`Sequence[Signature]`):
+            One per picture.
         shape (`float`):
             The least correlation of the two grey pictures.
         colour (`float`):
             The most root-mean-square difference of the two colour pictures.
     """
-    greys = np.stack([grey for grey, _ in signatures])
-    colours = np.stack([colour for _, colour in signatures])
+    greys = np.stack([one.shape for one in signatures])
+    colours = np.stack([one.colour for one in signatures])
     pairs = []
     for start in range(0, len(greys), 512):
         rows, columns = np.nonzero(greys[start : start + 512] @ greys.T >= shape)
         rows, columns = rows[rows + start < columns] + start, columns[rows + start < columns]
         near = np.sqrt(np.square(colours[rows] - colours[columns]).mean(axis=1)) <= colour
         pairs += zip(rows[near].tolist(), columns[near].tolist(), strict=True)
+    return pairs
+
+
+def same_outline(signatures: Sequence[Signature], folders: Sequence[str], outline: float) -> list[tuple[int, int]]:
+    """Pairs of pictures of one folder whose edges have at least the correlation `outline`."""
+    members: dict[str, list[int]] = {}
+    for number, folder in enumerate(folders):
+        members.setdefault(folder, []).append(number)
+    pairs = []
+    for numbers in members.values():
+        edges = np.stack([signatures[number].outline for number in numbers])
+        pairs += [
+            (numbers[a], numbers[b]) for a, b in zip(*np.nonzero(edges @ edges.T >= outline), strict=True) if a < b
+        ]
     return pairs
