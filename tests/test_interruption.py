@@ -325,3 +325,10 @@ def test_a_stream_without_row_numbers_names_attribute_and_prompt(tmp_path):
     start = rows[6]["prompt"].strip()
     with pytest.raises(FloatingPointError, match=rf"loss of \(attribute '{rows[6]['attribute']}', prompt '{start}"):
         trainer.train()
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
+    # What accelerate makes of an FSDP launch on a machine without a GPU: two runs that write into one folder.
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="launcher started 2 processes, but each would train alone"):
+        fairpo(tmp_path, data(12), **RUN)

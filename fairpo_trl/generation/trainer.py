@@ -21,7 +21,7 @@ from trl.trainer.utils import use_adapter
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.core.reduction import group_sums
-from fairpo_trl.generation.collator import ROW_COLUMN, AttributeCollator, attribute_names
+from fairpo_trl.generation.collator import ROW_COLUMN, AttributeCollator
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_rows, check_tokens
 from fairpo_trl.generation.log_probs import pair_log_probs
@@ -30,6 +30,7 @@ from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.summary import print_summary
+from fairpo_trl.preferences.rules import attribute_names
 from fairpo_trl.training.cards import PAPER
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.hashes import dataset_hash
@@ -187,7 +188,8 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         dataset = super()._prepare_dataset(dataset, processing_class, untruncated, dataset_name)
         if isinstance(dataset, Dataset):
             check_tokens(dataset, dataset_name, args.max_length, args.truncation_mode)
-            dataset = dataset.add_column(ROW_COLUMN, np.arange(len(dataset)))  # errors while training name the row
+            if ROW_COLUMN not in dataset.column_names:  # errors while training name the row
+                dataset = dataset.add_column(ROW_COLUMN, np.arange(len(dataset)))
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:

@@ -128,29 +128,36 @@ def check_group_weight_options(args: Any) -> None:
         )
 
 
-def refuse_unused(args: Any, only_with: Mapping[str, Mapping[str, Any]]) -> None:
+def unused_options(args: Any, only_with: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """
-    Refuses options that differ from their default although what they belong to is not chosen.
+    Options that differ from their default although what they belong to is not chosen.
 
     Args:
         args (dataclass):
             The configuration.
         only_with (`Mapping[str, Mapping[str, Any]]`):
             Option -> the options and values beside which it means something; a tuple holds alternatives.
-
-    Raises:
-        ValueError: Names the options that would be ignored, and what they need.
     """
     defaults = {f.name: f.default for f in fields(args)}
 
     def holds(name: str, wanted: Any) -> bool:
         return getattr(args, name) in (wanted if isinstance(wanted, tuple) else (wanted,))
 
-    unused = [
+    return [
         option
         for option, needed in only_with.items()
         if getattr(args, option) != defaults[option] and not all(holds(*item) for item in needed.items())
     ]
+
+
+def refuse_unused(args: Any, only_with: Mapping[str, Mapping[str, Any]]) -> None:
+    """
+    Refuses what [`unused_options`] finds.
+
+    Raises:
+        ValueError: Names the options that would be ignored, and what they need.
+    """
+    unused = unused_options(args, only_with)
     if unused:
         needed = {option: only_with[option] for option in unused}
         raise ValueError(f"These options would be ignored: {unused}. They need {needed}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -95,7 +96,17 @@ class GroupRobustTrainer:
         Args:
             sums (`Mapping[str, MetricSums]`):
                 `"train"` and `"eval"` -> the sums of their metrics.
+
+        Raises:
+            ValueError: If a launcher started several processes that do not know of each other.
         """
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if launched > 1 and self.accelerator.num_processes == 1:
+            raise ValueError(
+                f"The launcher started {launched} processes, but each would train alone, and write over the others: "
+                "there is no GPU. Set `use_cpu=True`, which trains data-parallel over gloo (FSDP and DeepSpeed "
+                "need GPUs), or start one process."
+            )
         device = self.accelerator.device
         dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         k = len(self.group_weights.groups)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +174,7 @@ class SafeCheckpoints:
         args, run_dir = self.args, Path(self._get_output_dir(trial))  # type: ignore[attr-defined]
         folder = run_dir / f"checkpoint-{self.state.global_step}"
         limit, self._push_waits = args.save_total_limit, None
-        try:
+        with self._explained(folder):
             if args.should_save:
                 clear_unfinished(folder)
             self.accelerator.wait_for_everyone()
@@ -181,11 +183,10 @@ class SafeCheckpoints:
                 super()._save_checkpoint(model, trial)  # type: ignore[misc]
             finally:
                 args.save_total_limit = limit
-            self._assert_equal_weights()  # also waits until every process has written its files
-            if args.should_save:
+        self._assert_equal_weights()  # also waits until every process has written its files
+        if args.should_save:
+            with self._explained(folder):
                 mark_complete(folder)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise OSError(self._why_not_saved(folder, error)) from error
         self.accelerator.wait_for_everyone()
         if self._push_waits is not None:
             super()._push_from_checkpoint(self._push_waits)  # type: ignore[misc]
@@ -195,15 +196,21 @@ class SafeCheckpoints:
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         self._push_waits = checkpoint_folder  # `_save_checkpoint` pushes once the marker is there
 
-    def _why_not_saved(self, folder: Path, error: Exception) -> str:
-        free = shutil.disk_usage(folder.parent).free
-        good, _ = newest_complete(folder.parent)
-        last = f"The last complete checkpoint is {good.name}." if good else "There is no complete checkpoint yet."
-        return (
-            f"{folder.name} could not be written to {str(folder.parent)!r} ({free / 1e6:,.1f} MB free): {error}. "
-            f"{last} Free space, or keep fewer checkpoints (`save_total_limit`), and go on with "
-            "--resume_from_checkpoint true."
-        )
+    @contextlib.contextmanager
+    def _explained(self, folder: Path) -> Iterator[None]:
+        """Says of an error while writing which checkpoint is lost, which one is left, and how much room there is."""
+        try:
+            yield
+        # A full disk comes as any of the three, depending on which library was writing.
+        except (OSError, RuntimeError, SafetensorError) as error:
+            free = shutil.disk_usage(folder.parent).free
+            good, _ = newest_complete(folder.parent)
+            last = f"The last complete checkpoint is {good.name}." if good else "There is no complete checkpoint yet."
+            raise OSError(
+                f"{folder.name} could not be written to {str(folder.parent)!r} ({free / 1e6:,.1f} MB free): {error}. "
+                f"{last} Free space, or keep fewer checkpoints (`save_total_limit`), and go on with "
+                "--resume_from_checkpoint true."
+            ) from error
 
     def _assert_equal_weights(self) -> None:
         """Compares a digest of the group state over all processes: they never talk about weights otherwise."""
