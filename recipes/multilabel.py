@@ -131,7 +131,9 @@ def run(
 
     args = copy.copy(training_args)
     args.privileged_labels = None  # the partition holds them
-    apply_method(script_args.method, args, partition, script_args.reweight_factor)  # type: ignore[arg-type]
+    unused = apply_method(script_args.method, args, partition, script_args.reweight_factor)  # type: ignore[arg-type]
+    if unused and speaks:
+        print(f"Not used by {script_args.method}: {', '.join(unused)}.")
     fresh = script_args.start == "fresh"
     model = _new_model(parts["train"], script_args, args, backbone) if fresh else copy.deepcopy(reference)
     trainer = MultiLabelFairPOTrainer(
@@ -163,6 +165,12 @@ def run(
     if args.push_to_hub:
         trainer.push_to_hub(dataset=title)
     return trainer
+
+
+def _train_counts(parts: Mapping[str, MultiLabelSplit]) -> dict[str, int]:
+    """Positives of each label in the whole train set, of which validation is a part."""
+    train, validation = parts["train"].label_counts(), parts["validation"].label_counts()
+    return {name: train[name] + validation[name] for name in train}
 
 
 def _features(
@@ -216,7 +224,7 @@ def _reference(
 ) -> tuple[MultiLabelClassifier, Partition]:
     """The reference, loaded or trained to its plateau, and the partition (which may depend on the reference)."""
     train, validation = parts["train"], parts["validation"]
-    counts, names = train.label_counts(), args.privileged_labels
+    counts, names = _train_counts(parts), args.privileged_labels
     partition = (
         Partition.by_name(train.label_names, names)
         if names
@@ -281,7 +289,7 @@ def _results(
             for name, split in parts.items()
         },
         "partition": {name: partition.role_of(name) for name in partition.names},
-        "label_counts": parts["train"].label_counts(),
+        "label_counts": _train_counts(parts),
         "method": script_args.method,
         "settings": {
             name: getattr(args, name)

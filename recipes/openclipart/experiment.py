@@ -25,7 +25,7 @@ from fairpo_trl.classification import MultiLabelClassifierConfig
 from fairpo_trl.classification.data import MultiLabelSplit
 from fairpo_trl.classification.group_report import evaluate_groups
 from fairpo_trl.classification.methods import apply_method
-from fairpo_trl.classification.reference import train_reference
+from fairpo_trl.classification.reference import options_of, train_reference
 from fairpo_trl.core.names import unknown_names_message
 
 from .load import load_openclipart
@@ -180,11 +180,10 @@ class Experiment:
         model = self._new_model(head, seed + 1000) if row.fresh else copy.deepcopy(reference)
         started = time.time()
         with tempfile.TemporaryDirectory() as scratch:
-            options = {**COMMON, **head.options, **row.options}
-            args = MultiLabelFairPOConfig(
-                output_dir=scratch, seed=seed, **{"num_train_epochs": self.epochs, **options}
-            )
+            shared = {**COMMON, **head.options, "num_train_epochs": self.epochs}
+            args = MultiLabelFairPOConfig(output_dir=scratch, seed=seed, **shared)
             apply_method(row.method, args, self.partition, row.factor)
+            args = MultiLabelFairPOConfig(**{**options_of(args), **row.options})  # checked as a whole
             trainer = MultiLabelFairPOTrainer(
                 model=model,
                 ref_model=reference,
@@ -245,7 +244,7 @@ def load_experiment(
     splits = load_openclipart()
     train, validation = splits["train"].carve_validation(VALIDATION_SHARE, seed=0)
     parts = {"train": train, "validation": validation, "test": splits["test"]}
-    names, counts = train.label_names, train.label_counts()
+    names, counts = train.label_names, splits["train"].label_counts()  # validation is part of the train set
     chosen = Partition.by_least_frequent(counts, share)
     if partition == "random":
         chosen = Partition.at_random(names, share, seed)
