@@ -203,7 +203,7 @@ def full_size() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         for seed in track(range(5), description="11 methods x 5 seeds"):
             reference: MultiLabelClassifier | None = None
-            for method in get_args(Method):
+            for method in (name for name in get_args(Method) if name != "fairpo"):
                 trainer = make_trainer(train, method, folder, reference, seed=seed, num_train_epochs=10)
                 quiet(trainer.train)
                 quiet(lambda trainer=trainer: trainer.evaluate(test))

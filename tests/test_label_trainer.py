@@ -443,7 +443,12 @@ def test_methods_differ(tmp_path):
         ends[method] = trainer.model.head.out.weight.detach().clone()
     same = {(a, b) for a, b in itertools.combinations(ends, 2) if torch.allclose(ends[a], ends[b], rtol=0, atol=1e-9)}
     # The sampler is what these would differ by; `bce_continued` differs by its start.
-    assert same == {("bce", "bce_continued"), ("bce", "balanced_sampler"), ("bce_continued", "balanced_sampler")}
+    assert same == {
+        ("fairpo", "fairpo_dpo"),  # the defaults
+        ("bce", "bce_continued"),
+        ("bce", "balanced_sampler"),
+        ("bce_continued", "balanced_sampler"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -472,7 +477,7 @@ def test_methods_differ(tmp_path):
 )
 def test_options_that_cannot_work_are_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        MultiLabelFairPOConfig(output_dir=str(tmp_path), **options)
+        multilabel(tmp_path, **options)
 
 
 def test_the_trainer_names_what_does_not_fit(tmp_path):

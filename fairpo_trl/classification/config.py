@@ -20,7 +20,7 @@ PREFERENCES = ("dpo", "simpo", "cpo")
 """Privileged losses that compare a label with one it is confused with."""
 
 # Options that mean something only beside others: a value set without them would be ignored.
-_ONLY_WITH: dict[str, Mapping[str, Any]] = {
+ONLY_WITH: dict[str, Mapping[str, Any]] = {
     "simpo_gamma": {"privileged_loss": "simpo"},
     "cpo_lambda": {"privileged_loss": "cpo"},
     "cpo_form": {"privileged_loss": "cpo"},
@@ -245,7 +245,14 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
                 )
         self._check_combinations()
         check_group_weight_options(self)
-        refuse_unused(self, _ONLY_WITH)
+
+    def refuse_unused(self) -> None:
+        """
+        Raises `ValueError` for options that the chosen losses and balancer would ignore.
+
+        The trainer calls it: until then [`apply_method`] may still choose them.
+        """
+        refuse_unused(self, ONLY_WITH)
 
     def _check_combinations(self) -> None:
         """Raises for options that contradict each other."""

@@ -266,7 +266,6 @@ def print_data_summary(splits: Mapping[str, MultiLabelSplit], console: Console |
     for column in ("rows", "without a label", "series", "unknown labels"):
         table.add_column(column, justify="right")
     table.add_column("source")
-    table.add_column("content hash")
     for name, split in splits.items():
         sources = ["images"] if split.images is not None else []
         if split.features is not None:
@@ -275,12 +274,13 @@ def print_data_summary(splits: Mapping[str, MultiLabelSplit], console: Console |
         series = "–" if split.series is None else f"{len(set(split.series)):,}"
         unknown = f"{int((split.labels == -1).sum()):,}"
         source = " + ".join(sources) or "labels only"
-        table.add_row(name, f"{len(split):,}", f"{unlabelled:,}", series, unknown, source, split.content_hash()[:16])
+        table.add_row(name, f"{len(split):,}", f"{unlabelled:,}", series, unknown, source)
     console.print(table)
 
     names = next(iter(splits.values())).label_names
     console.print(f"{len(names)} labels in this order: {_listed(names)}", markup=False, highlight=False)
     for name, split in splits.items():
+        console.print(f"{name}: content hash {split.content_hash()}", markup=False, highlight=False)
         for what, value in split.notes.items():
             number = f"{value:,}" if isinstance(value, int) else value
             console.print(f"{name}: {what}: {number}", markup=False, highlight=False)

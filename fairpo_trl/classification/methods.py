@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal, get_args
 
-from fairpo_trl.classification.config import MultiLabelFairPOConfig
+from fairpo_trl.classification.config import ONLY_WITH, MultiLabelFairPOConfig
 from fairpo_trl.core.names import unknown_names_message
 from fairpo_trl.core.partition import Partition
+from fairpo_trl.training.arguments import unused_options
 
 
 Method = Literal[
+    "fairpo",
     "bce",
     "bce_continued",
     "reweighted",
@@ -28,9 +31,11 @@ _POINTWISE = {"focal": "focal", "asymmetric": "asymmetric", "logit_adjustment": 
 
 def apply_method(
     method: Method, args: MultiLabelFairPOConfig, partition: Partition, reweight_factor: float = 3.0
-) -> None:
+) -> list[str]:
     """
     Sets the losses and the weights of `args` (in place) to one method.
+
+    Options that the method has no use for go back to their defaults, so that one file of options serves all methods.
 
     Args:
         method (`str`):
@@ -47,6 +52,9 @@ def apply_method(
         reweight_factor (`float`, *optional*, defaults to `3.0`):
             Of `"reweighted"`. The weights are normalised, so that the step size means the same for every factor.
 
+    Returns:
+        `list[str]`: the options that were set but mean nothing to this method; say so to the user.
+
     Raises:
         ValueError: For an unknown method or a factor that is not positive.
     """
@@ -54,16 +62,18 @@ def apply_method(
         raise ValueError(unknown_names_message("method", [method], get_args(Method)))
     if not reweight_factor > 0:
         raise ValueError(f"`reweight_factor` must be positive, got {reweight_factor}.")
+    if method == "fairpo":
+        return []
     if method.startswith("fairpo_"):
         args.privileged_loss = method.removeprefix("fairpo_")  # type: ignore[assignment]
-        return
+        return _reset_unused(args)
 
     loss = _POINTWISE.get(method, "bce")
     args.privileged_loss = args.non_privileged_loss = loss  # type: ignore[assignment]
     args.grouping = "role"
     if method == "group_dro":
         args.balancer = "mirror_ascent"
-        return
+        return _reset_unused(args)
     # One mean over all labels is the sum of the group means by size.
     factor = reweight_factor if method == "reweighted" else 1.0
     args.balancer, args.scaling, args.floor = "fixed", "none", 0.0
@@ -72,3 +82,13 @@ def apply_method(
         args.group_prior["non_privileged"] = float(len(partition.non_privileged))
     if method == "balanced_sampler":
         args.balanced_sampling = "role"
+    return _reset_unused(args)
+
+
+def _reset_unused(args: MultiLabelFairPOConfig) -> list[str]:
+    """Puts unused options back to their defaults and names them."""
+    unused = unused_options(args, ONLY_WITH)
+    defaults = {field.name: field.default for field in dataclasses.fields(args)}
+    for option in unused:
+        setattr(args, option, defaults[option])
+    return unused

@@ -103,6 +103,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
                 "MultiLabelFairPOConfig(output_dir='out', privileged_labels=['toaster']); got "
                 f"{type(args).__name__}."
             )
+        args.refuse_unused()
         if train_dataset is None:
             raise ValueError("`train_dataset` is required.")
         names = tuple(model.config.label_names)

@@ -9,23 +9,11 @@ from typing import Any
 import torch
 
 from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.preferences.rules import attribute_names
 
 
 ROW_COLUMN = "fairpo_row"
 """Number of a pair in its dataset; the trainer adds it, so that an error while training can name the pair."""
-
-
-def attribute_names(value: Any) -> tuple[str, ...]:
-    """
-    The attributes of one row: a string is one attribute, a list or tuple of strings several.
-
-    Raises:
-        ValueError: If it is neither, or empty.
-    """
-    names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
-    if not names or any(not isinstance(name, str) or not name.strip() for name in names):
-        raise ValueError(f"expected a non-empty string or a non-empty list of strings, got {value!r}")
-    return names
 
 
 @dataclass
