@@ -41,10 +41,10 @@ import oracle_classification as oracle
 
 from fairpo_trl import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelFairPOTrainer, Partition
 from fairpo_trl.classification import MultiLabelClassifierConfig
-from fairpo_trl.classification.backbones import load_backbone
-from fairpo_trl.classification.data import MultiLabelSplit
-from fairpo_trl.classification.features import extract_features
-from fairpo_trl.classification.images import open_image
+from fairpo_trl.classification.data.images import open_image
+from fairpo_trl.classification.data.split import MultiLabelSplit
+from fairpo_trl.classification.features.backbones import load_backbone
+from fairpo_trl.classification.features.cache import extract_features
 from fairpo_trl.classification.losses import privileged_losses
 from fairpo_trl.classification.methods import Method, apply_method
 

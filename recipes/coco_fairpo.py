@@ -19,7 +19,7 @@ from pathlib import Path
 from trl import TrlParser
 
 from fairpo_trl import MultiLabelFairPOConfig, MultiLabelFairPOTrainer
-from fairpo_trl.classification.coco import load_coco_2014
+from fairpo_trl.classification.data.coco import load_coco_2014
 
 
 HERE = Path(__file__).resolve().parent

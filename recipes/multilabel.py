@@ -17,14 +17,14 @@ import torch
 
 from fairpo_trl import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelFairPOTrainer, Partition
 from fairpo_trl.classification import MultiLabelClassifierConfig
-from fairpo_trl.classification.backbones import Backbone, load_backbone
-from fairpo_trl.classification.comparison import compare_with_reference, hinge_satisfaction
-from fairpo_trl.classification.confusion import confusion_of_privileged
-from fairpo_trl.classification.data import MultiLabelSplit, print_data_summary
+from fairpo_trl.classification.data.images import open_image
+from fairpo_trl.classification.data.split import MultiLabelSplit, print_data_summary
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits
-from fairpo_trl.classification.features import extract_features
-from fairpo_trl.classification.group_report import evaluate_groups
-from fairpo_trl.classification.images import open_image
+from fairpo_trl.classification.evaluation.comparison import compare_with_reference, hinge_satisfaction
+from fairpo_trl.classification.evaluation.confusion import confusion_of_privileged
+from fairpo_trl.classification.evaluation.group_report import evaluate_groups
+from fairpo_trl.classification.features.backbones import Backbone, load_backbone
+from fairpo_trl.classification.features.cache import extract_features
 from fairpo_trl.classification.methods import Method, apply_method
 from fairpo_trl.classification.reference import options_of, train_reference
 from fairpo_trl.reporting.label_markdown import write_label_report

@@ -18,7 +18,7 @@ from pathlib import Path
 from trl import TrlParser
 
 from fairpo_trl import MultiLabelFairPOConfig, MultiLabelFairPOTrainer
-from fairpo_trl.classification.nus_wide import load_nus_wide
+from fairpo_trl.classification.data.nus_wide import load_nus_wide
 
 
 HERE = Path(__file__).resolve().parent

@@ -10,7 +10,7 @@ import torch
 
 from fairpo_trl.classification import MultiLabelClassifier, MultiLabelClassifierConfig
 from fairpo_trl.classification.config import MultiLabelFairPOConfig
-from fairpo_trl.classification.data import MultiLabelSplit
+from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
 
 

@@ -9,17 +9,21 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss
 
 from fairpo_trl.classification import bootstrap
-from fairpo_trl.classification.bootstrap import Ranking, bootstrap_average_precision, clusters_of
-from fairpo_trl.classification.calibration import (
+from fairpo_trl.classification.evaluation.bootstrap import Ranking, bootstrap_average_precision, clusters_of
+from fairpo_trl.classification.evaluation.calibration import (
     brier_score,
     calibration_by_group,
     expected_calibration_error,
     fit_temperature,
     tune_thresholds,
 )
-from fairpo_trl.classification.comparison import binary_cross_entropy, compare_with_reference, hinge_satisfaction
-from fairpo_trl.classification.confusion import confusion_of_privileged, most_confused_pairs, retrieval
-from fairpo_trl.classification.group_report import evaluate_groups
+from fairpo_trl.classification.evaluation.comparison import (
+    binary_cross_entropy,
+    compare_with_reference,
+    hinge_satisfaction,
+)
+from fairpo_trl.classification.evaluation.confusion import confusion_of_privileged, most_confused_pairs, retrieval
+from fairpo_trl.classification.evaluation.group_report import evaluate_groups
 from fairpo_trl.core.partition import Partition
 
 

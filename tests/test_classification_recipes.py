@@ -18,7 +18,8 @@ from PIL import Image
 from test_classifier_model import save_tiny_dinov2
 
 from fairpo_trl import MultiLabelClassifier
-from fairpo_trl.classification.images import open_image
+from fairpo_trl.classification.data.images import open_image
+from fairpo_trl.classification.features.backbones import Backbone
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,7 +115,8 @@ def test_features_are_extracted_once(coco, backbone, tmp_path, monkeypatch):
     )
     coco_fairpo.main(*coco_fairpo.parse(arguments))
     monkeypatch.setattr(
-        "fairpo_trl.classification.backbones.Backbone.forward", lambda *_: pytest.fail("the features are cached")
+        "fairpo_trl.classification.features.backbones.Backbone.forward",
+        lambda *_: pytest.fail("the features are cached"),
     )
     again = [text.replace(str(tmp_path / "first"), str(tmp_path / "second")) for text in arguments]
     coco_fairpo.main(*coco_fairpo.parse(again))
@@ -195,8 +197,8 @@ def test_real_pixels_through_the_real_backbone(tmp_path):
 
     from fairpo_trl import MultiLabelFairPOConfig, MultiLabelFairPOTrainer
     from fairpo_trl.classification import MultiLabelClassifierConfig
-    from fairpo_trl.classification.backbones import load_backbone
-    from fairpo_trl.classification.features import extract_features
+    from fairpo_trl.classification.features.backbones import load_backbone
+    from fairpo_trl.classification.features.cache import extract_features
 
     folder, _ = dinov2_path()
     stored = load_openclipart()["train"]

@@ -16,10 +16,10 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, BitImageProcessor, Dinov2Config, Dinov2Model
 
-from fairpo_trl.classification.backbones import load_backbone
+from fairpo_trl.classification.features.backbones import load_backbone
+from fairpo_trl.classification.features.preprocessing import processor_steps, timm_steps
 from fairpo_trl.classification.heads import LabelMLPHead, LinearHead, SharedMLPHead, build_head
 from fairpo_trl.classification.model import MultiLabelClassifier, MultiLabelClassifierConfig
-from fairpo_trl.classification.preprocessing import processor_steps, timm_steps
 from fairpo_trl.core.partition import Partition
 
 

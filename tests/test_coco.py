@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from helpers_trees import COCO_IDS, COCO_NAMES, coco_content, edit_coco, write_coco
 
-from fairpo_trl.classification.coco import COCO_LABELS, load_coco_2014
-from fairpo_trl.classification.images import open_image
+from fairpo_trl.classification.data.coco import COCO_LABELS, load_coco_2014
+from fairpo_trl.classification.data.images import open_image
 
 
 TRAIN = {9: ["person", "toothbrush", "person"], 25: ["giraffe"], 30: [], 34: ["zebra", "car"]}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from helpers_trees import NUS_CONCEPTS, write_nus_wide
 
-from fairpo_trl.classification.images import open_image
-from fairpo_trl.classification.nus_wide import load_nus_wide
+from fairpo_trl.classification.data.images import open_image
+from fairpo_trl.classification.data.nus_wide import load_nus_wide
 
 
 TRAIN = {

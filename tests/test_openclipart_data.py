@@ -157,7 +157,7 @@ def test_a_changed_package_is_refused(tmp_path):
 @pytest.mark.slow
 def test_stored_features_agree_with_live_ones():
     dinov2 = pytest.importorskip("openclipart.dinov2")
-    from fairpo_trl.classification.backbones import load_backbone
+    from fairpo_trl.classification.features.backbones import load_backbone
 
     try:
         folder, _ = dinov2.dinov2_path()

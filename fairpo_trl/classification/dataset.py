@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from fairpo_trl.classification.data import MultiLabelSplit
-from fairpo_trl.classification.images import open_image
+from fairpo_trl.classification.data.images import open_image
+from fairpo_trl.classification.data.split import MultiLabelSplit
 
 
 class SplitDataset(torch.utils.data.Dataset):

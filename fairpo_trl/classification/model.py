@@ -15,12 +15,12 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
-from fairpo_trl.classification.adaptation import Trainable, adapt_backbone
-from fairpo_trl.classification.backbones import Backbone, load_backbone, state_hash
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
+from fairpo_trl.classification.data.images import find_images, open_image
+from fairpo_trl.classification.features.adaptation import Trainable, adapt_backbone
+from fairpo_trl.classification.features.backbones import Backbone, load_backbone, state_hash
+from fairpo_trl.classification.features.preprocessing import Transform
 from fairpo_trl.classification.heads import build_head
-from fairpo_trl.classification.images import find_images, open_image
-from fairpo_trl.classification.preprocessing import Transform
 from fairpo_trl.core.names import unknown_names_message
 
 

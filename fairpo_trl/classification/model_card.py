@@ -9,8 +9,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from fairpo_trl.classification.comparison import Comparison
-from fairpo_trl.classification.group_report import GroupEvaluation
+from fairpo_trl.classification.evaluation.comparison import Comparison
+from fairpo_trl.classification.evaluation.group_report import GroupEvaluation
 from fairpo_trl.training.cards import PAPER, PAPERS, command_section, escape, markdown_table, package_version
 from fairpo_trl.training.publishing import is_hub_id, last_part, make_publishable, printable
 

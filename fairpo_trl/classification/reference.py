@@ -9,7 +9,7 @@ from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from fairpo_trl.classification.config import MultiLabelFairPOConfig
-from fairpo_trl.classification.data import MultiLabelSplit
+from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.methods import apply_method
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer

@@ -13,12 +13,12 @@ from accelerate.logging import get_logger
 from transformers import EvalPrediction, Trainer
 from transformers.trainer_callback import ProgressCallback
 
-from fairpo_trl.classification.comparison import Comparison
 from fairpo_trl.classification.config import PREFERENCES, MultiLabelFairPOConfig
-from fairpo_trl.classification.data import MultiLabelSplit
+from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits, keep_batch, model_inputs
 from fairpo_trl.classification.draws import keyed_uniform
-from fairpo_trl.classification.group_report import GroupEvaluation, evaluate_groups
+from fairpo_trl.classification.evaluation.comparison import Comparison
+from fairpo_trl.classification.evaluation.group_report import GroupEvaluation, evaluate_groups
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.model_card import write_model_card
 from fairpo_trl.classification.objective import LabelLosses, label_losses

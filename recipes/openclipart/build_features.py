@@ -24,9 +24,9 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fairpo_trl.classification.backbones import load_backbone
-from fairpo_trl.classification.data import MultiLabelSplit
-from fairpo_trl.classification.features import extract_features, images_hash
+from fairpo_trl.classification.data.split import MultiLabelSplit
+from fairpo_trl.classification.features.backbones import load_backbone
+from fairpo_trl.classification.features.cache import extract_features, images_hash
 from openclipart.dinov2 import dinov2_path
 from openclipart.load import FEATURES, check_features, load_openclipart
 

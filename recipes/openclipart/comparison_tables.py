@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from fairpo_trl.classification.comparison import Comparison, compare_with_reference, hinge_satisfaction
-from fairpo_trl.classification.confusion import confusion_of_privileged, most_confused_pairs
-from fairpo_trl.classification.group_report import BASELINES, GroupEvaluation, evaluate_groups
-from fairpo_trl.classification.paper_protocol import paper_protocol_map
+from fairpo_trl.classification.evaluation.comparison import Comparison, compare_with_reference, hinge_satisfaction
+from fairpo_trl.classification.evaluation.confusion import confusion_of_privileged, most_confused_pairs
+from fairpo_trl.classification.evaluation.group_report import BASELINES, GroupEvaluation, evaluate_groups
+from fairpo_trl.classification.evaluation.paper_protocol import paper_protocol_map
 from fairpo_trl.reporting.label_results import LabelComparison
 from fairpo_trl.reporting.label_tables import print_label_comparison
 from fairpo_trl.reporting.label_writers import write_label_comparison

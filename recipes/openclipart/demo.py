@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fairpo_trl import MultiLabelFairPOConfig, MultiLabelFairPOTrainer
-from fairpo_trl.classification.backbones import load_backbone
+from fairpo_trl.classification.features.backbones import load_backbone
 
 from .dinov2 import dinov2_path
 from .load import check_features, load_openclipart

@@ -22,8 +22,8 @@ from safetensors.numpy import save_file
 
 from fairpo_trl import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelFairPOTrainer, Partition
 from fairpo_trl.classification import MultiLabelClassifierConfig
-from fairpo_trl.classification.data import MultiLabelSplit
-from fairpo_trl.classification.group_report import evaluate_groups
+from fairpo_trl.classification.data.split import MultiLabelSplit
+from fairpo_trl.classification.evaluation.group_report import evaluate_groups
 from fairpo_trl.classification.methods import apply_method
 from fairpo_trl.classification.reference import options_of, train_reference
 from fairpo_trl.core.names import unknown_names_message

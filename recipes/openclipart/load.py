@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
-from fairpo_trl.classification.backbones import Backbone
-from fairpo_trl.classification.data import MultiLabelSplit, check_splits
-from fairpo_trl.classification.features import images_hash
-from fairpo_trl.classification.images import open_image
+from fairpo_trl.classification.data.images import open_image
+from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
+from fairpo_trl.classification.features.backbones import Backbone
+from fairpo_trl.classification.features.cache import images_hash
 
 
 DATA_DIR = Path(__file__).with_name("data")

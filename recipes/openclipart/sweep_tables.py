@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fairpo_trl.classification.group_report import evaluate_groups
+from fairpo_trl.classification.evaluation.group_report import evaluate_groups
 from fairpo_trl.reporting.sweep_plot import plot_sweep
 
 from .experiment import REFERENCE, Experiment, Head, Row

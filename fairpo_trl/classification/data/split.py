@@ -17,7 +17,7 @@ from rich.table import Table
 
 
 ImageSource = Path | bytes | Image.Image
-"""An image as [`~fairpo_trl.classification.images.open_image`] takes it: a file, its bytes, or a PIL image."""
+"""An image as [`~fairpo_trl.classification.data.images.open_image`] takes it: a file, its bytes, or a PIL image."""
 
 _NAMED = 5  # names listed in a message
 _CHUNK = 4096  # rows of features checked at a time, so that a memory-mapped file need not fit into memory

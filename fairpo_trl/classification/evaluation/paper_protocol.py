@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fairpo_trl.classification.metrics import average_precision, check_labels_and_scores, mean_average_precision
+from fairpo_trl.classification.evaluation.metrics import (
+    average_precision,
+    check_labels_and_scores,
+    mean_average_precision,
+)
 from fairpo_trl.core.partition import Partition
 
 

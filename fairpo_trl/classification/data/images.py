@@ -13,7 +13,7 @@ from typing import overload
 import numpy as np
 from PIL import Image, ImageOps
 
-from fairpo_trl.classification.data import ImageSource
+from fairpo_trl.classification.data.split import ImageSource
 
 
 MAX_PIXELS = 89_478_485

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from fairpo_trl.classification.backbones import Backbone
+from fairpo_trl.classification.features.backbones import Backbone
 
 
 Trainable = Literal["none", "last_blocks", "lora"]

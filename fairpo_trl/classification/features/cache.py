@@ -13,11 +13,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from fairpo_trl.classification.backbones import Backbone
-from fairpo_trl.classification.data import ImageSource, MultiLabelSplit
-from fairpo_trl.classification.images import UnreadableImageError, open_image
-from fairpo_trl.classification.preprocessing import Transform
-from fairpo_trl.classification.shards import Batches, Compute, ComputedBatch, ShardStore
+from fairpo_trl.classification.data.images import UnreadableImageError, open_image
+from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit
+from fairpo_trl.classification.features.backbones import Backbone
+from fairpo_trl.classification.features.preprocessing import Transform
+from fairpo_trl.classification.features.shards import Batches, Compute, ComputedBatch, ShardStore
 
 
 if TYPE_CHECKING:

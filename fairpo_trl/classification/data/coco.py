@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from fairpo_trl.classification.data import MultiLabelSplit, check_splits
-from fairpo_trl.classification.images import ImageFiles, existing_files
-from fairpo_trl.classification.layout import find_layout
+from fairpo_trl.classification.data.images import ImageFiles, existing_files
+from fairpo_trl.classification.data.layout import find_layout
+from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
 from fairpo_trl.core.names import unknown_names_message
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from fairpo_trl.classification.preprocessing import build_transform, processor_steps, timm_steps
+from fairpo_trl.classification.features.preprocessing import build_transform, processor_steps, timm_steps
 from fairpo_trl.core.names import unknown_names_message
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fairpo_trl.classification.data import MultiLabelSplit
+from fairpo_trl.classification.data.split import MultiLabelSplit
 
 
 _TEST_ROWS = 917

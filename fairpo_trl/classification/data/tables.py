@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from fairpo_trl.classification.data import ImageSource, MultiLabelSplit, check_splits
-from fairpo_trl.classification.images import ImageFiles, existing_files
-from fairpo_trl.classification.label_cells import matrix_of_columns, matrix_of_names, names_of_cells
+from fairpo_trl.classification.data.images import ImageFiles, existing_files
+from fairpo_trl.classification.data.label_cells import matrix_of_columns, matrix_of_names, names_of_cells
+from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit, check_splits
 from fairpo_trl.core.names import unknown_names_message
 
 
