@@ -329,6 +329,7 @@ def test_a_stream_without_row_numbers_names_attribute_and_prompt(tmp_path):
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
     # What accelerate makes of an FSDP launch on a machine without a GPU: two runs that write into one folder.
+    trainer = fairpo(tmp_path, data(12), **RUN)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="launcher started 2 processes, but each would train alone"):
-        fairpo(tmp_path, data(12), **RUN)
+        trainer.start_groups(trainer._pair_sums)
