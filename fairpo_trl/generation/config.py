@@ -170,10 +170,6 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
         check_group_weight_options(self)
         refuse_unused(self, _ONLY_WITH)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # The Trainer pickles its arguments into `training_args.bin`, which is pushed: the token stays here.
-        return {**self.__dict__, "hub_token": None}
-
     def _refuse_what_cannot_be_honoured(self) -> None:
         """Raises for a DPO or Trainer option whose effect FairPO could not keep, instead of ignoring it."""
         defaults: dict[str, Any] = {

@@ -84,6 +84,10 @@ class GroupWeightArguments:
     )
     multiplier_max: float = field(default=10.0, metadata={"help": "Largest multiplier."})
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The Trainer pickles its arguments into `training_args.bin`, which may be pushed: the token stays here.
+        return {**self.__dict__, "hub_token": None}
+
 
 def read_group_prior(args: Any) -> None:
     """
