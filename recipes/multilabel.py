@@ -69,6 +69,9 @@ class LabelArguments:
     reference: str | None = field(default=None, metadata={"help": "A trained reference; else one is trained first."})
     reference_epochs: float = field(default=100.0, metadata={"help": "Upper bound for the reference."})
     patience: int = field(default=5, metadata={"help": "Epochs without a gain that end the reference's training."})
+    anneal_epochs: float = field(
+        default=0.0, metadata={"help": "Epochs after the plateau in which the reference's learning rate falls to 0."}
+    )
     start: str = field(
         default="reference",
         metadata={"help": "Where the method starts from.", "choices": ["reference", "fresh"]},
@@ -247,6 +250,7 @@ def _reference(
             output_dir=os.path.join(args.output_dir, "reference-checkpoints"),
             max_epochs=script_args.reference_epochs,
             patience=script_args.patience,
+            anneal_epochs=script_args.anneal_epochs,
         )
         trainer.save_model(saved)
     if script_args.partition == "worst_reference_ap" and not names:
