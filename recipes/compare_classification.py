@@ -64,7 +64,11 @@ VARIANTS = [
         {"balancer": "lagrangian", "grouping": "label", "eta_alpha": 0.5}),
     Row("cpo_uniform", "Algorithm 2 as printed (one label an image)", "fairpo_cpo",
         {"label_sampling": "uniform", "absent": "zero"}),
-    Row("cpo_fresh", "from new weights", "fairpo_cpo", fresh=True),
+    Row("simpo_adjusted", "SimPO, held labels logit-adjusted instead of the hinge", "fairpo_simpo",
+        {"non_privileged_loss": "logit_adjustment"}),
+    Row("dpo_adjusted", "DPO, held labels logit-adjusted instead of the hinge", "fairpo_dpo",
+        {"non_privileged_loss": "logit_adjustment"}),
+    Row("cpo_fresh", "from new weights, the same epochs", "fairpo_cpo", fresh=True),
 ]  # fmt: skip
 SECTIONS = {
     "reference": [REFERENCE],
