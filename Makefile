@@ -18,7 +18,7 @@ SOURCES := $(wildcard fairpo_trl recipes tests benchmarks)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv demo demo-generation demo-classification test lint format check-deps wheel compare-generation table \
-	sweep bench clean
+	sweep torture bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 24
@@ -69,6 +69,9 @@ table: $(STAMP)  ## Compare every multi-label method, 5 seeds (minutes on a CPU,
 
 sweep: $(STAMP)  ## Vary beta, epsilon and eta_alpha over four partitions (minutes on a CPU, resumable)
 	$(RUN_ENV) $(BIN)/python recipes/sweep_classification.py $(ARGS)
+
+torture: $(STAMP)  ## Kill training at random moments, resume it, compare with an undisturbed run (ARGS="--kills 3")
+	$(TEST_ENV) $(BIN)/python tests/torture.py $(ARGS)
 
 bench: $(STAMP)  ## Measure what FairPO costs
 	$(RUN_ENV) sh -ec 'for script in benchmarks/*.py; do $(BIN)/python "$$script" $(ARGS); done'

@@ -19,7 +19,6 @@ from test_classifier_model import save_tiny_dinov2
 
 from fairpo_trl import MultiLabelClassifier
 from fairpo_trl.classification.data.images import open_image
-from fairpo_trl.classification.features.backbones import Backbone
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -80,7 +80,7 @@ HEADS = {
     ),
     "linear": Head("linear", "linear (the paper's), Adam", {"head": "linear"}, {"learning_rate": 1e-3}),
     "linear_sgd": Head(
-        "linear_sgd", "linear, SGD", {"head": "linear"}, {"learning_rate": 0.1, "optim": "sgd", "weight_decay": 0.0}
+        "linear_sgd", "linear, SGD", {"head": "linear"}, {"learning_rate": 1.0, "optim": "sgd", "weight_decay": 0.0}
     ),
 }
 
