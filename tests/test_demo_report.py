@@ -379,6 +379,18 @@ def test_every_setting_that_matters_has_its_own_file(measurer: Measurer, tmp_pat
     assert measurer.path(row, 0, 3) != path
 
 
+def test_tuning_the_demo_moves_the_tuned_rows_alone(measurer: Measurer) -> None:
+    tuned, other = Row("demo", "Demo", tuned=True), Row("other", "Other", {"eta_alpha": 0.1})
+    before = [measurer.path(row, 0, 3) for row in (tuned, other)]
+    measurer.demo |= {"epsilon": 0.3, "balancer": "mirror_ascent", "floor": 0.1, "privileged_loss": "simpo"}
+    assert measurer.path(tuned, 0, 3) != before[0] and measurer.path(other, 0, 3) == before[1]
+    for option, value in (("balanced_sampling", "none"), ("beta", 0.2), ("max_steps", 30)):  # shared by all rows
+        measurer.demo[option] = value
+        after = measurer.path(other, 0, 3)
+        assert after != before[1]
+        before[1] = after
+
+
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "point.json"
     write_json(path, {"a": 1})
@@ -399,9 +411,11 @@ def test_every_row_reaches_the_trainer_with_its_options(
     monkeypatch.setattr(comparison, "train", lambda *args, callbacks: seen.append((*args, callbacks)))
     measurer.run(row, 7)
     ((script_args, training_args, model_args, callbacks),) = seen
-    given = {**measurer.demo, **row.overrides}
+    defaults = {option.name: option.default for option in dataclasses.fields(FairPOConfig)}
+    untuned = {} if row.tuned else {name: defaults[name] for name in comparison.FAIRPO_OPTIONS}
+    given = {**measurer.demo, **untuned, **row.overrides}
     options = ("privileged_attributes", "balancer", "grouping", "beta", "epsilon", "max_steps", "learning_rate")
-    for name in {*row.overrides, *options, "per_device_train_batch_size"} & given.keys():
+    for name in {*row.overrides, *untuned, *options, "per_device_train_batch_size"} & given.keys():
         assert getattr(training_args, name) == given[name], name
     assert script_args.method == row.method and training_args.seed == 7
     assert model_args.model_name_or_path == tiny_model_path
@@ -413,7 +427,19 @@ def test_rows_have_names_of_their_own_and_the_baselines_differ_from_fairpo() -> 
     assert len({row.name for row in ROWS}) == len({row.label for row in ROWS}) == len(ROWS)
     by_name = {row.name: row for row in ROWS}
     assert by_name["fairpo_published"].overrides == PUBLISHED and by_name["fairpo_demo"].overrides == {}
+    assert [row.name for row in ROWS if row.tuned] == ["fairpo_demo", "swapped"]
     assert len({json.dumps([row.method, row.overrides], sort_keys=True) for row in ROWS}) == len(ROWS)
+
+
+def test_every_shipped_point_is_one_of_the_rows_as_they_are_defined() -> None:
+    shipped = Measurer(ROOT / "recipes" / "demo" / "comparison", "test", 2)
+    expected = {shipped.path(row, seed, step) for row in ROWS for seed in range(3) for step in shipped.stops(row)} | {
+        shipped._reference_path(seed) for seed in (evaluation.REFERENCE_SEED, evaluation.FRESH_SEED)
+    }
+    assert set(shipped.folder.glob("test-*.json")) <= expected
+    for row in ROWS:
+        if row.main:
+            assert all(shipped.complete(row, seed) for seed in range(3)), row.name
 
 
 # ---- the comparison's tables ----
