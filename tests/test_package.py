@@ -91,6 +91,8 @@ def test_the_core_imports_only_torch(path):
     [
         ("generation", ("fairpo_trl.classification",)),
         ("classification", ("fairpo_trl.generation",)),
+        ("training", ("fairpo_trl.generation", "fairpo_trl.classification", "trl")),
+        ("preferences", ("fairpo_trl.generation", "fairpo_trl.classification", "torch", "trl", "transformers")),
         ("reporting", ("fairpo_trl.generation", "fairpo_trl.classification", "trl", "transformers")),
     ],
 )

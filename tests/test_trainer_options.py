@@ -15,7 +15,8 @@ from trl import DPOConfig
 
 from fairpo_trl.generation import FairPOConfig
 from fairpo_trl.generation.config import _REFUSED
-from fairpo_trl.generation.sampler import GroupBalancedSampler
+from fairpo_trl.training.arguments import GroupWeightArguments
+from fairpo_trl.training.sampler import GroupBalancedSampler
 
 
 # ---- every option of DPOConfig has a place ----
@@ -94,15 +95,16 @@ def test_every_field_is_documented_twice_with_its_default():
         for f in dataclasses.fields(FairPOConfig)
         if f.name not in {g.name for g in dataclasses.fields(DPOConfig)}
     }
-    entries = re.findall(
-        r"^ {8}(\w+) \(`(.+?)`, \*optional\*(?:, defaults to `(.+?)`)?\):$", FairPOConfig.__doc__, re.M
-    )
+    form = re.compile(r"^ {8}(\w+) \(`(.+?)`, \*optional\*(?:, defaults to `(.+?)`)?\):$", re.M)
+    documented = (GroupWeightArguments, FairPOConfig)
+    annotations = GroupWeightArguments.__annotations__ | FairPOConfig.__annotations__
+    entries = [entry for config in documented for entry in form.findall(config.__doc__)]
     assert [name for name, _, _ in entries] == list(own)
     for name, kind, default in entries:
         field = own[name]
         assert field.metadata["help"], name
         assert repr(field.default).replace("'", '"') == (default or "None").replace("'", '"'), name
-        written = FairPOConfig.__annotations__[field.name]  # as in the source: argument parsers rewrite `field.type`
+        written = annotations[field.name]  # as in the source: argument parsers rewrite `field.type`
         assert kind.split("[")[0] in written or (written.startswith("Literal") and kind == "str"), name
 
 
@@ -213,11 +215,14 @@ def test_warns_once_when_a_weight_collapses(tmp_path, caplog):
     assert len([r for r in caplog.records if "The weight of group 'non_privileged' has come down" in r.message]) == 1
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_group(tmp_path):
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_rows(tmp_path):
     model = make_model()
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match=r"Optimizer step \d+: The loss of group \['privileged'"):
+    message = (
+        r"Optimizer step 1: the log-probability or loss of row 0 \(attribute 'concise', prompt '.*look at the model"
+    )
+    with pytest.raises(FloatingPointError, match=message):
         fairpo(tmp_path, model=model).train()
 
 

@@ -10,6 +10,7 @@ import torch
 from helpers_trainer import NAMES, assert_same, data, fairpo, logs, lora, parameters
 
 from fairpo_trl.core import Partition
+from fairpo_trl.training.checkpoints import mark_complete
 
 
 RUN = {
@@ -51,7 +52,7 @@ def test_resume_is_bit_equal(case, tmp_path):
     assert again.state.global_step == whole.state.global_step == 12
     assert_same(parameters(whole), parameters(again), 0.0)
     assert whole.group_weights.state_dict() == again.group_weights.state_dict()
-    assert whole._attribute_losses.state_dict() == again._attribute_losses.state_dict()
+    assert whole.running_losses.state_dict() == again.running_losses.state_dict()
     assert whole.lr_scheduler.state_dict() == again.lr_scheduler.state_dict()
     a, b = whole.optimizer.state_dict(), again.optimizer.state_dict()
     assert a["param_groups"] == b["param_groups"]
@@ -103,6 +104,7 @@ def copied(checkpoint: Path, folder: Path) -> Path:
 def test_checkpoint_without_fairpo_state_is_refused(checkpoint, tmp_path):
     other = copied(checkpoint, tmp_path)
     (other / "fairpo_state.json").unlink()
+    mark_complete(other)
     with pytest.raises(FileNotFoundError, match="not written by FairPOTrainer"):
         fairpo(tmp_path, data(12), **{**RUN, "max_steps": 4}).train(resume_from_checkpoint=str(other))
 
@@ -111,6 +113,7 @@ def test_checkpoint_without_fairpo_state_is_refused(checkpoint, tmp_path):
 def test_damaged_state_is_refused(text, message, checkpoint, tmp_path):
     other = copied(checkpoint, tmp_path)
     (other / "fairpo_state.json").write_text(text)
+    mark_complete(other)  # so that it is the content that is refused, not the hash
     with pytest.raises(ValueError, match=message):
         fairpo(tmp_path, data(12), **{**RUN, "max_steps": 4}).train(resume_from_checkpoint=str(other))
 

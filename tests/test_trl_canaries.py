@@ -247,7 +247,7 @@ def test_create_model_card_is_the_hook_for_the_card():
 
 
 def test_end_of_dataloader_and_remainder_are_known_with_the_last_batch():
-    # Breaks: padded duplicates are told from pairs by them (`drop_padded_duplicates`).
+    # Breaks: padded duplicates are told from pairs by them (`padded_duplicates`).
     accelerator = Accelerator(cpu=True)
     loader = accelerator.prepare(torch.utils.data.DataLoader(torch.arange(7), batch_size=3))
     seen = []

@@ -9,19 +9,11 @@ from typing import Any
 import torch
 
 from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.preferences.rules import attribute_names
 
 
-def attribute_names(value: Any) -> tuple[str, ...]:
-    """
-    The attributes of one row: a string is one attribute, a list or tuple of strings several.
-
-    Raises:
-        ValueError: If it is neither, or empty.
-    """
-    names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
-    if not names or any(not isinstance(name, str) or not name.strip() for name in names):
-        raise ValueError(f"expected a non-empty string or a non-empty list of strings, got {value!r}")
-    return names
+ROW_COLUMN = "fairpo_row"
+"""Number of a pair in its dataset; the trainer adds it, so that an error while training can name the pair."""
 
 
 @dataclass
@@ -38,7 +30,8 @@ class AttributeCollator:
             Column of the examples that holds the attribute(s).
 
     Returns (when called):
-        `dict[str, Any]`: the batch of `collator`, and `attribute_mask`, bool `[B, len(names)]`.
+        `dict[str, Any]`: the batch of `collator`, `attribute_mask`, bool `[B, len(names)]`, and, if the examples have
+        it, `fairpo_row`, `[B]`.
     """
 
     collator: Callable[[list[dict[str, Any]]], dict[str, Any]]
@@ -55,7 +48,8 @@ class AttributeCollator:
                 mask[row, self.names.index(name)] = True
             if "chosen_ids" in example and example["chosen_ids"] == example["rejected_ids"]:
                 raise ValueError(f"A pair of {example[self.column]!r} has identical completions: remove it.")
-        batch = self.collator([{k: v for k, v in example.items() if k != self.column} for example in examples])
+        ours = (self.column, ROW_COLUMN)
+        batch = self.collator([{k: v for k, v in example.items() if k not in ours} for example in examples])
         # Only streaming data can still bring such pairs here; they would train silently at loss log 2.
         left = batch["completion_mask"].any(dim=1).view(2, -1).all(dim=0)  # [B]
         if not left.all():
@@ -64,4 +58,6 @@ class AttributeCollator:
                 f"A pair of {pair[self.column]!r} keeps no token of a completion: it is empty, or the prompt fills "
                 "`max_length`. Remove it, or raise `max_length`."
             )
+        if ROW_COLUMN in examples[0]:
+            batch[ROW_COLUMN] = torch.tensor([example[ROW_COLUMN] for example in examples])
         return {**batch, "attribute_mask": mask}

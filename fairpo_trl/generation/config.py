@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from trl import DPOConfig
+
+from fairpo_trl.training.arguments import (
+    GroupWeightArguments,
+    check_group_weight_options,
+    read_group_prior,
+    refuse_unused,
+)
 
 
 # What FairPO cannot honour, as (option, reason). Their TRL defaults are what FairPO does.
@@ -42,7 +48,7 @@ _ONLY_WITH: dict[str, dict[str, str]] = {
 
 
 @dataclass
-class FairPOConfig(DPOConfig):
+class FairPOConfig(GroupWeightArguments, DPOConfig):
     r"""
     Configuration class for the [`FairPOTrainer`].
 
@@ -90,34 +96,11 @@ class FairPOConfig(DPOConfig):
 
         > Parameters that control the group weights
 
-        balancer (`str`, *optional*, defaults to `"mirror_ascent"`):
-            `"mirror_ascent"` (Algorithm 2), `"fixed"` (weights stay at `group_prior`) or `"lagrangian"` (one
-            multiplier per non-privileged group, raised while the group is worse than promised).
-        eta_alpha (`float`, *optional*, defaults to `0.05`):
-            Step size of the group weights.
-        scaling (`str`, *optional*, defaults to `"none"`):
-            What mirror ascent sees: `"none"` the group loss, `"relative"` its relative change against a running mean,
-            `"fixed"` the loss divided by its value at the reference (log 2, or epsilon for a hinge).
-        floor (`float`, *optional*, defaults to `0.0`):
-            Share that each group gets back after each step of mirror ascent, below 1 / number of groups. No weight
-            falls below it; a group that keeps losing rests well above it.
-        timing (`str`, *optional*, defaults to `"lagged"`):
-            `"lagged"`: a step is weighted with the weights before it, and they move after it; the same for every
-            split over micro-batches and processes. `"current"` (Algorithm 2): the step's own losses move the weights
-            first; needs `gradient_accumulation_steps=1`.
-        absent (`str`, *optional*, defaults to `"estimate"`):
-            What mirror ascent takes for a group without pairs in a step: its running `"estimate"`, or `"zero"`.
-        estimate_decay (`float`, *optional*, defaults to `0.9`):
-            Decay of the running loss estimates.
-        group_prior (`dict[str, float]`, *optional*):
-            Weight of each group at the start (for `balancer="fixed"`: throughout); equal by default.
+        The other options of the weights are those of [`~fairpo_trl.training.arguments.GroupWeightArguments`].
+
         lagrangian_term (`str`, *optional*, defaults to `"excess"`):
             With `balancer="lagrangian"`: the un-hinged `"excess"` DPO loss - log 2 - epsilon (the constraint itself),
             or its `"hinge"` (a penalty: multipliers never fall).
-        multiplier_start (`float`, *optional*, defaults to `1.0`):
-            Multiplier of each non-privileged group at the start.
-        multiplier_max (`float`, *optional*, defaults to `10.0`):
-            Largest multiplier.
     """
 
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [*DPOConfig._VALID_DICT_FIELDS, "group_prior"]
@@ -173,61 +156,19 @@ class FairPOConfig(DPOConfig):
         metadata={"help": "The hinge of each 'pair' (Eq. 19) or of each 'attribute' mean."},
     )
 
-    # Parameters that control the group weights
-    balancer: Literal["mirror_ascent", "fixed", "lagrangian"] = field(
-        default="mirror_ascent",
-        metadata={
-            "help": "'mirror_ascent' (Algorithm 2), 'fixed' (weights stay at `group_prior`) or 'lagrangian' (one "
-            "multiplier per non-privileged group)."
-        },
-    )
-    eta_alpha: float = field(default=0.05, metadata={"help": "Step size of the group weights."})
-    scaling: Literal["none", "relative", "fixed"] = field(
-        default="none",
-        metadata={
-            "help": "What mirror ascent sees: 'none' the loss, 'relative' its change against a running mean, 'fixed' "
-            "the loss divided by its value at the reference."
-        },
-    )
-    floor: float = field(
-        default=0.0,
-        metadata={"help": "Share that each group gets back after each step of mirror ascent, below 1 / groups."},
-    )
-    timing: Literal["lagged", "current"] = field(
-        default="lagged",
-        metadata={
-            "help": "'lagged': weights move after the step, the same for every split of a batch; 'current' "
-            "(Algorithm 2): before it, without gradient accumulation."
-        },
-    )
-    absent: Literal["estimate", "zero"] = field(
-        default="estimate",
-        metadata={"help": "What mirror ascent takes for an absent group: its running 'estimate', or 'zero'."},
-    )
-    estimate_decay: float = field(default=0.9, metadata={"help": "Decay of the running loss estimates."})
-    group_prior: dict[str, float] | str | None = field(
-        default=None,
-        metadata={"help": "Weight of each group at the start (for 'fixed': throughout), as JSON; equal by default."},
-    )
+    # Parameters that control the group weights, beside those of GroupWeightArguments
     lagrangian_term: Literal["excess", "hinge"] = field(
         default="excess",
         metadata={"help": "With 'lagrangian': the un-hinged 'excess' over the bound, or its 'hinge' (a penalty)."},
     )
-    multiplier_start: float = field(
-        default=1.0, metadata={"help": "Multiplier of each non-privileged group at the start."}
-    )
-    multiplier_max: float = field(default=10.0, metadata={"help": "Largest multiplier."})
 
     def __post_init__(self) -> None:
+        read_group_prior(self)
         super().__post_init__()
-        if isinstance(self.group_prior, str):  # from the command line
-            self.group_prior = json.loads(self.group_prior)
         self._refuse_what_cannot_be_honoured()
         self._check_fairpo_options()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The Trainer pickles its arguments into `training_args.bin`, which is pushed: the token stays here.
-        return {**self.__dict__, "hub_token": None}
+        check_group_weight_options(self)
+        refuse_unused(self, _ONLY_WITH)
 
     def _refuse_what_cannot_be_honoured(self) -> None:
         """Raises for a DPO or Trainer option whose effect FairPO could not keep, instead of ignoring it."""
@@ -267,12 +208,6 @@ class FairPOConfig(DPOConfig):
         for option in ("epsilon", "cpo_lambda", "simpo_gamma"):
             if not getattr(self, option) >= 0:
                 raise ValueError(f"`{option}` must be >= 0, got {getattr(self, option)}.")
-        if self.timing == "current" and self.gradient_accumulation_steps > 1:
-            raise ValueError(
-                "`timing='current'` weights a step with its own losses, so all of them must be known before the first "
-                f"backward pass, but gradient_accumulation_steps={self.gradient_accumulation_steps}. Use "
-                "timing='lagged', or accumulation 1."
-            )
         if self.balancer == "lagrangian" and not self.hinge:
             raise ValueError(
                 "`balancer='lagrangian'` is about the bound against the reference, which `hinge=False` takes away. "
@@ -285,20 +220,6 @@ class FairPOConfig(DPOConfig):
                 "`lagrangian_term='excess'` has no hinge, so `hinge_level='attribute'` would be ignored. Use "
                 "lagrangian_term='hinge', or leave hinge_level at 'pair'."
             )
-        if self.balancer == "fixed" and (self.scaling != "none" or self.floor):
-            raise ValueError(
-                "`balancer='fixed'` never moves the weights, so `scaling` and `floor` would be ignored. Leave them "
-                "out, and set the weights with `group_prior`."
-            )
-        unused = [
-            option
-            for option, needed in _ONLY_WITH.items()
-            if getattr(self, option) != type(self).__dataclass_fields__[option].default
-            and any(getattr(self, name) != value for name, value in needed.items())
-        ]
-        if unused:
-            needed = {option: _ONLY_WITH[option] for option in unused}
-            raise ValueError(f"These options would be ignored: {unused}. They need {needed}.")
         if self.scaling == "fixed" and self.privileged_loss != "dpo":
             raise ValueError(
                 "`scaling='fixed'` divides by the loss at the reference, which is log 2 for dpo but differs from pair "

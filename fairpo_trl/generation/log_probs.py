@@ -10,7 +10,9 @@ from transformers.modeling_outputs import ModelOutput
 
 
 # What the collator adds for the trainer; a model would swallow or refuse these keyword arguments.
-NON_MODEL_KEYS = frozenset({"completion_mask", "ref_chosen_logps", "ref_rejected_logps", "attribute_mask"})
+NON_MODEL_KEYS = frozenset(
+    {"completion_mask", "ref_chosen_logps", "ref_rejected_logps", "attribute_mask", "fairpo_row"}
+)
 
 
 class PairLogProbs(NamedTuple):

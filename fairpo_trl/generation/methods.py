@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 from datasets import Dataset, IterableDataset
 
 from fairpo_trl.core.names import unknown_names_message
-from fairpo_trl.generation.collator import attribute_names
 from fairpo_trl.generation.config import FairPOConfig
+from fairpo_trl.preferences.rules import attribute_names
 
 
 Method = Literal["fairpo", "dpo", "dpo_privileged_only", "group_robust_dpo", "sft_on_chosen"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ import pandas as pd
 import torch
 from transformers.modeling_outputs import ModelOutput
 
-from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
@@ -193,13 +191,3 @@ class MetricSums:
         if tokens["aux_loss"]:
             logs["aux_loss"] = tokens["aux_loss"] / tokens["batches"]
         return metrics, logs
-
-
-def weight_logs(weights: GroupWeights, scaled: torch.Tensor | None) -> dict[str, float]:
-    """Log entries of the groups: `weight/<group>`, `group_loss/<group>` (running), `scaled_group_loss/<group>`."""
-    logs = {f"weight/{name}": value for name, value in weights.as_dict().items()}
-    estimates = zip(weights.names, weights.estimates.tolist(), strict=True)
-    logs |= {f"group_loss/{name}": value for name, value in estimates if not math.isnan(value)}
-    if scaled is not None:
-        logs |= {f"scaled_group_loss/{name}": v for name, v in zip(weights.names, scaled.tolist(), strict=True)}
-    return logs

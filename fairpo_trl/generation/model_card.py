@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import html
-import importlib.metadata
 import json
 import math
 import re
-import sys
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +15,16 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trl import DPOConfig
 
 from fairpo_trl.generation.config import FairPOConfig
-from fairpo_trl.generation.publishing import (
+from fairpo_trl.training.cards import PAPERS, command_section, escape, markdown_table, package_version
+from fairpo_trl.training.publishing import (
     BaseModel,
     is_hub_id,
     last_part,
     make_publishable,
     printable,
-    public_command,
 )
 
 
-PAPER = {
-    "title": "FairPO: Robust Preference Optimization for Fair Multi-Label Learning",
-    "id": "2505.02433",
-    # docstyle-ignore
-    "citation": textwrap.dedent("""\
-        @article{mondal2025fairpo,
-            title  = {{FairPO: Robust Preference Optimization for Fair Multi-Label Learning}},
-            author = {Soumen Kumar Mondal and Prateek Chanda and Akshit Varmora and Ganesh Ramakrishnan},
-            year   = 2025,
-            eprint = {arXiv:2505.02433},
-        }"""),
-}
-"""Title, arXiv id and citation, in the form TRL's card takes."""
-
-_PAPERS = {"fairpo": "https://arxiv.org/abs/2505.02433", "group_robust": "https://arxiv.org/abs/2405.20304"}
 # Settings that every card shows; the others only where they differ from their default.
 _MAIN_SETTINGS = ("grouping", "privileged_loss", "hinge", "epsilon", "hinge_level", "balancer", "eta_alpha", "timing")
 _TRAINING_SETTINGS = ("beta", "learning_rate", "max_length", "seed")
@@ -83,7 +64,7 @@ def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None)
             "## Quick start\n\n" + _loading(repository, base, method, trainer.processing_class),
             "## Attributes and results\n\n" + _results(trainer, win_rates or {}),
             "## FairPO settings\n\n" + _settings(trainer.args),
-            *_command(trainer),
+            *command_section(trainer.accelerator.num_processes),
             _training_procedure(card.text, method),
         ]
     )
@@ -91,23 +72,6 @@ def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None)
     if trainer.hub_model_id is not None:
         trainer._finish_current_push()  # an upload in the background reads the files that change now
         make_publishable(folder)
-
-
-# ---- text that comes from data ----
-
-
-def escape(text: Any) -> str:
-    """Text for a Markdown table cell that shows as it is: no HTML, no Markdown, no links, one line."""
-    escaped = re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", printable(str(text)))
-    # After the backslashes, so that the entities keep their `#`; quotes need no escape outside of attributes.
-    escaped = html.escape(escaped, quote=False)
-    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;")
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:
-    """A Markdown table whose last `numbers` columns are right-aligned."""
-    rule = ["---"] * (len(header) - numbers) + ["---:"] * numbers
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
 def _as_list(value: Any) -> list[str]:
@@ -193,11 +157,11 @@ def _introduction(base: BaseModel, method: str | None, datasets: list[str]) -> s
 
 def _about_fairpo() -> str:
     return (
-        f"**FairPO** ([arXiv 2505.02433]({_PAPERS['fairpo']})) divides the attributes of preference pairs into "
+        f"**FairPO** ([arXiv 2505.02433]({PAPERS['fairpo']})) divides the attributes of preference pairs into "
         "privileged ones, which are trained with the DPO loss so that they get better, and all others, which a hinge "
         "on the same loss keeps from getting worse than the reference model. The groups are balanced by weights that "
         "adapt during training, as in Group Robust Preference Optimization "
-        f"([arXiv 2405.20304]({_PAPERS['group_robust']}))."
+        f"([arXiv 2405.20304]({PAPERS['group_robust']}))."
     )
 
 
@@ -290,7 +254,7 @@ def _results(trainer: Any, win_rates: Mapping[str, float]) -> str:
         )
         if trainer.args.load_best_model_at_end:
             notes.append("The model kept at the end is that of the best checkpoint, which may be an earlier one.")
-    return _table(header, rows, numbers=len(header) - 2) + "\n\n" + " ".join(notes)
+    return markdown_table(header, rows, numbers=len(header) - 2) + "\n\n" + " ".join(notes)
 
 
 def _settings(args: FairPOConfig) -> str:
@@ -305,17 +269,7 @@ def _settings(args: FairPOConfig) -> str:
     rows = [[f"`{name}`", escape(getattr(args, name))] for name in (*shown, *_TRAINING_SETTINGS)]
     pairs = args.per_device_train_batch_size * max(1, args.n_gpu) * args.gradient_accumulation_steps * args.world_size
     rows.append(["pairs per optimizer step", str(pairs)])
-    return _table(["Setting", "Value"], rows)
-
-
-def _command(trainer: Any) -> list[str]:
-    command = public_command(sys.argv)
-    if not command:
-        return []
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
-    processes = trainer.accelerator.num_processes
-    on = f"On {processes} processes. " if processes > 1 else ""
-    return [f"## Command\n\n{fence}bash\n{command}\n{fence}\n\n{on}Paths are reduced to their last part."]
+    return markdown_table(["Setting", "Value"], rows)
 
 
 def _training_procedure(text: str, method: str | None) -> str:
@@ -323,14 +277,9 @@ def _training_procedure(text: str, method: str | None) -> str:
     heading, versions = "## Training procedure", "### Framework versions\n\n"
     _, found, rest = text.partition(heading)
     packages = {"FairPO-TRL": "fairpo-trl"} | ({"PEFT": "peft"} if method else {})
-    lines = [f"- {name}: {_version(package)}\n" for name, package in packages.items() if _version(package)]
+    lines = [
+        f"- {name}: {package_version(package)}\n" for name, package in packages.items() if package_version(package)
+    ]
     added = "".join(line for line in lines if line not in rest)
     rest = re.sub(r"\n[ \t]*\n(?:[ \t]*\n)+", "\n\n", rest)  # TRL leaves gaps where there is no tracker
     return f"{found}{rest.replace(versions, versions + added, 1)}".strip()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""  # used from a checkout

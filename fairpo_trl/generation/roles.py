@@ -9,6 +9,7 @@ from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.names import unknown_names_message
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
+from fairpo_trl.training.arguments import make_group_weights
 
 
 def resolve_partition(
@@ -69,21 +70,7 @@ def resolve_partition(
 def build_group_weights(partition: Partition, args: FairPOConfig) -> GroupWeights:
     """The group weights of a run; `GroupWeights` checks the ranges and raises `ValueError`."""
     groups = partition.groups(args.grouping)
-    if isinstance(args.group_prior, str):
-        raise ValueError(f"`group_prior` must be a mapping from group to weight, got {args.group_prior!r}.")
     constants = None
     if args.scaling == "fixed":  # the loss of a group at the reference, or at its bound
         constants = {g.name: args.epsilon if g.role == "non_privileged" and args.hinge else LOG_2 for g in groups}
-    return GroupWeights(
-        groups,
-        balancer=args.balancer,
-        eta=args.eta_alpha,
-        scaling=args.scaling,
-        floor=args.floor,
-        absent=args.absent,
-        prior=args.group_prior,
-        constants=constants,
-        decay=args.estimate_decay,
-        multiplier_start=args.multiplier_start,
-        multiplier_max=args.multiplier_max,
-    )
+    return make_group_weights(args, groups, constants)

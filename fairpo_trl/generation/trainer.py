@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import is_peft_model
@@ -17,31 +18,33 @@ from trl import DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
-from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.losses import LOG_2
-from fairpo_trl.core.partition import Group, Partition
-from fairpo_trl.core.reduction import group_sums, grouped_objective
-from fairpo_trl.generation.collator import AttributeCollator, attribute_names
+from fairpo_trl.core.partition import Partition
+from fairpo_trl.core.reduction import group_sums
+from fairpo_trl.generation.collator import ROW_COLUMN, AttributeCollator
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_rows, check_tokens
-from fairpo_trl.generation.hints import Hints
 from fairpo_trl.generation.log_probs import pair_log_probs
-from fairpo_trl.generation.metrics import GroupMetrics, MetricSums, weight_logs
-from fairpo_trl.generation.model_card import PAPER, add_fairpo_facts
+from fairpo_trl.generation.metrics import MetricSums
+from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
-from fairpo_trl.generation.progress import CompactProgressCallback
-from fairpo_trl.generation.publishing import make_publishable
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
-from fairpo_trl.generation.sampler import GroupBalancedSampler
-from fairpo_trl.generation.state import load_state, save_state
 from fairpo_trl.generation.summary import print_summary
-from fairpo_trl.generation.window import StepWindow, drop_padded_duplicates
+from fairpo_trl.preferences.rules import attribute_names
+from fairpo_trl.training.cards import PAPER
+from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
+from fairpo_trl.training.hashes import dataset_hash
+from fairpo_trl.training.progress import CompactProgressCallback
+from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
+from fairpo_trl.training.sampler import GroupBalancedSampler
+from fairpo_trl.training.window import padded_duplicates
 
 
 logger = get_logger(__name__)
+_NAMED_PAIRS = 4
 
 
-class FairPOTrainer(DPOTrainer):
+class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
     r"""
     Trainer for FairPO: privileged attributes get better, the others do not get worse than the reference.
 
@@ -85,7 +88,6 @@ class FairPOTrainer(DPOTrainer):
         ValueError: For data or options that cannot work; names the rows or the option, and the mend.
     """
 
-    loss_is_scaled_for_ga = True  # N_g already counts the whole optimizer step
     _tag_names: ClassVar[list[str]] = ["trl", "dpo", "fairpo", "group-robust"]
     _name = "FairPO"
     _paper: ClassVar[dict[str, str]] = PAPER
@@ -128,13 +130,7 @@ class FairPOTrainer(DPOTrainer):
                 self._pair_counts[name] = check_rows(dataset, name, args.attribute_column, self.partition.names)
                 self._checked.add(id(dataset))
         self.group_weights = build_group_weights(self.partition, args)
-        # Running DPO loss per attribute, for `hinge_level="attribute"`; of these weights only the estimates are used.
-        names = self.partition.names
-        self._attribute_losses = GroupWeights(
-            [Group(name, self.partition.role_of(name), (name,)) for name in names],
-            balancer="fixed",
-            decay=args.estimate_decay,
-        )
+        self.running_losses = running_losses(self.partition, args.estimate_decay)  # DPO loss per attribute
 
         super().__init__(
             model=model,
@@ -174,18 +170,9 @@ class FairPOTrainer(DPOTrainer):
         device = self.accelerator.device
         self._membership = self.partition.group_membership(args.grouping).float().to(device)  # [A, K]
         self._is_held = torch.tensor([g.role == "non_privileged" for g in self.group_weights.groups], device=device)
-        self._sums = {mode: MetricSums(self.partition, args, device) for mode in ("train", "eval")}
-        self.group_metrics: dict[str, GroupMetrics] = {}
+        self._pair_sums = {mode: MetricSums(self.partition, args, device) for mode in ("train", "eval")}
+        self.start_groups(self._pair_sums)
         self.win_rates: dict[str, float] = {}
-        self._scaled_losses: torch.Tensor | None = None
-        self._hints = Hints()
-
-        k, a = len(self.group_weights.groups), len(self.partition.names)
-        dtype = self._sums["train"].dtype
-        self._window = StepWindow(k, a, dtype, device, self._sum_over_processes)
-        self._window_batches = 1
-        # Exact objective of an evaluation: loss sums and counts per group.
-        self._eval_groups = torch.zeros(2 * k, dtype=dtype, device=device)
 
         if self.is_world_process_zero() and not args.disable_tqdm:
             print_summary(self.partition, self._pair_counts, args)
@@ -201,12 +188,15 @@ class FairPOTrainer(DPOTrainer):
         dataset = super()._prepare_dataset(dataset, processing_class, untruncated, dataset_name)
         if isinstance(dataset, Dataset):
             check_tokens(dataset, dataset_name, args.max_length, args.truncation_mode)
+            if ROW_COLUMN not in dataset.column_names:  # errors while training name the row
+                dataset = dataset.add_column(ROW_COLUMN, np.arange(len(dataset)))
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if self.args.attribute_column not in self._signature_columns:
-            self._signature_columns.append(self.args.attribute_column)
+        for column in (self.args.attribute_column, ROW_COLUMN):
+            if column not in self._signature_columns:
+                self._signature_columns.append(column)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
@@ -216,41 +206,45 @@ class FairPOTrainer(DPOTrainer):
         rows = [attribute_names(value) for value in dataset[self.args.attribute_column]]
         return GroupBalancedSampler(self.partition.memberships(rows, self.args.balanced_sampling), seed)
 
+    def data_hash(self) -> str | None:
+        """Hash of the tokens and attributes of the training pairs, in their order; `None` for a stream."""
+        if isinstance(self.train_dataset, IterableDataset):
+            return None
+        return dataset_hash(
+            self.train_dataset, ["prompt_ids", "chosen_ids", "rejected_ids", self.args.attribute_column]
+        )
+
     # ---- one optimizer step ----
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """All micro-batches of one optimizer step, as upstream; the place to count the groups of the step."""
-        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if batches:
-            drop_padded_duplicates(batches[-1], self.accelerator)
-        self._window_batches = len(batches)
-        if self.args.timing == "lagged":
-            counts = torch.zeros_like(self._window.counts)
-            for batch in batches:
-                counts += self._members(batch["attribute_mask"].to(counts.device)).sum(dim=0)
-            self._exchange(counts)
-        return batches, num_items
+    def count_groups(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Members of each group in one micro-batch, `[K]`."""
+        return self._members(batch["attribute_mask"].to(self._membership.device)).sum(dim=0)
+
+    def forget_padding(self, batch: dict[str, Any]) -> None:
+        """Pairs that only fill the last batch lose their attributes, and so count nowhere."""
+        mask = batch["attribute_mask"]
+        duplicates = padded_duplicates(self.accelerator, len(mask))
+        if duplicates is not None:
+            mask &= ~duplicates.to(mask.device).unsqueeze(1)
+
+    def describe_rows(self, batch: Mapping[str, Any], bad: torch.Tensor | None = None) -> str:
+        """Names the pairs of a batch: attribute, row of the data and how the prompt begins; all, or those in `bad`."""
+        mask = batch["attribute_mask"].cpu()
+        pairs = range(len(mask)) if bad is None else bad.nonzero().flatten().tolist()
+        shown = [self._describe_pair(batch, pair, mask[pair]) for pair in pairs[:_NAMED_PAIRS]]
+        more = f" and {len(pairs) - _NAMED_PAIRS} more" if len(pairs) > _NAMED_PAIRS else ""
+        return ", ".join(shown) + more
+
+    def _describe_pair(self, batch: Mapping[str, Any], pair: int, attributes: torch.Tensor) -> str:
+        names = [name for name, has in zip(self.partition.names, attributes.tolist(), strict=True) if has]
+        row = f"row {int(batch[ROW_COLUMN][pair])} " if ROW_COLUMN in batch else ""  # a stream has no row numbers
+        is_prompt = batch["attention_mask"][pair].bool() & ~batch["completion_mask"][pair].bool()
+        start = self.processing_class.decode(batch["input_ids"][pair][is_prompt][:12].tolist())
+        return f"{row}(attribute {' and '.join(map(repr, names)) or 'none'}, prompt {start!r}...)"
 
     def _members(self, attribute_mask: torch.Tensor) -> torch.Tensor:
         """Membership in groups, bool `[B, K]`, from attributes, bool `[B, A]`."""
         return (attribute_mask.float() @ self._membership) > 0
-
-    def _sum_over_processes(self, vector: torch.Tensor) -> torch.Tensor:
-        return self.accelerator.reduce(vector, reduction="sum") if self.accelerator.num_processes > 1 else vector
-
-    def _exchange(self, counts: torch.Tensor | None = None) -> None:
-        """The one small all-reduce of an optimizer step; the weights then move with the last step's losses."""
-        totals = self._window.exchange(counts)
-        if totals is None:
-            return
-        try:
-            self._scaled_losses = self.group_weights.update(totals.loss_sums, totals.counts)
-            self._attribute_losses.update(totals.dpo_sums, totals.dpo_counts)
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                f"Optimizer step {self.state.global_step}: {error} Lower the learning rate or `beta`, or look at the "
-                "pairs of this group."
-            ) from error
 
     def compute_loss(
         self,
@@ -269,23 +263,15 @@ class FairPOTrainer(DPOTrainer):
         else:
             ref_chosen, ref_rejected = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
         pairs = pair_losses(policy, ref_chosen, ref_rejected, self.args)
+        self.watch(inputs, policy.chosen, policy.rejected, ref_chosen, ref_rejected, pairs.privileged)
         losses = losses_per_group(pairs, self._is_held, self._open_gates(attribute_mask))  # [B, K]
 
         mode = "train" if self.model.training else "eval"
-        self._sums[mode].add(pairs, policy, ref_chosen, ref_rejected, attribute_mask, inputs, outputs)
-        if mode == "train":
-            counts = self._window.add(losses, members, pairs.dpo, attribute_mask)
-            if self.args.timing == "current":  # the step is this batch: its losses move the weights first
-                self._exchange(counts)
-            counts = self._window.counts
-        else:
-            counts = members.sum(dim=0)
-            self._eval_groups += torch.cat([group_sums(losses, members), counts]).to(self._eval_groups.dtype)
-
-        weights = self.group_weights.weights.to(losses.device, losses.dtype)
-        loss = grouped_objective(losses, members, weights, counts)
-        if mode == "train":
-            loss = loss * self.accelerator.num_processes  # DDP averages gradients; the objective is a sum
+        self._pair_sums[mode].add(pairs, policy, ref_chosen, ref_rejected, attribute_mask, inputs, outputs)
+        dpo_sums = group_sums(pairs.dpo.unsqueeze(1).expand(attribute_mask.shape), attribute_mask)  # [A]
+        loss = self.group_objective(
+            losses, members, members.sum(dim=0), dpo_sums, attribute_mask.sum(dim=0), training=mode == "train"
+        )
         if self.aux_loss_enabled:  # a mean over tokens of each micro-batch, so it is averaged over them
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss / (
                 self._window_batches if mode == "train" else 1
@@ -297,7 +283,7 @@ class FairPOTrainer(DPOTrainer):
         if self.args.hinge_level != "attribute":
             return None
         # From the running means before this window, so that every micro-batch and process sees the same gates.
-        above = self._attribute_losses.estimates > LOG_2 + self.args.epsilon  # [A]
+        above = self.running_losses.estimates > LOG_2 + self.args.epsilon  # [A]
         return self._members(attribute_mask & above.to(attribute_mask.device))
 
     def compute_ref_log_probs(
@@ -316,78 +302,25 @@ class FairPOTrainer(DPOTrainer):
             reference, _ = pair_log_probs(model, inputs, self.ld_alpha)
         return reference.chosen, reference.rejected
 
-    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
-        """As upstream, without counting the pairs that fill the last batch."""
-        drop_padded_duplicates(inputs, self.accelerator)
-        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-
     # ---- logs, checkpoints, card ----
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the metrics per attribute and role, and the weights, to `logs`."""
-        if self._window.has_pending:
-            self._exchange()
-        prefix = next((key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")), "train")
-        mode = "train" if prefix == "train" else "eval"
-        logs.update({(f"{prefix}_{k}" if mode == "eval" else k): v for k, v in self._read_metrics(mode).items()})
-        super().log(logs, start_time)
-
-    def _read_metrics(self, mode: str) -> dict[str, float]:
-        """The metrics since the last reading, reduced over processes; empties the sums."""
-        sums = self._sums[mode]
-        vector = torch.cat([sums.vector, self._eval_groups]) if mode == "eval" else sums.vector
-        vector = self._sum_over_processes(vector)
-        read = sums.read(vector[: len(sums.vector)])
-        if read is None:
-            return {}
-        self.group_metrics[mode], metrics = read
-        weights = self.group_weights
-        if mode == "eval":
-            # The exact objective over the whole split, in place of the mean of batch values.
-            loss_sums, counts = vector[len(sums.vector) :].cpu().double().chunk(2)
-            metrics["loss"] = float((weights.weights * loss_sums / counts.clamp(min=1)).sum())
-            self._eval_groups.zero_()
-        else:
-            metrics |= weight_logs(weights, self._scaled_losses)
-            self._total_train_tokens += int(metrics["num_tokens"])
-            last = self.state.global_step == self.state.max_steps
-            self._hints.look(weights, self.args, self.state.global_step, last)
-        metrics["num_tokens"] = float(self._total_train_tokens)
-        sums.reset()
+    def read_metrics(self, mode: str) -> dict[str, float]:
+        """The metrics since the last reading, with TRL's running count of training tokens."""
+        metrics = super().read_metrics(mode)
+        if metrics:
+            if mode == "train":
+                self._total_train_tokens += int(metrics["num_tokens"])
+            metrics["num_tokens"] = float(self._total_train_tokens)
         return metrics
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self._window.has_pending:
-            self._exchange()
-        sums = self._sums["train"].vector
-        # The global sums go on as those of the main process, so that saving changes no metric.
-        total = self._sum_over_processes(sums)
-        sums.copy_(total if self.is_world_process_zero() else torch.zeros_like(total))
-        if self.args.should_save:
-            save_state(output_dir, self._state())
+    def group_state(self) -> dict[str, Any]:
+        """Everything of the groups that a checkpoint keeps, and the count of training tokens."""
+        return {**super().group_state(), "num_tokens": self._total_train_tokens}
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        # Every backend comes through here on resume; `_load_from_checkpoint` is skipped under DeepSpeed.
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        state = load_state(checkpoint, self.partition)
-        self.group_weights.load_state_dict(state["group_weights"])
-        self._attribute_losses.load_state_dict(state["attribute_losses"])
+    def load_group_state(self, state: Mapping[str, Any]) -> None:
+        """Restores [`group_state`]."""
+        super().load_group_state(state)
         self._total_train_tokens = state["num_tokens"]
-        if self.is_world_process_zero():
-            sums = self._sums["train"].vector
-            sums.copy_(torch.tensor(state["metric_sums"], dtype=sums.dtype))
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "partition": self.partition.to_dict(),
-            "group_weights": self.group_weights.state_dict(),
-            "attribute_losses": self._attribute_losses.state_dict(),
-            "metric_sums": self._sums["train"].vector.tolist(),
-            "num_tokens": self._total_train_tokens,
-        }
 
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
@@ -398,8 +331,3 @@ class FairPOTrainer(DPOTrainer):
         super().create_model_card(model_name, dataset_name, tags)
         if self.is_world_process_zero():
             add_fairpo_facts(self, self.win_rates)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.hub_model_id is not None and self.args.should_save:
-            make_publishable(output_dir or self.args.output_dir)

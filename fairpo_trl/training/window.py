@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 
-from fairpo_trl.core.reduction import group_sums
 
-
-def drop_padded_duplicates(batch: dict[str, Any], accelerator: Accelerator) -> None:
+def padded_duplicates(accelerator: Accelerator, rows: int) -> torch.Tensor | None:
     """
-    Takes the pairs that accelerate repeats to fill the last batch out of every group: they count nowhere.
+    Which rows of the batch last fetched from a dataloader accelerate repeated to fill the last round.
 
     Args:
-        batch (`dict[str, Any]`):
-            Batch with `attribute_mask`, bool `[B, A]`, changed in place; the batch last fetched from a dataloader.
         accelerator (`Accelerator`):
-            Knows whether the dataloader is at its end, and how many pairs of the last round are real. For streaming
+            Knows whether the dataloader is at its end, and how many rows of the last round are real. For streaming
             data of unknown length it does not, and duplicates at the end of an uneven stream count.
+        rows (`int`):
+            Rows of this process's batch.
+
+    Returns:
+        `torch.Tensor` or `None`: bool `[rows]`, on the CPU; `None` if every row is real.
     """
     state = accelerator.gradient_state
     if not state.end_of_dataloader or state.remainder <= 0:
-        return
-    mask = batch["attribute_mask"]
-    # The processes' last batches lie one after the other; the first `remainder` pairs are real.
-    position = accelerator.process_index * len(mask) + torch.arange(len(mask), device=mask.device)
-    mask &= (position < state.remainder).unsqueeze(1)
+        return None
+    # The processes' last batches lie one after the other; the first `remainder` rows are real.
+    return accelerator.process_index * rows + torch.arange(rows) >= state.remainder
 
 
 class StepTotals(NamedTuple):
@@ -38,14 +37,14 @@ class StepTotals(NamedTuple):
     Attributes:
         loss_sums (`torch.Tensor`): Group losses, `[K]`.
         counts (`torch.Tensor`): Members of each group, `[K]`.
-        dpo_sums (`torch.Tensor`): DPO losses by attribute, `[A]`.
-        dpo_counts (`torch.Tensor`): Pairs of each attribute, `[A]`.
+        item_sums (`torch.Tensor`): Losses by attribute or label, `[A]`, whatever group they are in.
+        item_counts (`torch.Tensor`): Examples of each attribute or label, `[A]`.
     """
 
     loss_sums: torch.Tensor
     counts: torch.Tensor
-    dpo_sums: torch.Tensor
-    dpo_counts: torch.Tensor
+    item_sums: torch.Tensor
+    item_counts: torch.Tensor
 
 
 class StepWindow:
@@ -57,7 +56,7 @@ class StepWindow:
 
     Args:
         groups (`int`): K.
-        attributes (`int`): A.
+        items (`int`): A, attributes or labels.
         dtype (`torch.dtype`): float64 where the device has it.
         device (`torch.device`): Device of the losses.
         reduce (`Callable`): Sums a tensor over all processes.
@@ -65,60 +64,55 @@ class StepWindow:
     Attributes:
         counts (`torch.Tensor`): N_g of the current step, `[K]`, on the device.
         has_pending (`bool`): Whether there are loss sums that have not been exchanged; the same on every process.
+        stop_agreed (`bool`): Whether any process has been asked to stop; the same on every process.
     """
 
     def __init__(
         self,
         groups: int,
-        attributes: int,
+        items: int,
         dtype: torch.dtype,
         device: torch.device,
         reduce: Callable[[torch.Tensor], torch.Tensor],
     ) -> None:
-        self._sizes = [groups, groups, attributes, attributes]
+        self._sizes = [groups, groups, items, items]
         self._reduce = reduce
         self._pending = torch.zeros(sum(self._sizes), dtype=dtype, device=device)
         self.counts = torch.zeros(groups, dtype=dtype, device=device)
         self.has_pending = False
+        self.stop_agreed = False
 
     def add(
-        self, losses: torch.Tensor, members: torch.Tensor, dpo: torch.Tensor, by_attribute: torch.Tensor
-    ) -> torch.Tensor:
-        """
-        Adds one micro-batch of the current step.
-
-        Args:
-            losses (`torch.Tensor`): `[B, K]`, the loss of each pair as a member of each group.
-            members (`torch.Tensor`): `[B, K]`, bool.
-            dpo (`torch.Tensor`): DPO losses, `[B]`.
-            by_attribute (`torch.Tensor`): `[B, A]`, bool.
-
-        Returns:
-            `torch.Tensor`: members of each group in this micro-batch, `[K]`.
-        """
-        counts = members.sum(dim=0)
-        dpo_sums = group_sums(dpo.unsqueeze(1).expand(by_attribute.shape), by_attribute)
-        parts = (group_sums(losses, members), counts, dpo_sums, by_attribute.sum(dim=0))
+        self, loss_sums: torch.Tensor, counts: torch.Tensor, item_sums: torch.Tensor, item_counts: torch.Tensor
+    ) -> None:
+        """Adds one micro-batch of this process: the parts of [`StepTotals`], without gradient."""
+        parts = (loss_sums, counts, item_sums, item_counts)
         self._pending += torch.cat([part.to(self._pending.dtype) for part in parts])
         self.has_pending = True
-        return counts
 
-    def exchange(self, counts: torch.Tensor | None = None) -> StepTotals | None:
+    def exchange(self, counts: torch.Tensor | None = None, stop: bool = False) -> StepTotals | None:
         """
         Makes the sizes of a step global, and hands out the loss sums that were pending.
 
         Args:
             counts (`torch.Tensor`, *optional*):
                 This process's group sizes of the step that begins, `[K]`; without them only the sums are fetched.
+            stop (`bool`, *optional*, defaults to `False`):
+                Whether this process was asked to stop; it travels along, so that all stop after the same step.
 
         Returns:
             `StepTotals` or `None`: global sums of the last step, if any were pending.
         """
-        vector = self._pending if counts is None else torch.cat([self._pending, counts.to(self._pending.dtype)])
-        vector = self._reduce(vector.clone())
+        parts = [self._pending, self._pending.new_full((1,), float(stop))]
         if counts is not None:
-            self.counts = vector[len(self._pending) :]
-        totals = StepTotals(*vector[: len(self._pending)].cpu().double().split(self._sizes))
+            parts.append(counts.to(self._pending.dtype))
+        vector = self._reduce(torch.cat(parts))
+        known = len(self._pending) + 1  # needed on the CPU now; the counts stay where the losses are
+        if counts is not None:
+            self.counts = vector[known:]
+        *sums, stops = vector[:known].cpu().double().split([*self._sizes, 1])
+        self.stop_agreed |= bool(stops > 0)
+        totals = StepTotals(*sums)
         had_pending = self.has_pending
         self._pending.zero_()
         self.has_pending = False

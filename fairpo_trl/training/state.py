@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fairpo_trl.core.partition import Partition
+from fairpo_trl.files import write_json
 
 
 STATE_NAME = "fairpo_state.json"
@@ -16,10 +18,7 @@ _VERSION = 1
 
 def save_state(folder: str | os.PathLike[str], state: dict[str, Any]) -> None:
     """Writes the state atomically: a file of this name is always whole."""
-    path = Path(folder) / STATE_NAME
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps({"version": _VERSION, **state}, indent=1, allow_nan=False), encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(Path(folder) / STATE_NAME, {"version": _VERSION, **state}, indent=1)
 
 
 def load_state(folder: str | os.PathLike[str], partition: Partition) -> dict[str, Any]:
@@ -61,3 +60,27 @@ def load_state(folder: str | os.PathLike[str], partition: Partition) -> dict[str
             "one, or start anew in another output folder."
         )
     return state
+
+
+def check_same_run(folder: str | os.PathLike[str], state: Mapping[str, Any], data_hash: str | None) -> None:
+    """
+    Refuses a checkpoint of a run on other training data.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The checkpoint, for the message.
+        state (`Mapping[str, Any]`):
+            What [`load_state`] read.
+        data_hash (`str`, *optional*):
+            Hash of the training rows now; `None` for a stream, of which only that it is one can be compared.
+
+    Raises:
+        ValueError: If the data are others.
+    """
+    if state["data_hash"] != data_hash:
+        then, now = (value[:12] if value else "a stream" for value in (state["data_hash"], data_hash))
+        raise ValueError(
+            f"{Path(folder).name} was trained on other data (hash of the training rows then {then}, now {now}): its "
+            "place in the data means nothing here. Resume with the rows it was trained on, in their order, or start "
+            "anew in another output folder."
+        )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from accelerate.logging import get_logger
 
 from fairpo_trl.core.group_weights import GroupWeights
-from fairpo_trl.generation.config import FairPOConfig
 
 
 logger = get_logger(__name__)
@@ -17,15 +18,15 @@ class Hints:
     def __init__(self) -> None:
         self._said: set[str] = set()
 
-    def look(self, weights: GroupWeights, args: FairPOConfig, step: int, last_step: bool) -> None:
+    def look(self, weights: GroupWeights, args: Any, step: int, last_step: bool) -> None:
         """
         Looks at the weights after an update.
 
         Args:
             weights (`GroupWeights`):
                 Weights and running losses.
-            args (`FairPOConfig`):
-                Options of the run.
+            args:
+                Options of the run: `balancer` and `hinge` are read.
             step (`int`):
                 Optimizer steps done.
             last_step (`bool`):
@@ -44,8 +45,8 @@ class Hints:
         ]
         if last_step and idle and args.hinge:
             self._say(
-                f"The hinge of {idle} has never been active in {step} steps: the privileged pairs alone would have "
-                "trained the same model."
+                f"The hinge of {idle} has never been active in {step} steps: the privileged examples alone would "
+                "have trained the same model."
             )
 
     def _say(self, message: str, key: str = "") -> None:

@@ -30,6 +30,7 @@ def make_publishable(folder: str | os.PathLike[str]) -> None:
 
     - `adapter_config.json`: PEFT notes the path of a local base model, which names the user and works nowhere else.
       Its last part stays.
+    - `config.json` of a classifier: the same for the folder of a local backbone. Pass `backbone=` when loading it.
     - `README.md`: the same path, in a card that PEFT wrote.
     - `training_args.bin`: a pickle with the output path and, if it was set, `hub_token` in clear text. It is deleted;
       nothing reads it.
@@ -46,6 +47,14 @@ def make_publishable(folder: str | os.PathLike[str]) -> None:
         if base.name and base.name != config["base_model_name_or_path"]:
             config["base_model_name_or_path"] = base.name
             config_path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False), encoding="utf-8")
+    classifier_path = folder / "config.json"
+    config = json.loads(classifier_path.read_text(encoding="utf-8")) if classifier_path.is_file() else {}
+    backbone = config.get("backbone")
+    if isinstance(backbone, dict) and "spec" in backbone:
+        library, _, source = backbone["spec"].partition(":")
+        if not is_hub_id(source) and last_part(source) != source:
+            config["backbone"] = {**backbone, "spec": f"{library}:{last_part(source)}", "name": last_part(source)}
+            classifier_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     card_path = folder / "README.md"
     if card_path.is_file():
         card = ModelCard.load(card_path, ignore_metadata_errors=True)

@@ -1,0 +1,286 @@
+"""`MultiLabelFairPOConfig`: a `TrainingArguments` with who is privileged, the losses, and how groups are balanced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from transformers import TrainingArguments
+
+from fairpo_trl.training.arguments import (
+    GroupWeightArguments,
+    check_group_weight_options,
+    read_group_prior,
+    refuse_unused,
+)
+
+
+PREFERENCES = ("dpo", "simpo", "cpo")
+"""Privileged losses that compare a label with one it is confused with."""
+
+# Options that mean something only beside others: a value set without them would be ignored.
+ONLY_WITH: dict[str, Mapping[str, Any]] = {
+    "simpo_gamma": {"privileged_loss": "simpo"},
+    "cpo_lambda": {"privileged_loss": "cpo"},
+    "cpo_form": {"privileged_loss": "cpo"},
+    "confuser": {"privileged_loss": PREFERENCES},
+    "score": {"privileged_loss": PREFERENCES},
+    "directions": {"privileged_loss": PREFERENCES},
+    "fallback": {"privileged_loss": PREFERENCES},
+    "beta": {"privileged_loss": PREFERENCES},
+    "absent_labels": {"privileged_loss": PREFERENCES, "directions": "negatives"},
+    "epsilon": {"non_privileged_loss": "hinge"},
+    "hinge_level": {"non_privileged_loss": "hinge"},
+    "lagrangian_term": {"balancer": "lagrangian"},
+    "multiplier_start": {"balancer": "lagrangian"},
+    "multiplier_max": {"balancer": "lagrangian"},
+}
+
+
+@dataclass
+class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
+    r"""
+    Configuration class for the [`MultiLabelFairPOTrainer`].
+
+    It holds the parameters specific to FairPO; the options of the group weights are documented in
+    [`~fairpo_trl.training.arguments.GroupWeightArguments`], everything else in [`~transformers.TrainingArguments`].
+
+    Parameters:
+        > Parameters whose default differs from that of their base
+
+        timing (`str`, *optional*, defaults to `"current"`):
+            As in Algorithm 2: a step's own losses move the weights before its backward pass. With
+            `gradient_accumulation_steps` above 1 set `"lagged"`.
+        learning_rate (`float`, *optional*, defaults to `0.001`):
+            Of a head on frozen features, under Adam.
+        remove_unused_columns (`bool`, *optional*, defaults to `False`):
+            Batches come ready from the dataset; there are no columns to remove.
+
+        > Parameters that say who is privileged
+
+        privileged_labels (`list[str]`, *optional*):
+            Labels that should get better. Required, unless a [`~fairpo_trl.Partition`] is passed to the trainer.
+        grouping (`str`, *optional*, defaults to `"role"`):
+            What shares one weight: `"role"` (the paper) or `"label"` (one group each).
+        balanced_sampling (`str`, *optional*, defaults to `"none"`):
+            `"role"` draws images with and without a privileged label equally often, `"label"` the images of each
+            label (and those without any) equally often.
+
+        > Parameters that control the losses
+
+        privileged_loss (`str`, *optional*, defaults to `"dpo"`):
+            Loss of privileged labels: `"dpo"` (Eq. 8-9), `"simpo"` (Eq. 14) or `"cpo"` (Eq. 15-17) against a label
+            they are confused with; or a pointwise loss: `"bce"`, `"focal"`, `"asymmetric"`, `"logit_adjustment"`.
+        non_privileged_loss (`str`, *optional*, defaults to `"hinge"`):
+            Loss of all other labels: `"hinge"` is max(0, BCE - BCE of the reference - `epsilon`) (Eq. 10-13); or a
+            pointwise loss.
+        beta (`float`, *optional*, defaults to `1.0`):
+            Scale of the preference term.
+        simpo_gamma (`float`, *optional*, defaults to `0.5`):
+            Target margin of SimPO.
+        cpo_lambda (`float`, *optional*, defaults to `1.0`):
+            Weight of the NLL in CPO.
+        cpo_form (`str`, *optional*, defaults to `"positives"`):
+            `"positives"`: the NLL of present labels (Eq. 16); `"all"`: BCE of every privileged label, as in the
+            authors' code.
+        confuser (`str`, *optional*, defaults to `"sample"`):
+            `"sample"`: one confusing label is drawn (the paper); `"mean"`: the exact mean over all of them;
+            `"hardest"`: the most confusing one.
+        score (`str`, *optional*, defaults to `"log_sigmoid"`):
+            What is compared: `"log_sigmoid"` (the paper) or `"logit"`, which lowers a confident confuser as much as
+            it lifts the label.
+        directions (`str`, *optional*, defaults to `"both"`):
+            `"both"` (Algorithm 2), or `"negatives"`: only present labels against confusing absent ones.
+        absent_labels (`str`, *optional*, defaults to `"bce"`):
+            With `directions="negatives"`, what absent privileged labels get: `"bce"` or `"none"`.
+        fallback (`bool`, *optional*, defaults to `True`):
+            Whether a privileged label that nothing confuses gets BCE, else nothing.
+        label_sampling (`str`, *optional*, defaults to `"all"`):
+            `"all"` labels of every image, or `"uniform"`: one drawn label per image, as Algorithm 2 is printed.
+        epsilon (`float`, *optional*, defaults to `0.01`):
+            Slack of the hinge, in nats of BCE.
+        hinge_level (`str`, *optional*, defaults to `"sample"`):
+            `"sample"`: the hinge of each image and label (Eq. 13). `"label"`: of each label's mean, the stated goal;
+            whether a label is above its bound is decided from its running mean before each step.
+        lagrangian_term (`str`, *optional*, defaults to `"excess"`):
+            With `balancer="lagrangian"`: the un-hinged `"excess"` BCE - BCE of the reference - epsilon, or its
+            `"hinge"`.
+        focal_gamma (`float`, *optional*, defaults to `2.0`):
+            Focusing of the focal loss.
+        asymmetric_gammas (`list[float]`, *optional*, defaults to `[0.0, 4.0]`):
+            Focusing of present and of absent labels in the asymmetric loss.
+        asymmetric_clip (`float`, *optional*, defaults to `0.05`):
+            Shift of the probability of absent labels in the asymmetric loss.
+        logit_adjustment_tau (`float`, *optional*, defaults to `1.0`):
+            Strength of logit adjustment by the train frequencies.
+    """
+
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "group_prior"]
+
+    # Parameters whose default differs from that of their base
+    timing: Literal["lagged", "current"] = field(
+        default="current",
+        metadata={
+            "help": "'current' (Algorithm 2): a step's own losses move the weights before its backward pass; "
+            "'lagged': after it, the same for every split of a batch."
+        },
+    )
+    learning_rate: float = field(default=1e-3, metadata={"help": "The initial learning rate."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Batches come ready from the dataset; there are no columns to remove."}
+    )
+
+    # Parameters that say who is privileged
+    privileged_labels: list[str] | None = field(
+        default=None,
+        metadata={"help": "Labels that should get better. Required, unless a `Partition` is passed to the trainer."},
+    )
+    grouping: Literal["role", "label"] = field(
+        default="role", metadata={"help": "What shares one weight: 'role' (the paper) or 'label' (one group each)."}
+    )
+    balanced_sampling: Literal["none", "role", "label"] = field(
+        default="none",
+        metadata={"help": "Whether images of each 'role' or of each 'label' are drawn equally often in an epoch."},
+    )
+
+    # Parameters that control the losses
+    privileged_loss: Literal["dpo", "simpo", "cpo", "bce", "focal", "asymmetric", "logit_adjustment"] = field(
+        default="dpo",
+        metadata={
+            "help": "Loss of privileged labels: 'dpo', 'simpo' or 'cpo' against a label they are confused with, or "
+            "'bce', 'focal', 'asymmetric', 'logit_adjustment'."
+        },
+    )
+    non_privileged_loss: Literal["hinge", "bce", "focal", "asymmetric", "logit_adjustment"] = field(
+        default="hinge",
+        metadata={"help": "Loss of all other labels: the 'hinge' against the reference, or a pointwise loss."},
+    )
+    beta: float = field(default=1.0, metadata={"help": "Scale of the preference term."})
+    simpo_gamma: float = field(default=0.5, metadata={"help": "Target margin of SimPO."})
+    cpo_lambda: float = field(default=1.0, metadata={"help": "Weight of the NLL in CPO."})
+    cpo_form: Literal["positives", "all"] = field(
+        default="positives",
+        metadata={"help": "NLL of CPO: of present labels ('positives', Eq. 16), or BCE of 'all' labels."},
+    )
+    confuser: Literal["sample", "mean", "hardest"] = field(
+        default="sample",
+        metadata={"help": "One confusing label is drawn ('sample'), the 'mean' over all, or the 'hardest' one."},
+    )
+    score: Literal["log_sigmoid", "logit"] = field(
+        default="log_sigmoid", metadata={"help": "What is compared: 'log_sigmoid' (the paper) or 'logit'."}
+    )
+    directions: Literal["both", "negatives"] = field(
+        default="both",
+        metadata={"help": "'both' (Algorithm 2), or 'negatives': only present labels against absent ones."},
+    )
+    absent_labels: Literal["bce", "none"] = field(
+        default="bce",
+        metadata={"help": "With `directions='negatives'`, what absent privileged labels get: 'bce' or 'none'."},
+    )
+    fallback: bool = field(
+        default=True, metadata={"help": "Whether a privileged label that nothing confuses gets BCE, else nothing."}
+    )
+    label_sampling: Literal["all", "uniform"] = field(
+        default="all",
+        metadata={"help": "'all' labels of every image, or one drawn label per image ('uniform', Algorithm 2)."},
+    )
+    epsilon: float = field(default=0.01, metadata={"help": "Slack of the hinge, in nats of BCE."})
+    hinge_level: Literal["sample", "label"] = field(
+        default="sample",
+        metadata={"help": "The hinge of each image and label ('sample', Eq. 13) or of each 'label' mean."},
+    )
+    lagrangian_term: Literal["excess", "hinge"] = field(
+        default="excess",
+        metadata={"help": "With 'lagrangian': the un-hinged 'excess' over the bound, or its 'hinge' (a penalty)."},
+    )
+    focal_gamma: float = field(default=2.0, metadata={"help": "Focusing of the focal loss."})
+    asymmetric_gammas: list[float] = field(
+        default_factory=lambda: [0.0, 4.0],
+        metadata={"help": "Focusing of present and of absent labels in the asymmetric loss."},
+    )
+    asymmetric_clip: float = field(
+        default=0.05, metadata={"help": "Shift of the probability of absent labels in the asymmetric loss."}
+    )
+    logit_adjustment_tau: float = field(
+        default=1.0, metadata={"help": "Strength of logit adjustment by the train frequencies."}
+    )
+
+    @property
+    def hinge(self) -> bool:
+        """Whether non-privileged labels are held by the hinge against the reference."""
+        return self.non_privileged_loss == "hinge"
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a loss compares with the reference."""
+        return self.hinge or self.privileged_loss == "dpo"
+
+    def __post_init__(self) -> None:
+        read_group_prior(self)
+        super().__post_init__()
+        if isinstance(self.privileged_labels, str):
+            raise ValueError(
+                f"`privileged_labels` must be a list of names, got the string {self.privileged_labels!r}: pass "
+                f"[{self.privileged_labels!r}]."
+            )
+        for option in ("beta",):
+            if not getattr(self, option) > 0:
+                raise ValueError(f"`{option}` must be positive, got {getattr(self, option)}.")
+        for option in ("epsilon", "simpo_gamma", "cpo_lambda", "focal_gamma", "logit_adjustment_tau"):
+            if not getattr(self, option) >= 0:
+                raise ValueError(f"`{option}` must be >= 0, got {getattr(self, option)}.")
+        if len(self.asymmetric_gammas) != 2 or min(self.asymmetric_gammas) < 0:
+            raise ValueError(
+                "`asymmetric_gammas` must be two numbers >= 0, of present and of absent labels, got "
+                f"{self.asymmetric_gammas}."
+            )
+        if not 0 <= self.asymmetric_clip < 1:
+            raise ValueError(f"`asymmetric_clip` must be in [0, 1), got {self.asymmetric_clip}.")
+        for option, value in (("label_smoothing_factor", 0.0), ("auto_find_batch_size", False)):
+            if getattr(self, option) != value:
+                raise ValueError(
+                    f"`{option}={getattr(self, option)!r}` does not work with FairPO: the losses of the groups would "
+                    f"not see it. Leave it at {value!r}."
+                )
+        self._check_combinations()
+        check_group_weight_options(self)
+
+    def refuse_unused(self) -> None:
+        """
+        Raises `ValueError` for options that the chosen losses and balancer would ignore.
+
+        The trainer calls it: until then [`apply_method`] may still choose them.
+        """
+        refuse_unused(self, ONLY_WITH)
+
+    def _check_combinations(self) -> None:
+        """Raises for options that contradict each other."""
+        if self.balancer == "lagrangian" and not self.hinge:
+            raise ValueError(
+                "`balancer='lagrangian'` is about the bound against the reference, which needs "
+                f"non_privileged_loss='hinge', not {self.non_privileged_loss!r}."
+            )
+        if self.balancer == "lagrangian" and self.lagrangian_term == "excess" and self.hinge_level == "label":
+            raise ValueError(
+                "`lagrangian_term='excess'` has no hinge, so `hinge_level='label'` would be ignored. Use "
+                "lagrangian_term='hinge', or leave hinge_level at 'sample'."
+            )
+        if self.scaling == "fixed":
+            if self.privileged_loss != "dpo":
+                raise ValueError(
+                    "`scaling='fixed'` divides by the loss at the reference, which is log 2 for a DPO term but "
+                    f"unknown for privileged_loss={self.privileged_loss!r}. Use another scaling."
+                )
+            if self.hinge and self.epsilon == 0:
+                raise ValueError("`scaling='fixed'` divides a hinge by epsilon, but epsilon=0. Set epsilon > 0.")
+        if self.balanced_sampling != "none" and self.train_sampling_strategy != "random":
+            raise ValueError(
+                f"`balanced_sampling={self.balanced_sampling!r}` chooses the order of the images and contradicts "
+                f"`train_sampling_strategy={self.train_sampling_strategy!r}`: set one of the two."
+            )
+        if self.train_sampling_strategy == "batch_rebalance":
+            raise ValueError(
+                "`train_sampling_strategy='batch_rebalance'` does not work with FairPO: it hands out uneven batches. "
+                "Use 'random'."
+            )

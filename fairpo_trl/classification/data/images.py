@@ -1,0 +1,217 @@
+"""Images from files, bytes or PIL as RGB, and file names that stay inside the data folder."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import overload
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fairpo_trl.classification.data.split import ImageSource
+
+
+MAX_PIXELS = 89_478_485
+"""Pixels of the largest image opened by default (Pillow's own warning limit, a quarter of a GiB as RGB)."""
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Suffixes, in any case, that [`find_images`] takes for images."""
+
+# What Pillow's decoders raise on broken files.
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+
+
+class UnreadableImageError(ValueError):
+    """An image that is missing, truncated, corrupt, too large or of a kind that has no RGB form; names the file."""
+
+
+def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Image.Image:
+    """
+    Opens an image as RGB: upright (by its EXIF orientation), transparency on white, the first frame of several.
+
+    Args:
+        source (`pathlib.Path`, `bytes` or `PIL.Image.Image`):
+            The file, its content, or an image that is open already (left unchanged).
+        max_pixels (`int`, *optional*, defaults to `89478485`):
+            Largest width x height, looked at before the pixels are decoded.
+        name (`str`, *optional*):
+            What errors call the image, for example its id; `None` is the path.
+
+    Returns:
+        `PIL.Image.Image`: mode RGB, fully decoded.
+
+    Raises:
+        UnreadableImageError: If there is no such image; the caller decides whether to skip it. Never a black image.
+    """
+    if name is None:
+        name = str(source) if isinstance(source, str | os.PathLike) else "an image given as " + type(source).__name__
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, max_pixels, name)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return _to_rgb(image, max_pixels, name)
+    except UnreadableImageError:
+        raise
+    except FileNotFoundError as error:
+        raise UnreadableImageError(f"{name}: there is no such file.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableImageError(
+            f"{name}: too large, {error} Make it smaller, or raise `max_pixels` and PIL.Image.MAX_IMAGE_PIXELS."
+        ) from error
+    except _DECODING_ERRORS as error:
+        raise UnreadableImageError(f"{name}: not a readable image ({error}). Mend or remove it.") from error
+
+
+def _to_rgb(image: Image.Image, max_pixels: int, name: str) -> Image.Image:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise UnreadableImageError(
+            f"{name}: {width} x {height} = {width * height:,} pixels, more than max_pixels={max_pixels:,}. Make it "
+            "smaller, or raise `max_pixels`."
+        )
+    try:
+        image.load()
+        if image.mode in ("I", "F"):
+            raise UnreadableImageError(
+                f"{name}: pixels of mode {image.mode!r} have no fixed range; save it with 8 bits a channel."
+            )
+        if image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255: nearly all of it white
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        return image.convert("RGB")
+    except UnreadableImageError:
+        raise
+    except _DECODING_ERRORS as error:
+        raise UnreadableImageError(f"{name}: not a readable image ({error}). Mend or remove it.") from error
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """
+    All images below a folder, sorted by their path; hidden files and folders are left out.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no image.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder {str(root)!r} to read images from.")
+    found = [
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    ]
+    if not found:
+        raise ValueError(f"{str(root)!r} holds no image; looked for {', '.join(IMAGE_SUFFIXES)}.")
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def resolve_inside(root: str | Path, name: str) -> Path:
+    """
+    `root / name` if that stays inside `root`, links followed. The root itself may be a link.
+
+    Args:
+        root (`str` or `Path`):
+            The data folder.
+        name (`str`):
+            A path as a data file has it, relative to the folder.
+
+    Returns:
+        `Path`: `root / name`, which need not exist.
+
+    Raises:
+        ValueError: If `name` is empty, absolute, goes up with `..`, or is a link that leads out.
+    """
+    _check_relative(name)
+    root = Path(root)
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"The path {name!r} leads out of the data folder through a link: put the file itself there.")
+    return path
+
+
+def existing_files(root: str | Path, names: Sequence[str]) -> list[bool]:
+    """
+    Which of many names are files inside `root`: as [`resolve_inside`] on each, but each folder is read once.
+
+    Args:
+        root (`str` or `Path`):
+            The data folder.
+        names (`Sequence[str]`):
+            Posix paths relative to it.
+
+    Returns:
+        `list[bool]`: one for each name.
+
+    Raises:
+        ValueError: As [`resolve_inside`].
+    """
+    root = Path(root)
+    folders: dict[str, dict[str, bool]] = {}  # folder -> file -> whether it is a link
+    found = []
+    for name in names:
+        _check_relative(name)
+        parent, _, leaf = name.rpartition("/")
+        if parent not in folders:
+            folder = resolve_inside(root, parent) if parent else root
+            folders[parent] = _files(folder) if folder.is_dir() else {}
+        link = folders[parent].get(leaf)
+        if link:
+            resolve_inside(root, name)
+        found.append(link is not None)
+    return found
+
+
+class ImageFiles(Sequence[ImageSource]):
+    """
+    The files `names` in `root`, as paths when asked for: a list of 270,000 paths takes seconds and 100 MB.
+
+    Args:
+        root (`Path`):
+            The folder.
+        names (`Sequence[str]`):
+            Posix paths relative to it.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
+        self.root, self.names = root, tuple(names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> ImageFiles: ...
+    def __getitem__(self, index: int | slice) -> Path | ImageFiles:
+        if isinstance(index, slice):
+            return ImageFiles(self.root, self.names[index])
+        return self.root / self.names[index]
+
+
+def _files(folder: Path) -> dict[str, bool]:
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+
+
+def _check_relative(name: str) -> None:
+    """The checks that need no disk, for both kinds of separator."""
+    problem = None
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        problem = "is not a file name"
+    elif name[0] in "/\\" or (":" in name and PureWindowsPath(name).drive):
+        problem = "is absolute"
+    elif ".." in name and ".." in (*PurePosixPath(name).parts, *PureWindowsPath(name).parts):
+        problem = "goes up with '..'"
+    if problem:
+        raise ValueError(f"The path {name!r} {problem}: write it relative to the data folder and inside it.")

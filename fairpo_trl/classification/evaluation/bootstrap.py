@@ -1,0 +1,137 @@
+"""Bootstrap of average precision over clusters of near-duplicate samples."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+_CELLS = 1_000_000
+"""Weights (samples x resamples) that are worked on at once: bounds memory and stays near the processor's cache."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """
+    One label of one model, sorted once; every resample only changes the weights of the samples.
+
+    Attributes:
+        order (`np.ndarray`):
+            Rows with a known label, from the highest score down to the last tied with the lowest-scored positive: what
+            lies below cannot change average precision.
+        starts (`np.ndarray`):
+            Shape `[G]`: where in `order` the stretches begin that end with a group of tied scores holding a positive.
+        positives (`np.ndarray`):
+            Rows of the positives, in the order of their groups.
+        positive_starts (`np.ndarray`):
+            Shape `[G]`: where in `positives` each group begins.
+    """
+
+    order: NDArray[np.intp]
+    starts: NDArray[np.intp]
+    positives: NDArray[np.intp]
+    positive_starts: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, labels: NDArray[np.int8], scores: Floats) -> Ranking:
+        """The ranking of one label: labels `[N]` (1, 0, or -1 for unknown) and scores `[N]`."""
+        rows = np.flatnonzero(labels >= 0)
+        rows = rows[np.argsort(-scores[rows], kind="stable")]
+        ranked, relevant = scores[rows], labels[rows] == 1
+        tie = np.concatenate([[0], np.cumsum(ranked[1:] != ranked[:-1])]) if len(rows) else np.zeros(0, dtype=int)
+        hit_ties, positive_starts = np.unique(tie[relevant], return_index=True)
+        ends = np.searchsorted(tie, hit_ties, side="right")  # one past the last sample of each such tie
+        last = ends[-1] if len(ends) else 0
+        return cls(rows[:last], np.concatenate([[0], ends[:-1]]).astype(np.intp), rows[relevant], positive_starts)
+
+    def average_precision(self, weights: NDArray[np.int32]) -> Floats:
+        """
+        Average precision in every resample.
+
+        Args:
+            weights (`np.ndarray`): Shape `[N, R]`: how often each sample occurs in each resample.
+
+        Returns:
+            `np.ndarray` of shape `[R]`; NaN where a resample has no positive.
+        """
+        if not len(self.positives):
+            return np.full(weights.shape[1], np.nan)
+        seen = np.cumsum(np.add.reduceat(weights[self.order], self.starts, axis=0), axis=0)
+        gained = np.add.reduceat(weights[self.positives], self.positive_starts, axis=0)
+        hits = np.cumsum(gained, axis=0)
+        precision = np.divide(hits, seen, out=np.zeros(seen.shape), where=seen > 0)
+        total = hits[-1]
+        area = np.einsum("gr,gr->r", gained.astype(np.float64), precision)
+        return np.divide(area, total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def clusters_of(series: Sequence[Hashable] | None, count: int) -> NDArray[np.intp]:
+    """
+    The cluster index of each sample: shape `[count]`, numbered in the order of appearance.
+
+    Raises:
+        ValueError: If `series` does not name one series per sample, or there are fewer than two series.
+    """
+    names: Sequence[Hashable] = range(count) if series is None else series
+    if len(names) != count:
+        raise ValueError(f"`series` names {len(names)} samples, the labels have {count}.")
+    index: dict[Hashable, int] = {}
+    clusters = np.array([index.setdefault(name, len(index)) for name in names], dtype=np.intp)
+    if len(index) < 2:
+        raise ValueError("There is one series only, so nothing can be resampled: no interval can be had.")
+    return clusters
+
+
+def bootstrap_average_precision(
+    rankings: Sequence[Ranking], clusters: NDArray[np.intp], *, resamples: int, seed: int
+) -> Floats:
+    """
+    Average precision of several rankings of the same samples, in the same resamples (which is what pairs them).
+
+    Whole clusters are drawn with replacement, as many as there are.
+
+    Args:
+        rankings (`Sequence[Ranking]`):
+            One per model and label.
+        clusters (`np.ndarray`):
+            Shape `[N]`, from [`clusters_of`].
+        resamples (`int`):
+            Number of resamples.
+        seed (`int`):
+            The result is deterministic.
+
+    Returns:
+        `np.ndarray` of shape `[len(rankings), resamples]`.
+    """
+    rng = np.random.default_rng(seed)
+    count = int(clusters.max()) + 1
+    out = np.empty((len(rankings), resamples))
+    step = max(1, _CELLS // len(clusters))
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        # One draw per resample, so that the result does not depend on `step`.
+        draws = [np.bincount(rng.integers(0, count, size=count), minlength=count) for _ in range(size)]
+        weights = np.ascontiguousarray(np.stack(draws).astype(np.int32).T[clusters])  # [N, size]
+        for row, ranking in enumerate(rankings):
+            out[row, start : start + size] = ranking.average_precision(weights)
+    return out
+
+
+def percentile_interval(values: Floats, level: float) -> tuple[Floats, Floats]:
+    """
+    Percentile interval over the last axis; resamples in which the value does not exist (NaN) are left out.
+
+    Returns:
+        `tuple` of the lower and upper ends, NaN where there is no resample with a value.
+    """
+    low = np.full(values.shape[:-1], np.nan)
+    high = low.copy()
+    some = ~np.isnan(values).all(axis=-1)
+    if some.any():
+        low[some], high[some] = np.nanquantile(values[some], [(1 - level) / 2, (1 + level) / 2], axis=-1)
+    return low, high

@@ -1,0 +1,306 @@
+"""One model on one split, by group and by label, with what trivial predictors would get beside every number."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from fairpo_trl.classification.evaluation.metrics import (
+    SampleFilter,
+    average_precision,
+    check_f1_options,
+    check_labels_and_scores,
+    check_thresholds,
+    element_accuracy,
+    exact_match_ratio,
+    mean_average_precision,
+    sample_f1,
+)
+from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.partition import Partition, Role
+
+
+BASELINES = ("all_negative", "label_prior")
+"""Predictors that look at no image. `all_negative` predicts nothing; `label_prior` scores each label by its share of
+positives in the evaluated split, so it predicts the labels that more than half of the samples have. Both rank all
+samples alike, which makes their average precision the prevalence."""
+
+BANDS = ("head", "mid", "tail")
+
+
+@dataclass(frozen=True)
+class MatchedGap:
+    """
+    How far privileged labels are behind held ones *of similar prevalence*.
+
+    Attributes:
+        gap (`float`):
+            Mean over the matched privileged labels of (mean AP of its peers - its AP); NaN if none is matched.
+        matched (`tuple[str, ...]`):
+            Privileged labels with at least one peer.
+        unmatched (`tuple[str, ...]`):
+            Privileged labels without: the gap says nothing about them.
+    """
+
+    gap: float
+    matched: tuple[str, ...]
+    unmatched: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GroupEvaluation:
+    """
+    The result of [`evaluate_groups`].
+
+    Attributes:
+        by_group (`pd.DataFrame`):
+            Rows `all`, `privileged` and, if there are any, `non_privileged`. `labels`; `labels_counted` (with a
+            positive: those `map` is the mean of); `samples` (with a known label of the group); `samples_f1` (those
+            `sample_f1` is the mean of); then `map`, `sample_f1`, `accuracy`, `exact_match`, each followed by its value
+            for the [`BASELINES`] (`map_all_negative`, `map_label_prior`, ...).
+        by_label (`pd.DataFrame`):
+            One row per label, in the order of the partition: `role`, `known`, `positives`, `prevalence` (the AP of any
+            constant score), `threshold`, `ap`, `f1` (NaN if nothing is positive or predicted), `accuracy`,
+            `accuracy_all_negative`, `accuracy_label_prior`.
+        labels_without_positives (`tuple[str, ...]`):
+            Labels left out of every `map`.
+        zero_division (`float`): The convention of `sample_f1`.
+        samples (`str`): The sample filter of `sample_f1`.
+    """
+
+    by_group: pd.DataFrame
+    by_label: pd.DataFrame
+    labels_without_positives: tuple[str, ...]
+    zero_division: float
+    samples: SampleFilter
+
+    def worst(self, k: int = 1, role: Role | None = None) -> pd.DataFrame:
+        """The `k` labels (of one role, if given) with the lowest AP, worst first; labels without positives aside."""
+        if k < 1:
+            raise ValueError(f"`k` must be at least 1, got {k}.")
+        return self._ranked(role).sort_values("ap", kind="stable").head(k)
+
+    def bottom_k_ap(self, k: int = 5, role: Role | None = None) -> float:
+        """Mean AP of the `k` worst labels (fewer if there are fewer); NaN if no label has a positive."""
+        return float(self.worst(k, role)["ap"].mean())
+
+    def gap(self) -> float:
+        """mAP of the held labels minus mAP of the privileged ones; NaN if a side has no label with a positive."""
+        if "non_privileged" not in self.by_group.index:
+            return float("nan")
+        return float(self.by_group["map"]["non_privileged"] - self.by_group["map"]["privileged"])
+
+    def matched_gap(self, factor: float = 2.0) -> MatchedGap:
+        """
+        The gap between labels of similar prevalence.
+
+        Rare labels have a lower AP under any model, since chance is their prevalence; so with the rarest labels
+        privileged, [`gap`] mostly measures rarity. Here each privileged label is compared with its *peers*: all held
+        labels whose prevalence lies within `factor` of its own, either way.
+
+        Args:
+            factor (`float`, *optional*, defaults to `2.0`):
+                At least 1.
+
+        Returns:
+            [`MatchedGap`], which also names the labels without a peer.
+
+        Raises:
+            ValueError: If `factor` is below 1.
+        """
+        if not factor >= 1:
+            raise ValueError(f"`factor` must be at least 1, got {factor}.")
+        held = self._ranked("non_privileged")
+        gaps, unmatched = {}, []
+        for name, row in self._ranked("privileged").iterrows():
+            # The slack keeps a ratio of exactly `factor` inside, whichever way rounding goes.
+            ratio = np.exp(np.abs(np.log(held["prevalence"] / row["prevalence"])))
+            peers = held["ap"][ratio <= factor * (1 + 1e-12)]
+            if len(peers):
+                gaps[str(name)] = float(peers.mean() - row["ap"])
+            else:
+                unmatched.append(str(name))
+        gap = float(np.mean(list(gaps.values()))) if gaps else float("nan")
+        return MatchedGap(gap, tuple(gaps), tuple(unmatched))
+
+    def bands(self, counts: Mapping[str, int] | None = None) -> pd.DataFrame:
+        """
+        mAP of frequent, middling and rare labels: the usual long-tail view.
+
+        Labels are ranked by `counts`; the first third is `head`, the last third `tail`. Labels with equal counts share
+        a band, the more frequent one.
+
+        Args:
+            counts (`Mapping[str, int]`, *optional*):
+                Name -> positives in train. By default the positives of the evaluated split.
+
+        Returns:
+            `pd.DataFrame` with rows `head`, `mid`, `tail` and columns `labels`, `labels_counted`, `map`, `min_count`,
+            `max_count`.
+
+        Raises:
+            ValueError: If `counts` misses a label or has an unknown one.
+        """
+        names = list(self.by_label.index)
+        if counts is None:
+            counts = dict(zip(names, self.by_label["positives"], strict=True))
+        if unknown := [name for name in counts if name not in names]:
+            raise ValueError(unknown_names_message("label in `counts`", unknown, names))
+        if missing := [name for name in names if name not in counts]:
+            raise ValueError(f"`counts` has no number for {missing}.")
+        values = np.array([counts[name] for name in names])
+        more_frequent = (values[None, :] > values[:, None]).sum(axis=1)
+        band = 3 * more_frequent // len(names)
+        rows = []
+        for index in range(len(BANDS)):
+            inside = band == index
+            mean, counted = mean_average_precision(self.by_label["ap"].to_numpy()[inside])
+            low, high = (values[inside].min(), values[inside].max()) if inside.any() else (np.nan, np.nan)
+            rows.append((int(inside.sum()), counted, mean, low, high))
+        columns = ["labels", "labels_counted", "map", "min_count", "max_count"]
+        return pd.DataFrame(rows, index=pd.Index(BANDS, name="band"), columns=columns)
+
+    def describe(self) -> str:
+        """The conventions behind the numbers, in one line to print under a table."""
+        without = self.labels_without_positives
+        left_out = f"{len(without)} left out: {', '.join(without)}" if without else "none left out"
+        return (
+            f"mAP: macro over labels with a positive in this split ({left_out}). Sample-F1: zero_division="
+            f"{self.zero_division}, samples={self.samples!r}. Accuracy and exact match: all samples, known labels."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form; numbers that do not exist (NaN) are `None`."""
+        return {
+            "by_group": frame_to_dict(self.by_group),
+            "by_label": frame_to_dict(self.by_label),
+            "labels_without_positives": list(self.labels_without_positives),
+            "zero_division": None if math.isnan(self.zero_division) else self.zero_division,
+            "samples": self.samples,
+        }
+
+    def _ranked(self, role: Role | None) -> pd.DataFrame:
+        table = self.by_label[self.by_label["ap"].notna()]
+        return table if role is None else table[table["role"] == role]
+
+
+def evaluate_groups(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    partition: Partition,
+    *,
+    thresholds: ArrayLike | None = None,
+    zero_division: float = 0,
+    samples: SampleFilter = "all",
+) -> GroupEvaluation:
+    """
+    Every metric of a multi-label classifier on a whole split, for all labels and for each role.
+
+    Args:
+        labels (`ArrayLike`):
+            Shape `[N, T]`, integer: 1 present, 0 absent, -1 unknown (counts nowhere).
+        scores (`ArrayLike`):
+            Shape `[N, T]`: logits, not probabilities (see [`check_labels_and_scores`]).
+        partition (`Partition`):
+            Its names are the `T` label names, in the order of the columns.
+        thresholds (`ArrayLike`, *optional*):
+            One logit per label, from which on (>=) it is predicted; one number for all. Default 0, probability 0.5.
+            Tune them on validation data, never on the split evaluated here.
+        zero_division (`float`, *optional*, defaults to `0`):
+            See [`sample_f1`]: 0, 1 or NaN.
+        samples (`str`, *optional*, defaults to `"all"`):
+            See [`sample_f1`]: `"all"`, `"any_label"` or `"group_positive"`. It concerns sample-F1 alone.
+
+    Returns:
+        [`GroupEvaluation`].
+
+    Raises:
+        ValueError: If shapes differ, a label is not 1, 0 or -1, a score is NaN or infinite, or an option is invalid.
+    """
+    check_f1_options(zero_division, samples)
+    y, z = check_labels_and_scores(labels, scores, partition.names)
+    limits = check_thresholds(thresholds, y.shape[1])
+    if z.min() >= 0 and z.max() <= 1:
+        warnings.warn(
+            "All scores lie between 0 and 1, as probabilities do; logits are expected. A threshold of 0 then predicts "
+            "every label, and rounding may have made ties.",
+            UserWarning,
+            stacklevel=2,
+        )
+    known, positives = (y >= 0).sum(axis=0), (y == 1).sum(axis=0)
+    prevalence = np.divide(positives, known, out=np.full(len(known), np.nan), where=known > 0)
+    constant_ap = np.where(positives > 0, prevalence, np.nan)
+    ap = average_precision(y, z)
+    predictions = {
+        "": z >= limits,
+        "_all_negative": np.zeros(y.shape, dtype=bool),
+        "_label_prior": np.broadcast_to(prevalence > 0.5, y.shape),
+    }
+    roles = np.array([partition.role_of(name) for name in partition.names])
+    members = {"all": np.ones(len(roles), dtype=bool)}
+    members |= {group.role: roles == group.role for group in partition.groups("role")}
+
+    rows = []
+    for inside in members.values():
+        group_map, counted = mean_average_precision(ap[inside])
+        row: dict[str, float] = {
+            "labels": int(inside.sum()),
+            "labels_counted": counted,
+            "samples": int((y[:, inside] >= 0).any(axis=1).sum()),
+            "samples_f1": sample_f1(y, predictions[""], inside, zero_division=zero_division, samples=samples)[1],
+        }
+        for suffix in predictions:
+            row[f"map{suffix}"] = mean_average_precision(constant_ap[inside])[0] if suffix else group_map
+        for suffix, predicted in predictions.items():
+            f1, _ = sample_f1(y, predicted, inside, zero_division=zero_division, samples=samples)
+            row[f"sample_f1{suffix}"] = f1
+        for suffix, predicted in predictions.items():
+            row[f"accuracy{suffix}"] = element_accuracy(y[:, inside], predicted[:, inside])
+        for suffix, predicted in predictions.items():
+            row[f"exact_match{suffix}"] = exact_match_ratio(y[:, inside], predicted[:, inside])
+        rows.append(row)
+    by_label = {"role": roles, "known": known, "positives": positives, "prevalence": prevalence, "threshold": limits}
+    by_label |= {"ap": ap, "f1": _label_f1(y, predictions[""])}
+    for suffix, predicted in predictions.items():
+        by_label[f"accuracy{suffix}"] = _label_accuracy(y, predicted)
+    return GroupEvaluation(
+        by_group=pd.DataFrame(rows, index=pd.Index(list(members), name="group")),
+        by_label=pd.DataFrame(by_label, index=pd.Index(partition.names, name="label")),
+        labels_without_positives=tuple(np.array(partition.names)[positives == 0].tolist()),
+        zero_division=zero_division,
+        samples=samples,
+    )
+
+
+def frame_to_dict(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """`{row: {column: value}}` of plain Python numbers and strings, with `None` for NaN."""
+    return {
+        str(index): {str(name): _plain(value) for name, value in row.items()}
+        for index, row in frame.astype(object).iterrows()
+    }
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _label_f1(labels: NDArray[np.int8], predictions: NDArray[np.bool_]) -> NDArray[np.float64]:
+    true_positives = ((labels == 1) & predictions).sum(axis=0)
+    denominator = (labels == 1).sum(axis=0) + ((labels >= 0) & predictions).sum(axis=0)
+    undefined = np.full(labels.shape[1], np.nan)
+    return np.divide(2.0 * true_positives, denominator, out=undefined, where=denominator > 0)
+
+
+def _label_accuracy(labels: NDArray[np.int8], predictions: NDArray[np.bool_]) -> NDArray[np.float64]:
+    known = labels >= 0
+    right = (((labels == 1) == predictions) & known).sum(axis=0)
+    total = known.sum(axis=0)
+    return np.divide(right, total, out=np.full(labels.shape[1], np.nan), where=total > 0)

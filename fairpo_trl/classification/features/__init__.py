@@ -1,0 +1,1 @@
+"""Frozen backbones, their preprocessing, and an exact cache of their features."""

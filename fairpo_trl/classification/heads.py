@@ -1,0 +1,115 @@
+"""Classifier heads: from one feature vector per image to one logit per label."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from fairpo_trl.core.names import unknown_names_message
+
+
+HeadKind = Literal["linear", "label_mlp", "shared_mlp"]
+
+
+class LinearHead(nn.Module):
+    """
+    z_t = w_t . x + b_t (the paper).
+
+    Args:
+        feature_size (`int`): D.
+        n_labels (`int`): T.
+        dropout (`float`): Share of the features dropped in training.
+    """
+
+    def __init__(self, feature_size: int, n_labels: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(feature_size, n_labels)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """`[B, D]` -> `[B, T]`."""
+        return self.out(self.dropout(features))
+
+
+class LabelMLPHead(nn.Module):
+    """
+    A two-layer network of its own for each label, all labels in one batched matrix product.
+
+    Labels share no parameter, so the gradient of one label's loss does not touch another label's score.
+
+    Args:
+        feature_size (`int`): D.
+        n_labels (`int`): T.
+        hidden_size (`int`): H, hidden units of each label. T * D * H weights: 80 labels at D = 768, H = 64 are 3.9 M.
+        dropout (`float`): Share of the hidden units dropped in training.
+    """
+
+    def __init__(self, feature_size: int, n_labels: int, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+        # Drawn as torch draws its linear layers: uniform within 1 / sqrt(inputs).
+        first, second = 1 / math.sqrt(feature_size), 1 / math.sqrt(hidden_size)
+        self.weight_in = nn.Parameter(torch.empty(n_labels, feature_size, hidden_size).uniform_(-first, first))
+        self.bias_in = nn.Parameter(torch.empty(n_labels, 1, hidden_size).uniform_(-first, first))
+        self.weight_out = nn.Parameter(torch.empty(n_labels, hidden_size, 1).uniform_(-second, second))
+        self.bias_out = nn.Parameter(torch.empty(n_labels).uniform_(-second, second))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """`[B, D]` -> `[B, T]`."""
+        repeated = features.expand(len(self.weight_in), -1, -1)  # [T, B, D], without a copy
+        hidden = nn.functional.gelu(torch.baddbmm(self.bias_in, repeated, self.weight_in))  # [T, B, H]
+        return torch.bmm(self.dropout(hidden), self.weight_out).squeeze(-1).T + self.bias_out
+
+
+class SharedMLPHead(nn.Module):
+    """
+    One hidden layer shared by all labels, then a linear layer.
+
+    Args:
+        feature_size (`int`): D.
+        n_labels (`int`): T.
+        hidden_size (`int`): H.
+        dropout (`float`): Share of the hidden units dropped in training.
+    """
+
+    def __init__(self, feature_size: int, n_labels: int, hidden_size: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(feature_size, hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden_size, n_labels)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """`[B, D]` -> `[B, T]`."""
+        return self.out(self.dropout(nn.functional.gelu(self.hidden(features))))
+
+
+def build_head(head: HeadKind, feature_size: int, n_labels: int, hidden_size: int, dropout: float) -> nn.Module:
+    """
+    The head of a kind.
+
+    Args:
+        head (`str`):
+            `"linear"`, `"label_mlp"` or `"shared_mlp"`.
+        feature_size, n_labels, hidden_size (`int`):
+            D, T and H; a linear head has no H.
+        dropout (`float`):
+            In [0, 1).
+
+    Raises:
+        ValueError: For an unknown head or a number out of its range.
+    """
+    if head not in get_args(HeadKind):
+        raise ValueError(unknown_names_message("head", [head], get_args(HeadKind)))
+    if feature_size < 1 or n_labels < 1 or hidden_size < 1:
+        raise ValueError(
+            f"A head needs at least one feature, label and hidden unit; got feature_size={feature_size}, "
+            f"{n_labels} labels, hidden_size={hidden_size}."
+        )
+    if not 0 <= dropout < 1:
+        raise ValueError(f"`dropout` must be in [0, 1), got {dropout}.")
+    if head == "linear":
+        return LinearHead(feature_size, n_labels, dropout)
+    return (LabelMLPHead if head == "label_mlp" else SharedMLPHead)(feature_size, n_labels, hidden_size, dropout)

@@ -1,0 +1,208 @@
+"""
+Losses of a label matrix, as pure functions that return one loss per (image, label).
+
+Everything is in log space: log m = logsigmoid(z), BCE from logits. Clamped probabilities would give no gradient on
+exactly the hardest examples. Equation numbers are those of the FairPO paper (arXiv 2505.02433).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from fairpo_trl.classification.confusing import confused_entries, confused_mask
+from fairpo_trl.core.losses import cpo_loss, dpo_loss, log_ratio_margin, simpo_loss
+
+
+PreferenceLoss = Literal["dpo", "simpo", "cpo"]
+PointwiseLoss = Literal["bce", "focal", "asymmetric", "logit_adjustment"]
+Confuser = Literal["sample", "mean", "hardest"]
+Score = Literal["log_sigmoid", "logit"]
+CPOForm = Literal["positives", "all"]
+
+
+# ---- pointwise losses ----
+
+
+def bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """-log p(label), from logits; 0 for an unknown label (-1). Any shape; float32 or better (Eq. 11)."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits.dtype), reduction="none")
+    return torch.where(labels < 0, 0.0, losses)
+
+
+def focal_loss(logits: torch.Tensor, labels: torch.Tensor, gamma: float) -> torch.Tensor:
+    """(1 - p)^gamma * BCE with p the probability of the right answer (1708.02002); `gamma` 0 is BCE."""
+    losses = bce(logits, labels)
+    return losses * (-torch.expm1(-losses)) ** gamma
+
+
+def asymmetric_loss(
+    logits: torch.Tensor, labels: torch.Tensor, gamma_positive: float, gamma_negative: float, clip: float
+) -> torch.Tensor:
+    """
+    Asymmetric loss (2009.14119): focusing that is stronger for absent labels, whose probability is shifted by `clip`.
+
+    With both gammas and `clip` 0 it is BCE, to the bit. The focusing weight carries no gradient, as in the authors'
+    code.
+    """
+    losses = bce(logits, labels)
+    logits = logits.to(losses.dtype)
+    if clip > 0:
+        # -log(1 - max(0, p - clip)) = -log(min(1, (1 - p) + clip))
+        shifted = -torch.log((torch.sigmoid(-logits) + clip).clamp(max=1.0))
+        losses = torch.where(labels == 0, shifted, losses)
+    if gamma_positive == 0 and gamma_negative == 0:
+        return losses
+    wrong = -torch.expm1(-losses.detach())  # 1 - probability of the right answer
+    return losses * torch.where(labels == 1, wrong**gamma_positive, wrong**gamma_negative)
+
+
+def logit_adjusted_bce(
+    logits: torch.Tensor, labels: torch.Tensor, prior_logits: torch.Tensor, tau: float
+) -> torch.Tensor:
+    """
+    BCE of z + tau * log(pi / (1 - pi)) with the train frequency pi of each label, `[T]` (2007.07314, per label).
+
+    The shift is part of the loss only: at test time the unshifted z are the scores, balanced across labels.
+    """
+    return bce(logits + tau * prior_logits.to(logits.dtype), labels)
+
+
+# ---- privileged labels ----
+
+
+class PrivilegedLosses(NamedTuple):
+    """
+    Losses of the privileged labels of `B` images.
+
+    Attributes:
+        losses (`torch.Tensor`): `[B, P]`; 0 for unknown labels.
+        preferred (`torch.Tensor`): Where a preference term was used, bool `[B, P]`.
+        confused (`torch.Tensor`): Where the confusing set is not empty, bool `[B, P]`.
+    """
+
+    losses: torch.Tensor
+    preferred: torch.Tensor
+    confused: torch.Tensor
+
+
+def privileged_losses(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    privileged: torch.Tensor,
+    *,
+    loss: PreferenceLoss,
+    beta: float,
+    reference_logits: torch.Tensor | None = None,
+    uniform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    confuser: Confuser = "sample",
+    gamma: float = 0.0,
+    cpo_lambda: float = 1.0,
+    cpo_form: CPOForm = "positives",
+    score: Score = "log_sigmoid",
+    negatives_only: bool = False,
+    absent_labels: Literal["bce", "none"] = "bce",
+    fallback: bool = True,
+) -> PrivilegedLosses:
+    """
+    The preference between a privileged label and one it is confused with (Eq. 8-9, 14-17); BCE where nothing confuses
+    it.
+
+    A present label l is preferred to an absent k that scores at least as high; a present k that scores at most as
+    high is preferred to an absent l. All (image, label) pairs share one denominator, so that `beta` and `cpo_lambda`
+    mean the same in every variant.
+
+    Args:
+        logits (`torch.Tensor`):
+            `[B, T]`, with gradient.
+        labels (`torch.Tensor`):
+            `[B, T]`: 1 present, 0 absent, -1 unknown.
+        privileged (`torch.Tensor`):
+            Columns of the privileged labels, int64 `[P]`.
+        loss (`str`):
+            `"dpo"` (needs the reference), `"simpo"` or `"cpo"`.
+        beta (`float`):
+            Scale of the preference term.
+        reference_logits (`torch.Tensor`, *optional*):
+            `[B, T]`, for `"dpo"`.
+        uniform (`Callable`, *optional*):
+            For `confuser="sample"`: from rows of the batch and columns of `privileged`, int64 `[n]` each, to numbers
+            in [0, 1), `[n]`.
+        confuser (`str`, *optional*, defaults to `"sample"`):
+            `"sample"`: one k drawn from the set (the paper). `"mean"`: the exact mean over the set. `"hardest"`: the
+            most confusing k.
+        gamma (`float`, *optional*, defaults to `0.0`):
+            Target margin of SimPO.
+        cpo_lambda (`float`, *optional*, defaults to `1.0`):
+            Weight of the NLL in CPO.
+        cpo_form (`str`, *optional*, defaults to `"positives"`):
+            `"positives"`: NLL = -log m_l of present labels, where there is a preference (Eq. 16). `"all"`: the
+            authors' code, BCE of every label, present or absent, added to every preference term.
+        score (`str`, *optional*, defaults to `"log_sigmoid"`):
+            What is compared: `"log_sigmoid"` (the paper: it mostly lifts l and hardly lowers a confident k) or
+            `"logit"` (symmetric).
+        negatives_only (`bool`, *optional*, defaults to `False`):
+            Only confusing negatives (the ablation): absent labels have no preference term.
+        absent_labels (`str`, *optional*, defaults to `"bce"`):
+            With `negatives_only`, what absent labels get: `"bce"` or `"none"` (a loss of 0).
+        fallback (`bool`, *optional*, defaults to `True`):
+            Whether a label that nothing confuses gets BCE; else 0 (the ablation).
+
+    Raises:
+        ValueError: If `"dpo"` has no reference, or `"sample"` no random numbers.
+    """
+    if loss == "dpo" and reference_logits is None:
+        raise ValueError("The DPO loss of labels needs `reference_logits`.")
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    own_labels = labels[:, privileged]  # [B, P]
+    own_bce = bce(logits[:, privileged], own_labels)
+    losses = own_bce if fallback else torch.zeros_like(own_bce)
+    if negatives_only and absent_labels == "bce":
+        losses = torch.where(own_labels == 0, own_bce, losses)
+    elif negatives_only:
+        losses = torch.where(own_labels == 0, 0.0, losses)
+
+    confused = confused_mask(logits, labels, privileged)
+    preferred = confused & (own_labels == 1) if negatives_only else confused
+    entries = confused_entries(logits, labels, privileged, preferred)
+    image, own = entries.image, privileged[entries.column]  # [n]; from here on only these entries
+    if confuser == "mean":
+        entry, k = entries.members.nonzero(as_tuple=True)  # every member of every set, [m]
+        image, own = image[entry], own[entry]
+        present = entries.present[entry]
+    else:
+        present = entries.present
+        if confuser == "hardest":
+            k = entries.hardest(logits.detach()[image])
+        elif uniform is None:
+            raise ValueError("`confuser='sample'` needs random numbers: pass `uniform`.")
+        else:
+            k = entries.draw(uniform(image, entries.column))
+
+    winner, loser = torch.where(present, own, k), torch.where(present, k, own)
+    of = F.logsigmoid if score == "log_sigmoid" else _itself
+    chosen, rejected = of(logits[image, winner]), of(logits[image, loser])
+    if loss == "dpo":
+        assert reference_logits is not None
+        reference = reference_logits.to(logits.dtype)
+        margin = log_ratio_margin(chosen, rejected, of(reference[image, winner]), of(reference[image, loser]))
+        terms = dpo_loss(margin, beta)
+    elif loss == "simpo":
+        terms = simpo_loss(chosen, rejected, beta, gamma)
+    else:
+        nll = bce(logits[image, own], present.to(torch.int8))
+        if cpo_form == "positives":
+            nll = torch.where(present, nll, 0.0)
+        terms = cpo_loss(chosen, rejected, nll, beta, cpo_lambda)
+    if confuser == "mean":
+        size = entries.members.sum(dim=1)  # [n]
+        terms = torch.zeros_like(size, dtype=terms.dtype).index_add(0, entry, terms) / size
+    return PrivilegedLosses(losses.index_put((entries.image, entries.column), terms), preferred, confused)
+
+
+def _itself(logits: torch.Tensor) -> torch.Tensor:
+    return logits

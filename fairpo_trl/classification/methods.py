@@ -1,0 +1,94 @@
+"""Every method of the comparison by one name: FairPO, its baselines, and what they set."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, get_args
+
+from fairpo_trl.classification.config import ONLY_WITH, MultiLabelFairPOConfig
+from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.partition import Partition
+from fairpo_trl.training.arguments import unused_options
+
+
+Method = Literal[
+    "fairpo",
+    "bce",
+    "bce_continued",
+    "reweighted",
+    "group_dro",
+    "fairpo_dpo",
+    "fairpo_simpo",
+    "fairpo_cpo",
+    "focal",
+    "asymmetric",
+    "logit_adjustment",
+    "balanced_sampler",
+]
+
+_POINTWISE = {"focal": "focal", "asymmetric": "asymmetric", "logit_adjustment": "logit_adjustment"}
+
+
+def apply_method(
+    method: Method, args: MultiLabelFairPOConfig, partition: Partition, reweight_factor: float = 3.0
+) -> list[str]:
+    """
+    Sets the losses and the weights of `args` (in place) to one method.
+
+    Options that the method has no use for go back to their defaults, so that one file of options serves all methods.
+
+    Args:
+        method (`str`):
+            `"bce"` and `"bce_continued"`: the mean BCE over all labels (from scratch: the reference; from the
+            reference: the control that shows what further training alone does). `"reweighted"`: the same with
+            privileged labels counted `reweight_factor` times. `"group_dro"`: BCE in both groups, weights by mirror
+            ascent (Eq. 3). `"fairpo_dpo"`, `"fairpo_simpo"`, `"fairpo_cpo"`: the privileged loss of that name, the
+            other options as they are. `"focal"`, `"asymmetric"`, `"logit_adjustment"`: that loss for all labels.
+            `"balanced_sampler"`: BCE on images drawn so that half of them have a privileged label.
+        args (`MultiLabelFairPOConfig`):
+            Options of the run.
+        partition (`Partition`):
+            Labels and roles.
+        reweight_factor (`float`, *optional*, defaults to `3.0`):
+            Of `"reweighted"`. The weights are normalised, so that the step size means the same for every factor.
+
+    Returns:
+        `list[str]`: the options that were set but mean nothing to this method; say so to the user.
+
+    Raises:
+        ValueError: For an unknown method or a factor that is not positive.
+    """
+    if method not in get_args(Method):
+        raise ValueError(unknown_names_message("method", [method], get_args(Method)))
+    if not reweight_factor > 0:
+        raise ValueError(f"`reweight_factor` must be positive, got {reweight_factor}.")
+    if method == "fairpo":
+        return []
+    if method.startswith("fairpo_"):
+        args.privileged_loss = method.removeprefix("fairpo_")  # type: ignore[assignment]
+        return _reset_unused(args)
+
+    loss = _POINTWISE.get(method, "bce")
+    args.privileged_loss = args.non_privileged_loss = loss  # type: ignore[assignment]
+    args.grouping = "role"
+    if method == "group_dro":
+        args.balancer = "mirror_ascent"
+        return _reset_unused(args)
+    # One mean over all labels is the sum of the group means by size.
+    factor = reweight_factor if method == "reweighted" else 1.0
+    args.balancer, args.scaling, args.floor = "fixed", "none", 0.0
+    args.group_prior = {"privileged": factor * len(partition.privileged)}
+    if partition.non_privileged:
+        args.group_prior["non_privileged"] = float(len(partition.non_privileged))
+    if method == "balanced_sampler":
+        args.balanced_sampling = "role"
+    return _reset_unused(args)
+
+
+def _reset_unused(args: MultiLabelFairPOConfig) -> list[str]:
+    """Puts unused options back to their defaults and names them."""
+    unused = unused_options(args, ONLY_WITH)
+    defaults = {field.name: field.default for field in dataclasses.fields(args)}
+    for option in unused:
+        setattr(args, option, defaults[option])
+    return unused

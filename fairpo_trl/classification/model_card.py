@@ -1,0 +1,210 @@
+"""The card of a multi-label classifier: who is privileged, what became of each group and label, how to load it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from fairpo_trl.classification.evaluation.comparison import Comparison
+from fairpo_trl.classification.evaluation.group_report import GroupEvaluation
+from fairpo_trl.training.cards import PAPER, PAPERS, command_section, escape, markdown_table, package_version
+from fairpo_trl.training.publishing import is_hub_id, last_part, make_publishable, printable
+
+
+_SETTINGS = (
+    *("privileged_loss", "non_privileged_loss", "balancer", "grouping", "timing", "eta_alpha", "epsilon", "beta"),
+    *("learning_rate", "num_train_epochs", "per_device_train_batch_size", "optim", "seed"),
+)
+_GROUP_LABELS = {"all": "all", "privileged": "privileged", "non_privileged": "held"}
+_METRICS = {"map": "mAP", "sample_f1": "sample F1", "accuracy": "accuracy", "exact_match": "exact match"}
+
+
+def write_model_card(
+    trainer: Any,
+    evaluation: GroupEvaluation | None = None,
+    comparison: Comparison | None = None,
+    *,
+    data: str | None = None,
+    licence: str | None = None,
+) -> None:
+    """
+    Writes `README.md` into `trainer.args.output_dir`; it never holds a local path or a token.
+
+    Args:
+        trainer ([`~fairpo_trl.MultiLabelFairPOTrainer`]):
+            After training.
+        evaluation (`GroupEvaluation`, *optional*):
+            On the reported split; else the trainer's last one, if there was any.
+        comparison (`Comparison`, *optional*):
+            Against the reference, for the deltas with their intervals.
+        data (`str`, *optional*):
+            What it was trained on: a Hub id or a name.
+        licence (`str`, *optional*):
+            Licence of the weights, as the Hub spells it.
+    """
+    folder, config = Path(trainer.args.output_dir), trainer.accelerator.unwrap_model(trainer.model).config
+    evaluation = evaluation or trainer.evaluations.get("eval")
+    name = printable((trainer.hub_model_id or "").rpartition("/")[2] or last_part(str(folder))) or "FairPO classifier"
+    spec = str((config.backbone or {}).get("spec", ""))
+    source = spec.partition(":")[2]
+    base = source if is_hub_id(source) and "/" in source else None
+    facts = ModelCardData(
+        model_name=name,
+        license=licence,
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=sorted({"fairpo", "group-robust", "multi-label", "image-classification"}),
+        base_model=base,
+        datasets=[data] if data and is_hub_id(data) and "/" in data else None,
+        eval_results=_eval_results(evaluation, data) or None,
+    )
+    text = "\n\n".join(
+        [
+            f"# Model Card for {escape(name)}",
+            _introduction(config, data),
+            "## Quick start\n\n" + _loading(trainer.hub_model_id or name, config),
+            "## Results\n\n" + _results(trainer, evaluation, comparison),
+            "## Labels\n\n" + _labels(trainer, evaluation, comparison),
+            "## Settings\n\n" + _settings(trainer, config),
+            *command_section(trainer.accelerator.num_processes),
+            _versions(),
+        ]
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    ModelCard(f"---\n{facts.to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
+    if trainer.hub_model_id is not None:
+        make_publishable(folder)
+
+
+def _eval_results(evaluation: GroupEvaluation | None, data: str | None) -> list[EvalResult]:
+    if evaluation is None:
+        return []
+    return [
+        EvalResult(
+            task_type="image-classification",
+            task_name="Multi-label image classification",
+            dataset_type="multi-label",
+            dataset_name=printable(data or "evaluation split"),
+            metric_type=metric,
+            metric_name=f"{label} ({_GROUP_LABELS[group]})",
+            metric_value=round(float(value), 6),
+        )
+        for metric, label in _METRICS.items()
+        for group, value in evaluation.by_group[metric].items()
+        if math.isfinite(value)
+    ]
+
+
+def _introduction(config: Any, data: str | None) -> str:
+    backbone = config.backbone or {}
+    on = f" features of {escape(last_part(str(backbone.get('name', ''))))}" if backbone.get("name") else " features"
+    of = f", trained on {escape(data)}" if data else ""
+    return (
+        f"A multi-label classifier of {len(config.label_names)} labels on{on}{of}, with "
+        f"**FairPO** ([arXiv 2505.02433]({PAPERS['fairpo']})): privileged labels are trained against the labels they "
+        "are confused with, all others are kept from getting worse than a reference by a hinge on their loss, and the "
+        "groups are balanced by weights that adapt during training, as in Group Robust Preference Optimization "
+        f"([arXiv 2405.20304]({PAPERS['group_robust']})). *Privileged* names labels, not people."
+    )
+
+
+def _loading(repository: str, config: Any) -> str:
+    lines = [
+        "from fairpo_trl import MultiLabelClassifier",
+        "",
+        f"model = MultiLabelClassifier.from_pretrained({json.dumps(repository)})",
+    ]
+    if config.backbone:
+        lines += [
+            'for image in model.predict(["picture.jpg"], top_k=5):',
+            '    print(image["labels"], image["scores"])',
+        ]
+    else:
+        lines += [
+            f"for row in model.predict(features):  # [rows, {config.feature_size}]",
+            '    print(row["labels"])',
+        ]
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _results(trainer: Any, evaluation: GroupEvaluation | None, comparison: Comparison | None) -> str:
+    if evaluation is None:
+        return "No evaluation has been run yet."
+    weights = trainer.group_weights
+    header = ["Group", "Labels", *_METRICS.values(), "Trivial mAP / exact match", "Final weight"]
+    rows = []
+    for group, row in evaluation.by_group.iterrows():
+        weight = weights.as_dict().get(str(group))
+        rows.append(
+            [
+                _GROUP_LABELS[str(group)],
+                str(int(row["labels"])),
+                *(_number(row[metric]) for metric in _METRICS),
+                f"{_number(row['map_all_negative'])} / {_number(row['exact_match_all_negative'])}",
+                "–" if weight is None else f"{weight:.3f}",
+            ]
+        )
+    parts = [
+        markdown_table(header, rows, numbers=len(header) - 1),
+        "Whole split; mAP over labels with a positive. Trivial: a model that predicts nothing.",
+    ]
+    if comparison is not None:
+        deltas = comparison.by_group
+        told = ", ".join(f"{_GROUP_LABELS[str(group)]} {_change(row, digits=2)}" for group, row in deltas.iterrows())
+        parts.append(
+            f"Change of mAP against the reference, in points, with 95 % intervals over {comparison.series} series of "
+            f"images: {told}. Held labels that fell by more than {100 * comparison.eps:g} point: "
+            f"{', '.join(map(escape, comparison.fell)) or 'none'}."
+        )
+    return "\n\n".join(parts)
+
+
+def _labels(trainer: Any, evaluation: GroupEvaluation | None, comparison: Comparison | None) -> str:
+    partition = trainer.partition
+    header = ["Label", "Role", "Test positives", "AP", "Change against the reference"]
+    rows = []
+    for name in (*partition.privileged, *partition.non_privileged):
+        seen = evaluation.by_label.loc[name] if evaluation is not None else None
+        change = "–"
+        if comparison is not None and math.isfinite(comparison.by_label.loc[name, "delta"]):
+            change = _change(comparison.by_label.loc[name], digits=1)
+        rows.append(
+            [
+                escape(name),
+                partition.role_of(name).replace("_", "-"),
+                "–" if seen is None else str(int(seen["positives"])),
+                "–" if seen is None else _number(seen["ap"]),
+                change,
+            ]
+        )
+    return markdown_table(header, rows, numbers=3)
+
+
+def _settings(trainer: Any, config: Any) -> str:
+    rows = [[f"`{name}`", escape(str(getattr(trainer.args, name)))] for name in _SETTINGS]
+    rows.append(["head", escape(config.head)])
+    if config.backbone:
+        rows.append(["backbone", escape(last_part(str(config.backbone.get("name", ""))))])
+        rows.append(["backbone weights (SHA-256)", str(config.backbone.get("weights_hash", ""))[:16]])
+    return markdown_table(["Setting", "Value"], rows)
+
+
+def _versions() -> str:
+    packages = {"FairPO-TRL": "fairpo-trl", "Transformers": "transformers", "PyTorch": "torch", "timm": "timm"}
+    found = {name: package_version(package) for name, package in packages.items()}
+    lines = [f"- {name}: {version}" for name, version in found.items() if version]
+    return "## Versions and citation\n\n" + "\n".join(lines) + f"\n\n```bibtex\n{PAPER['citation']}\n```"
+
+
+def _change(row: Any, digits: int) -> str:
+    """A change with its interval, in points of AP."""
+    delta, low, high = (f"{100 * row[column]:+.{digits}f}" for column in ("delta", "low", "high"))
+    return f"{delta} [{low}, {high}]"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "–"

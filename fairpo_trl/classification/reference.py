@@ -1,0 +1,151 @@
+"""The reference: a classifier trained with BCE to its plateau on validation, from which FairPO starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from fairpo_trl.classification.config import MultiLabelFairPOConfig
+from fairpo_trl.classification.data.split import MultiLabelSplit
+from fairpo_trl.classification.methods import apply_method
+from fairpo_trl.classification.model import MultiLabelClassifier
+from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
+from fairpo_trl.core.partition import Partition
+
+
+def options_of(args: MultiLabelFairPOConfig, *, with_method: bool = True) -> dict[str, Any]:
+    """
+    What `args` sets differently from the defaults, as keyword arguments of a new configuration.
+
+    Args:
+        args (`MultiLabelFairPOConfig`):
+            A configuration.
+        with_method (`bool`, *optional*, defaults to `True`):
+            Whether losses, partition and group weights are among them, or only how the training loop runs.
+    """
+    of_the_loop = {field.name for field in dataclasses.fields(TrainingArguments)} | {"timing"}
+    values = {}
+    for field in dataclasses.fields(args):
+        default: Any = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        chosen = field.init and (with_method or field.name in of_the_loop)
+        if chosen and getattr(args, field.name) != default:
+            values[field.name] = getattr(args, field.name)
+    return values
+
+
+def train_reference(
+    model: MultiLabelClassifier,
+    args: MultiLabelFairPOConfig,
+    train: MultiLabelSplit,
+    validation: MultiLabelSplit,
+    partition: Partition,
+    *,
+    output_dir: str,
+    max_epochs: float = 100,
+    patience: int = 5,
+    anneal_epochs: float = 0.0,
+    callbacks: list[Any] | None = None,
+) -> MultiLabelFairPOTrainer:
+    """
+    Trains with BCE until the validation mAP has not risen for `patience` epochs, keeps the best epoch, and anneals.
+
+    Every gain of FairPO is measured against the reference. One that is not at its plateau makes any further training
+    look like a gain, whatever its loss: compare with `bce_continued` as well.
+
+    Args:
+        model (`MultiLabelClassifier`):
+            Trained in place.
+        args (`MultiLabelFairPOConfig`):
+            Batch size, learning rate, optimizer, seed, ...; its losses and group weights are not used.
+        train, validation (`MultiLabelSplit`):
+            Validation is carved from train; the reported split is never seen here.
+        partition (`Partition`):
+            Labels and roles, for the metrics.
+        output_dir (`str`):
+            For checkpoints.
+        max_epochs (`float`, *optional*, defaults to `100`):
+            Upper bound.
+        patience (`int`, *optional*, defaults to `5`):
+            Epochs without a gain. With few positives per label in validation its mAP is noisy: take 20 or more.
+        anneal_epochs (`float`, *optional*, defaults to `0.0`):
+            Epochs after the plateau in which the learning rate falls to 0. Methods that start from the reference fall
+            to 0 themselves; without this their gain is in part that of any training that ends with small steps.
+        callbacks (`list`, *optional*):
+            Further callbacks.
+
+    Returns:
+        `MultiLabelFairPOTrainer`: its model is the reference; `state.best_metric` is the validation mAP.
+
+    Raises:
+        ValueError: If the plateau has not come within `max_epochs`.
+    """
+    loop = {
+        **options_of(args, with_method=False),
+        "output_dir": output_dir,
+        "max_steps": -1,
+        "push_to_hub": False,
+        "resume_from_checkpoint": None,
+    }
+    to_plateau = MultiLabelFairPOConfig(
+        **{
+            **loop,
+            "num_train_epochs": max_epochs,
+            "lr_scheduler_type": "constant",
+            "eval_strategy": IntervalStrategy.EPOCH,
+            "save_strategy": SaveStrategy.EPOCH,
+            "save_total_limit": 1,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_map/all",
+            "greater_is_better": True,
+        }
+    )
+    stop = EarlyStoppingCallback(early_stopping_patience=patience)
+    trainer = _train_bce(model, to_plateau, train, validation, partition, [stop, *(callbacks or ())])
+    if trainer.state.epoch is not None and trainer.state.epoch >= max_epochs:
+        raise ValueError(
+            f"The reference was still gaining after {max_epochs:g} epochs (validation mAP "
+            f"{trainer.state.best_metric:.4f}): raise `reference_epochs` or the learning rate. Deltas against a "
+            "reference that is not at its plateau measure further training, not the method."
+        )
+    if anneal_epochs == 0:
+        return trainer
+    anneal = MultiLabelFairPOConfig(
+        **{
+            **loop,
+            "num_train_epochs": anneal_epochs,
+            "lr_scheduler_type": "linear",
+            "save_strategy": SaveStrategy.NO,
+            "eval_strategy": IntervalStrategy.NO,
+            "load_best_model_at_end": False,
+        }
+    )
+    annealed = _train_bce(model, anneal, train, validation, partition, list(callbacks or ()))
+    annealed.state.best_metric = annealed.evaluate()["eval_map/all"]
+    annealed.state.epoch = (trainer.state.epoch or 0.0) + anneal_epochs
+    return annealed
+
+
+def _train_bce(
+    model: MultiLabelClassifier,
+    args: MultiLabelFairPOConfig,
+    train: MultiLabelSplit,
+    validation: MultiLabelSplit,
+    partition: Partition,
+    callbacks: list[Any],
+) -> MultiLabelFairPOTrainer:
+    apply_method("bce", args, partition)
+    trainer = MultiLabelFairPOTrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=validation,
+        partition=partition,
+        callbacks=callbacks,
+    )
+    trainer.train()
+    return trainer

@@ -1,0 +1,101 @@
+"""What a training step tells about each label and role, from sums and counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from fairpo_trl.core.partition import Partition
+
+
+_COLUMNS = ("bce", "loss", "inside_hinge", "confused")
+
+
+@dataclass(frozen=True)
+class LabelMetrics:
+    """
+    Means by label and by role since the last log.
+
+    Attributes:
+        by_label (`pandas.DataFrame`):
+            Index: labels that occurred. Columns: `role`, `count` (known entries), `bce`, `loss` (in its role), and,
+            where they mean something, `inside_hinge` (held labels with a reference: share of entries whose BCE is at
+            most that of the reference + epsilon) and `confused` (privileged labels: share of entries that some label
+            confuses); NaN elsewhere.
+        by_role (`pandas.DataFrame`): The same by role.
+    """
+
+    by_label: pd.DataFrame
+    by_role: pd.DataFrame
+
+
+class LabelMetricSums:
+    """
+    Running sums of one mode, in one vector that a single all-reduce makes global.
+
+    Args:
+        partition (`Partition`):
+            Labels and roles.
+        has_reference (`bool`):
+            Whether `inside_hinge` can be told.
+        has_confusers (`bool`):
+            Whether `confused` is computed (preference losses).
+        device (`torch.device`):
+            Where the sums are kept; float64 but on MPS.
+    """
+
+    def __init__(
+        self, partition: Partition, *, has_reference: bool, has_confusers: bool, device: torch.device
+    ) -> None:
+        self.partition, self.has_reference, self.has_confusers = partition, has_reference, has_confusers
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.vector = torch.zeros(len(partition.names) * (1 + len(_COLUMNS)), dtype=dtype, device=device)
+
+    def add(
+        self,
+        known: torch.Tensor,
+        bce: torch.Tensor,
+        losses: torch.Tensor,
+        inside_hinge: torch.Tensor,
+        confused: torch.Tensor,
+    ) -> None:
+        """Adds one batch: `[B, T]` each; what is not `known` must be 0 in the others."""
+        parts = (known, bce, losses, inside_hinge, confused)
+        sums = torch.stack([part.detach().sum(dim=0, dtype=self.vector.dtype) for part in parts], dim=1)  # [T, 5]
+        self.vector += sums.flatten()
+
+    def reset(self) -> None:
+        """Back to zero."""
+        self.vector.zero_()
+
+    def read(self, vector: torch.Tensor) -> tuple[LabelMetrics, dict[str, float]] | None:
+        """The metrics of a (reduced) vector, and log entries by role; `None` if it holds nothing."""
+        table = vector.view(-1, 1 + len(_COLUMNS)).cpu().double()
+        if not bool(table[:, 0].any()):
+            return None
+        names = self.partition.names
+        frame = pd.DataFrame(table.numpy(), columns=["count", *_COLUMNS], index=pd.Index(names, name="name"))
+        frame.insert(0, "role", [self.partition.role_of(name) for name in names])
+        by_role = frame.groupby("role", sort=False).sum()
+        by_role.insert(0, "role", by_role.index)
+        metrics = LabelMetrics(self._means(frame), self._means(by_role))
+        logs = {
+            f"{column}/role/{role}": float(value)
+            for column in _COLUMNS
+            for role, value in metrics.by_role[column].items()
+            if value == value  # absent means absent
+        }
+        return metrics, logs
+
+    def _means(self, sums: pd.DataFrame) -> pd.DataFrame:
+        """From sums to means of the rows that occurred."""
+        means = sums[sums["count"] > 0].copy()
+        for column in _COLUMNS:
+            means[column] = means[column] / means["count"]
+        means["count"] = means["count"].astype(int)
+        held = means["role"] == "non_privileged"
+        means["inside_hinge"] = means["inside_hinge"].where(held & self.has_reference)
+        means["confused"] = means["confused"].where(~held & self.has_confusers)
+        return means

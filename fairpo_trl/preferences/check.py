@@ -1,0 +1,356 @@
+"""What is in preference data: counts, conflicts, length bias, repeats, leaks, cuts, and what training would refuse."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.preferences.lengths import TokenLengths, token_lengths
+from fairpo_trl.preferences.read import Rows, columns_of
+from fairpo_trl.preferences.rules import Problem, attribute_names, completion_text, find_problems, prompt_key
+
+
+@dataclass(frozen=True)
+class AttributeReport:
+    """
+    One attribute.
+
+    Attributes:
+        name (`str`): The attribute.
+        role (`str`, *optional*): `"privileged"`, `"non_privileged"`, or `None` if no roles were given.
+        pairs (`dict[str, int]`): Split -> pairs.
+        prompts (`int`): Different prompts.
+        chosen_longer (`float`): Share of pairs whose chosen response has more characters; equal lengths count half.
+        chosen_length (`float`): Mean characters of chosen responses.
+        rejected_length (`float`): Mean characters of rejected responses.
+        reversed_prompts (`int`): Prompts on which the attribute prefers x to y in one pair and y to x in another.
+    """
+
+    name: str
+    role: str | None
+    pairs: dict[str, int]
+    prompts: int
+    chosen_longer: float
+    chosen_length: float
+    rejected_length: float
+    reversed_prompts: int
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """
+    Two attributes that judge the same prompts.
+
+    Attributes:
+        first (`str`), second (`str`): The attributes.
+        shared (`int`): Prompts that have pairs of both.
+        comparable (`int`): Those of them on which both rank the same two responses.
+        disagree (`int`): Those of them on which they rank two responses the other way round, directly or through a
+            response in between (x over y and y over z is x over z).
+        exact_reverses (`int`): Those on which the very pair of one attribute is there for the other, reversed.
+    """
+
+    first: str
+    second: str
+    shared: int
+    comparable: int
+    disagree: int
+    exact_reverses: int
+
+    @property
+    def share(self) -> float:
+        """Share of the comparable prompts on which the two disagree; NaN without any: nothing can be said then."""
+        return self.disagree / self.comparable if self.comparable else float("nan")
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """
+    Prompts of one split that are in another one too.
+
+    Attributes:
+        first (`str`), second (`str`): The splits.
+        prompts (`int`): Common prompts, not counting differences of case and white space.
+        pairs (`int`): Pairs of `second` on these prompts.
+        example (`str`): The first of them.
+    """
+
+    first: str
+    second: str
+    prompts: int
+    pairs: int
+    example: str
+
+
+@dataclass(frozen=True)
+class PreferenceReport:
+    """
+    What `check_preferences` found.
+
+    Attributes:
+        splits (`dict[str, int]`): Split -> rows.
+        attributes (`tuple[AttributeReport, ...]`): In the order in which they occur.
+        roles (`dict[str, int]`): Role -> pairs; empty if no roles were given.
+        conflicts (`tuple[Conflict, ...]`): Every two attributes with a common prompt.
+        duplicates (`dict[str, tuple[int, ...]]`): Split -> rows that repeat an earlier row of it.
+        overlaps (`tuple[Overlap, ...]`): Splits with common prompts.
+        lengths (`TokenLengths`, *optional*): Lengths in tokens, with a tokenizer.
+        refused (`tuple[Problem, ...]`): What the trainer would refuse, with the rows.
+    """
+
+    splits: dict[str, int]
+    attributes: tuple[AttributeReport, ...]
+    roles: dict[str, int]
+    conflicts: tuple[Conflict, ...]
+    duplicates: dict[str, tuple[int, ...]]
+    overlaps: tuple[Overlap, ...]
+    lengths: TokenLengths | None
+    refused: tuple[Problem, ...]
+
+    def conflict_matrix(self) -> np.ndarray:
+        """
+        Share of the prompts, of those on which two attributes rank the same responses, on which they disagree.
+
+        Returns:
+            `np.ndarray`: `[attributes, attributes]`, symmetric, in the order of `attributes`; NaN where two attributes
+            have no such prompt, and on the diagonal.
+        """
+        position = {entry.name: index for index, entry in enumerate(self.attributes)}
+        matrix = np.full((len(position), len(position)), np.nan)
+        for conflict in self.conflicts:
+            i, j = position[conflict.first], position[conflict.second]
+            matrix[i, j] = matrix[j, i] = conflict.share
+        return matrix
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form."""
+        data = asdict(self)
+        for entry, conflict in zip(data["conflicts"], self.conflicts, strict=True):
+            entry["share"] = conflict.share if conflict.comparable else None
+        return data
+
+
+def check_preferences(
+    data: Mapping[str, Rows] | Rows,
+    *,
+    attribute_column: str = "attribute",
+    privileged: Sequence[str] | None = None,
+    tokenizer: Any = None,
+    max_length: int | None = None,
+) -> PreferenceReport:
+    """
+    Looks at preference data without a model.
+
+    Args:
+        data (`Mapping[str, Rows]` or `Rows`):
+            Split -> pairs (a `DatasetDict`, for example), or the pairs of one split: `prompt`, `chosen`, `rejected`
+            and the attribute column, plain or conversational.
+        attribute_column (`str`, *optional*, defaults to `"attribute"`):
+            Names the attribute of a pair, or lists several.
+        privileged (`Sequence[str]`, *optional*):
+            The privileged attributes; all others are held.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*):
+            Measures lengths in tokens as the trainer would.
+        max_length (`int`, *optional*):
+            The trainer's `max_length`: what would be cut. Needs the tokenizer.
+
+    Returns:
+        `PreferenceReport`: what was found. Rows that the trainer would refuse count in `refused` and in nothing else.
+
+    Raises:
+        ValueError: If there is no split, `max_length` comes without a tokenizer, or a privileged attribute is unknown.
+    """
+    splits: Mapping[str, Rows] = data if isinstance(data, Mapping) else {"train": data}
+    if not splits:
+        raise ValueError("There is no split to check.")
+    if max_length is not None and (tokenizer is None or max_length < 1):
+        raise ValueError(f"`max_length` needs a tokenizer and must be 1 or more, got {max_length}.")
+    if isinstance(privileged, str):
+        raise ValueError(f"`privileged` must be a list of names, got the string {privileged!r}.")
+
+    refused: list[Problem] = []
+    usable: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+    for split, rows in splits.items():
+        found, usable[split] = _look(rows, split, attribute_column)
+        refused += found
+    pairs = [
+        _Pair(
+            split,
+            prompt_key(row.get("prompt")),
+            completion_text(row["chosen"]),
+            completion_text(row["rejected"]),
+            name,
+        )
+        for split, part in usable.items()
+        for _, row in part
+        for name in dict.fromkeys(attribute_names(row[attribute_column]))
+    ]
+    names = list(dict.fromkeys(pair.attribute for pair in pairs))
+    unknown = [name for name in privileged or () if name not in names]
+    if unknown:
+        raise ValueError(unknown_names_message("privileged attribute", unknown, names))
+    lengths = None
+    if tokenizer is not None:
+        lengths, cut = token_lengths(usable, attribute_column, tokenizer, max_length)
+        refused += cut
+    role_of = {name: "privileged" if name in privileged else "non_privileged" for name in names} if privileged else {}
+    judged = _judgements(pairs)
+    return PreferenceReport(
+        splits={split: len(rows) for split, rows in splits.items()},
+        attributes=_attributes(pairs, names, role_of, judged),
+        roles=dict(Counter(_roles(usable, attribute_column, role_of))) if role_of else {},
+        conflicts=_conflicts(names, judged),
+        duplicates={split: repeats for split, part in usable.items() if (repeats := _repeats(part, attribute_column))},
+        overlaps=_overlaps(usable),
+        lengths=lengths,
+        refused=tuple(refused),
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A usable pair of one attribute, as text."""
+
+    split: str
+    prompt: str
+    chosen: str
+    rejected: str
+    attribute: str
+
+
+_Judgements = dict[str, dict[str, set[tuple[str, str]]]]
+"""Prompt -> attribute -> (chosen, rejected)."""
+
+
+def _look(rows: Rows, split: str, column: str) -> tuple[list[Problem], list[tuple[int, Mapping[str, Any]]]]:
+    """What is wrong with a split, and its usable rows with their numbers."""
+    columns = columns_of(rows)
+    needed = [name for name in (column, "prompt", "chosen", "rejected") if name in columns]
+    narrow = rows.select_columns(needed) if isinstance(rows, Dataset) else rows
+    listed = [{name: row.get(name) for name in columns if name in needed} for row in narrow]
+    problems, _ = find_problems(listed, columns, split, column)
+    if any(not problem.rows for problem in problems):  # the whole split
+        return problems, []
+    bad = {index for problem in problems for index in problem.rows}
+    return problems, [(index, row) for index, row in enumerate(listed) if index not in bad]
+
+
+def _judgements(pairs: Sequence[_Pair]) -> _Judgements:
+    judged: _Judgements = defaultdict(lambda: defaultdict(set))
+    for pair in pairs:
+        judged[pair.prompt][pair.attribute].add((pair.chosen, pair.rejected))
+    return judged
+
+
+def _attributes(
+    pairs: Sequence[_Pair], names: Sequence[str], role_of: Mapping[str, str], judged: _Judgements
+) -> tuple[AttributeReport, ...]:
+    pairs_of: dict[str, list[_Pair]] = {name: [] for name in names}
+    for pair in pairs:
+        pairs_of[pair.attribute].append(pair)
+    turned: Counter[str] = Counter()
+    for by_name in judged.values():
+        for name, own_pairs in by_name.items():
+            turned[name] += any((worse, better) in own_pairs for better, worse in own_pairs)
+    entries = []
+    for name, own in pairs_of.items():
+        sizes = [(len(pair.chosen), len(pair.rejected)) for pair in own]
+        entries.append(
+            AttributeReport(
+                name=name,
+                role=role_of.get(name),
+                pairs=dict(Counter(pair.split for pair in own)),
+                prompts=len({pair.prompt for pair in own}),
+                chosen_longer=fmean((chosen > rejected) + (chosen == rejected) / 2 for chosen, rejected in sizes),
+                chosen_length=fmean(chosen for chosen, _ in sizes),
+                rejected_length=fmean(rejected for _, rejected in sizes),
+                reversed_prompts=turned[name],
+            )
+        )
+    return tuple(entries)
+
+
+def _roles(
+    usable: Mapping[str, list[tuple[int, Mapping[str, Any]]]], column: str, role_of: Mapping[str, str]
+) -> list[str]:
+    """The roles of every pair; a pair of several attributes counts once in each role."""
+    return [
+        role
+        for part in usable.values()
+        for _, row in part
+        for role in {role_of[name] for name in attribute_names(row[column])}
+    ]
+
+
+def _conflicts(names: Sequence[str], judged: _Judgements) -> tuple[Conflict, ...]:
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    order = {name: index for index, name in enumerate(names)}
+    for by_name in judged.values():
+        if len(by_name) < 2:
+            continue
+        ranked = {name: _through(pairs) for name, pairs in by_name.items()}
+        for a, b in combinations(sorted(by_name, key=order.__getitem__), 2):
+            tally = counts[a, b]
+            reverses = {(worse, better) for better, worse in ranked[a]}
+            tally["shared"] += 1
+            tally["disagree"] += not reverses.isdisjoint(ranked[b])
+            tally["comparable"] += not (reverses | ranked[a]).isdisjoint(ranked[b])
+            tally["reverse"] += any((worse, better) in by_name[b] for better, worse in by_name[a])
+    return tuple(
+        Conflict(a, b, tally["shared"], tally["comparable"], tally["disagree"], tally["reverse"])
+        for (a, b), tally in sorted(counts.items(), key=lambda item: [order[name] for name in item[0]])
+    )
+
+
+def _through(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The pairs, and those that follow from them: x over y and y over z is x over z."""
+    if len(pairs) < 2:
+        return pairs
+    worse_than: dict[str, list[str]] = defaultdict(list)
+    for better, worse in pairs:
+        worse_than[better].append(worse)
+    followed = set()
+    for start in list(worse_than):
+        reached: set[str] = set()
+        waiting = list(worse_than[start])
+        while waiting:
+            response = waiting.pop()
+            if response not in reached:
+                reached.add(response)
+                waiting += worse_than.get(response, [])
+        followed |= {(start, response) for response in reached - {start}}
+    return followed
+
+
+def _repeats(part: Sequence[tuple[int, Mapping[str, Any]]], column: str) -> tuple[int, ...]:
+    """Rows with the prompt, responses and attributes of an earlier row."""
+    seen: set[tuple[Any, ...]] = set()
+    repeats = []
+    for index, row in part:
+        texts = [completion_text(row.get(name)) for name in ("prompt", "chosen", "rejected")]
+        key = (*texts, *sorted(set(attribute_names(row[column]))))
+        if key in seen:
+            repeats.append(index)
+        seen.add(key)
+    return tuple(repeats)
+
+
+def _overlaps(usable: Mapping[str, list[tuple[int, Mapping[str, Any]]]]) -> tuple[Overlap, ...]:
+    prompts = {
+        split: Counter(prompt_key(row["prompt"]) for _, row in part if row.get("prompt"))
+        for split, part in usable.items()
+    }
+    overlaps = []
+    for a, b in combinations(prompts, 2):
+        common = [key for key in prompts[b] if key in prompts[a]]
+        if common:
+            overlaps.append(Overlap(a, b, len(common), sum(prompts[b][key] for key in common), common[0][:200]))
+    return tuple(overlaps)

@@ -1,0 +1,1 @@
+"""Published preference data -> canonical rows: one module per data set, pure functions of the published rows."""

@@ -1,0 +1,86 @@
+"""UltraFeedback: up to four responses to a prompt, each rated by GPT-4 on four aspects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fairpo_trl.preferences.pairing import check_pairing, pairs_from_scores
+from fairpo_trl.preferences.rows import Collector, Converted, as_number, field, list_field, text_field, user
+
+
+ASPECTS = ("helpfulness", "honesty", "instruction_following", "truthfulness")
+
+
+def convert(
+    rows: Iterable[Mapping[str, Any]], *, min_margin: float = 0.0, max_pairs: int | None = 1, seed: int = 0
+) -> Converted:
+    """
+    Pairs of each aspect from rows of `openbmb/UltraFeedback` (MIT).
+
+    A row has `instruction` and `completions`, a list of `{"response": str, "annotations": {aspect: {"Rating": str}}}`
+    with ratings "1" to "5" or "N/A". The other columns are not read: the overall score is no aspect, and the system
+    prompt that a response was made with differs between the responses to one prompt. Rows whose `source` is
+    `truthful_qa` overlap that benchmark: filter them out if you evaluate on it.
+
+    Dropped: responses without a rating for the aspect (`no_score`: "N/A", or no number) or without text
+    (`empty_response`), aspects with fewer than two rated responses (`single_response`), pairs with equal ratings
+    (`equal`), below the margin (`below_margin`) or beyond the number asked for (`over_limit`), pairs of the same text
+    (`identical_responses`), rows without a prompt (`empty_prompt`).
+
+    Args:
+        rows (`Iterable[Mapping[str, Any]]`):
+            Published rows.
+        min_margin (`float`, *optional*, defaults to `0.0`):
+            Least difference of two ratings.
+        max_pairs (`int`, *optional*, defaults to `1`):
+            Pairs per prompt and aspect, widest margins first; `None` for all.
+        seed (`int`, *optional*, defaults to `0`):
+            Chooses among equal margins.
+
+    Returns:
+        `Converted`: the pairs; their ids name the row and the positions of the two responses in it.
+
+    Raises:
+        ValueError: If a row is of another schema.
+    """
+    check_pairing(min_margin, max_pairs)
+    collected = Collector()
+    for index, row in enumerate(rows):
+        where = f"Row {index} of UltraFeedback"
+        prompt = text_field(row, "instruction", where)
+        completions = list_field(row, "completions", where)
+        responses = [text_field(c, "response", f"{where}, completion {k}") for k, c in enumerate(completions)]
+        if not prompt.strip():
+            collected.drop("empty_prompt")
+            continue
+        written = [k for k, response in enumerate(responses) if response.strip()]
+        collected.drop("empty_response", count=len(responses) - len(written))
+        for aspect in ASPECTS:
+            pairs, dropped = pairs_from_scores(
+                [_rating(completions[k], aspect, f"{where}, completion {k}") for k in written],
+                min_margin=min_margin,
+                max_pairs=max_pairs,
+                key=f"{seed}|{aspect}|{prompt}",
+            )
+            collected.drop_all(dropped, aspect)
+            for better, worse in pairs:
+                chosen, rejected = written[better], written[worse]
+                identity = f"ultrafeedback-{index}-{chosen}-{rejected}"
+                collected.keep(identity, user(prompt), responses[chosen], responses[rejected], aspect)
+    return collected.done()
+
+
+def _rating(completion: Mapping[str, Any], aspect: str, where: str) -> float | None:
+    """The rating of one completion for one aspect, `None` where there is none that can be read."""
+    annotations = field(completion, "annotations", where)
+    annotation = field(annotations, aspect, f"{where}, annotations") if annotations is not None else None
+    if annotation is None:
+        return None
+    rating = field(annotation, "Rating", f"{where}, annotation {aspect!r}")
+    if not isinstance(rating, str):
+        return as_number(rating)
+    try:
+        return as_number(float(rating))
+    except ValueError:  # "N/A", or text of the model that rated
+        return None

@@ -1,0 +1,194 @@
+"""Preferences by name or path: published data through its converter, own pairs, or ratings."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
+from rich.console import Console
+from rich.text import Text
+
+from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.preferences.own import counts_line, existing, listed, names_of, own_pairs
+from fairpo_trl.preferences.ratings import pairs_from_ratings
+from fairpo_trl.preferences.read import Rows, as_dataset, check_columns, columns_of, read_splits, read_table
+from fairpo_trl.preferences.rows import REASONS, Converted
+from fairpo_trl.preferences.sources import SOURCES, Source
+from fairpo_trl.preferences.splits import split_by_prompt
+
+
+def load_preferences(
+    name_or_path: str | Path,
+    *,
+    source: str | None = None,
+    attributes: Sequence[str] | None = None,
+    attribute_column: str = "attribute",
+    ratings: Sequence[str] | None = None,
+    test_share: float = 0.0,
+    seed: int = 0,
+    console: Console | None = None,
+    **options: Any,
+) -> DatasetDict:
+    """
+    Loads preferences as canonical rows, and prints what was kept and what was dropped for which reason.
+
+    Args:
+        name_or_path (`str` or `Path`):
+            A name in `SOURCES` or its Hub id: the published data, from the Hub. A path (`"./ultrafeedback"` for a
+            folder of that name): own pairs (`prompt`, `chosen`, `rejected` and the attribute column) or ratings; with
+            `source`, published data in a file or folder of the same schema.
+        source (`str`, *optional*):
+            The name in `SOURCES` whose schema the path has.
+        attributes (`Sequence[str]`, *optional*):
+            Keep only these attributes.
+        attribute_column (`str`, *optional*, defaults to `"attribute"`):
+            Column of own pairs that names the attribute.
+        ratings (`Sequence[str]`, *optional*):
+            The rating columns: the path then holds ratings (`prompt`, `response` and a number per attribute).
+        test_share (`float`, *optional*, defaults to `0.0`):
+            Share of the prompts that becomes the split `test`, where there is none.
+        seed (`int`, *optional*, defaults to `0`):
+            Chooses the pairs, where there is a choice, and the test prompts.
+        console (`Console`, *optional*):
+            Where to print; a console on the standard output by default.
+        options:
+            Options of the converter, or of `pairs_from_ratings`: `min_margin`, `max_pairs`, `passages`, ...
+
+    Returns:
+        `DatasetDict`: split -> pairs.
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path.
+        ValueError: If a name, column, option or row is wrong; the message names it.
+
+    Example:
+
+    ```python
+    >>> data = load_preferences("ultrafeedback", test_share=0.02, min_margin=1)
+    >>> data = load_preferences("ratings.csv", ratings=["helpful", "kind"], max_pairs_per_prompt=2)
+    ```
+    """
+    console = console or Console(highlight=False)
+    by_hub_id = {known.hub_id: name for name, known in SOURCES.items() if known.hub_id}
+    name = by_hub_id.get(str(name_or_path), str(name_or_path))
+    if source is None and isinstance(name_or_path, str) and name in SOURCES:
+        if SOURCES[name].hub_id is None:
+            raise ValueError(
+                f"{SOURCES[name].title} is not on the Hub: download it and pass its path with source={name!r}."
+            )
+        source, path = name, None
+    else:
+        path = existing(name_or_path)
+    if source is not None:
+        if source not in SOURCES:
+            raise ValueError(unknown_names_message("source", [source], list(SOURCES)))
+        if ratings is not None:
+            raise ValueError(f"`ratings` are for own data; {SOURCES[source].title} has its own schema.")
+        data = _published(SOURCES[source], path, seed, console, options)
+    elif ratings is not None:
+        assert path is not None
+        data = _rated(path, ratings, seed, console, options)
+    else:
+        if options:
+            raise ValueError(f"Own pairs take no {', '.join(map(repr, options))}: these are options of ratings.")
+        assert path is not None
+        data = own_pairs(path, attribute_column)
+        console.print(Text(f"{path.name}: {counts_line(data, attribute_column)}"))
+    if attributes is not None:
+        data = _only(data, attributes, attribute_column)
+        console.print(Text(f"Only {', '.join(attributes)}: {counts_line(data, attribute_column)}"))
+    if test_share:
+        if "test" in data:
+            raise ValueError("The data has a split 'test' already: leave out `test_share`.")
+        data["train"], data["test"] = split_by_prompt(data["train"], test_share, seed)
+        console.print(Text(f"Divided by prompt: {counts_line(data, attribute_column)}"))
+    return data
+
+
+def _published(
+    source: Source, path: Path | None, seed: int, console: Console, options: Mapping[str, Any]
+) -> DatasetDict:
+    """Published rows, from the Hub or a path, through the converter."""
+    known = [name for name in inspect.signature(source.convert).parameters if name != "rows"]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ValueError(unknown_names_message(f"option of {source.title}", unknown, known or ["none"]))
+    if "seed" in known:
+        options = {**options, "seed": seed}
+    if not source.subsets:
+        return _converted(source, path, _raw(source, path, None), options, console)
+    subsets = [options["subset"]] if "subset" in options else list(source.subsets)
+    parts = []
+    for subset in subsets:
+        inside = path / subset if path is not None and path.is_dir() and (path / subset).is_dir() else path
+        if inside == path and path is not None and "subset" not in options:
+            raise ValueError(
+                f"The rows of {source.title} do not say which subset they are from: pass subset=... for {path.name}, "
+                f"or a folder with the folders {', '.join(source.subsets)}."
+            )
+        raw = _raw(source, inside, subset if path is None else None)
+        parts.append(_converted(source, inside, raw, {**options, "subset": subset}, console))
+    every = list(dict.fromkeys(split for part in parts for split in part))
+    return DatasetDict({s: concatenate_datasets([part[s] for part in parts if s in part]) for s in every})
+
+
+def _raw(source: Source, path: Path | None, folder: str | None) -> dict[str, Rows]:
+    """Splits of published rows, with the columns that the converter needs."""
+    if path is not None:
+        return read_splits(path)
+    return dict(load_dataset(source.hub_id, name=source.config, data_dir=folder))
+
+
+def _converted(
+    source: Source, path: Path | None, raw: Mapping[str, Rows], options: Mapping[str, Any], console: Console
+) -> DatasetDict:
+    """Converts every split and says what came out."""
+    splits = {}
+    for split, rows in raw.items():
+        what = f"{split} of {path.name if path is not None else source.hub_id}"
+        check_columns(source.columns, columns_of(rows), f"As {source.title}, {what}")
+        converted = source.convert(rows, **options)
+        subset = f", {options['subset']}" if "subset" in options else ""
+        _print(converted, f"{source.title} ({source.licence}{subset}), {split}", console)
+        if not converted.rows:
+            raise ValueError(f"{what}: none of the {len(rows)} rows gives a pair; the counts above say why.")
+        splits[split] = Dataset.from_list(converted.rows)
+    return DatasetDict(splits)
+
+
+def _rated(path: Path, ratings: Sequence[str], seed: int, console: Console, options: Mapping[str, Any]) -> DatasetDict:
+    """Pairs from a table of ratings, divided by its column `split` if it has one."""
+    known = ["min_margin", "ties", "missing", "max_pairs_per_prompt"]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ValueError(unknown_names_message("option of ratings", unknown, known))
+    table = read_table(path)
+    divided = dict(tuple(table.groupby("split", sort=False))) if "split" in table.columns else {"train": table}
+    splits = {}
+    for split, part in divided.items():
+        converted = pairs_from_ratings(part, ratings, seed=seed, **options)
+        _print(converted, f"{path.name}, {split}", console)
+        splits[str(split)] = as_dataset(converted.rows, path.name)
+    return DatasetDict(splits)
+
+
+def _only(data: DatasetDict, attributes: Sequence[str], column: str) -> DatasetDict:
+    """The pairs of some attributes."""
+    known = list(dict.fromkeys(name for rows in data.values() for value in rows[column] for name in names_of(value)))
+    unknown = [name for name in attributes if name not in known]
+    if unknown or isinstance(attributes, str) or not attributes:
+        raise ValueError(unknown_names_message("attribute", unknown or [str(attributes)], known))
+    wanted = set(attributes)
+    return data.filter(lambda value: wanted.issuperset(names_of(value)), input_columns=column)
+
+
+def _print(converted: Converted, title: str, console: Console) -> None:
+    """Says what was kept, and what was dropped for which reason."""
+    table = converted.summary()
+    kept = {str(name): int(count) for name, count in table["pairs"].items() if count}
+    console.print(Text(f"{title}: {len(converted.rows):,} pairs ({listed(kept)})"))
+    for reason, count in converted.dropped.most_common():
+        console.print(Text(f"  dropped {count:,} {REASONS[reason]} ({reason})"))

@@ -1,0 +1,224 @@
+"""A check of preference data in the terminal, and its conflicts as a plot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fairpo_trl.preferences.check import PreferenceReport
+from fairpo_trl.preferences.rules import row_numbers
+from fairpo_trl.reporting.numbers import ABSENT, share
+from fairpo_trl.reporting.drawing import BAND, DPI, TEXT
+
+
+_ROLES = {"privileged": "privileged", "non_privileged": "held", None: ""}
+_SKEWED = 0.65
+"""Share of longer chosen responses from which length alone predicts an attribute noticeably (or below 1 - this)."""
+_SHOWN = 24
+"""Attributes in the matrix and its plot; with more of them the cells cannot be read."""
+
+
+def print_report(report: PreferenceReport, console: Console | None = None) -> None:
+    """
+    Prints a report: a table of the attributes, the conflicts, and a line for everything else that was found.
+
+    Args:
+        report (`PreferenceReport`):
+            What `check_preferences` found.
+        console (`Console`, *optional*):
+            Where to print; a console on the standard output by default.
+    """
+    console = console or Console(highlight=False)
+    rows = ", ".join(f"{split} {count:,}" for split, count in report.splits.items())
+    roles = "".join(f"; {_ROLES[role]} {count:,}" for role, count in sorted(report.roles.items(), reverse=True))
+    console.print(Text(f"Pairs: {rows}{roles}"))
+    if report.attributes:
+        console.print(_attribute_table(report))
+    if report.conflicts:
+        console.print(_conflict_table(report))
+        if len(report.attributes) > 2:
+            console.print(_matrix_table(report))
+    for line, style in _findings(report):
+        console.print(Text(line, style=style))
+
+
+def plot_conflicts(report: PreferenceReport, path: str | os.PathLike[str]) -> Path:
+    """
+    The matrix of conflicts as a PNG: how often two attributes disagree where they rank the same responses.
+
+    Args:
+        report (`PreferenceReport`):
+            What `check_preferences` found.
+        path (`str` or `os.PathLike`):
+            The PNG to write.
+
+    Returns:
+        `Path`: the path.
+
+    Raises:
+        ValueError: If no two attributes rank the same responses to a prompt.
+    """
+    if not any(conflict.comparable for conflict in report.conflicts):
+        raise ValueError("No two attributes rank the same responses to a prompt, so there are no conflicts to draw.")
+    shown, names = _largest(report)
+    matrix = report.conflict_matrix()[np.ix_(shown, shown)]
+    comparable = {frozenset((c.first, c.second)): c.comparable for c in report.conflicts}
+    size = 2.6 + 0.75 * len(names)
+    figure = Figure(figsize=(size + 1.2, size), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    image = axes.imshow(np.ma.masked_invalid(matrix), cmap="Blues", vmin=0, vmax=1)
+    for i, first in enumerate(names):
+        for j, second in enumerate(names):
+            if np.isnan(matrix[i, j]):
+                axes.text(j, i, ABSENT, ha="center", va="center", color=BAND)
+                continue
+            colour = "white" if matrix[i, j] > 0.6 else TEXT
+            label = f"{_percent(matrix[i, j])}\nof {comparable[frozenset((first, second))]:,}"
+            axes.text(j, i, label, ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        tick.set_parse_math(False)
+    axes.tick_params(colors=TEXT, labelsize=9, length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1))
+    bar.ax.tick_params(colors=TEXT, labelsize=9)
+    bar.outline.set_visible(False)
+    more = len(report.attributes) - len(names)
+    subtitle = f"\n(the {len(names)} attributes with most pairs; {more} more)" if more else ""
+    axes.set_title(
+        f"Where attributes disagree: share of the prompts\non which both rank the same responses{subtitle}",
+        loc="left",
+        fontsize=10,
+        color=TEXT,
+        pad=10,
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    return path
+
+
+def _largest(report: PreferenceReport) -> tuple[list[int], list[str]]:
+    """Positions and names of the attributes that are shown, in their order."""
+    sizes = [sum(entry.pairs.values()) for entry in report.attributes]
+    shown = sorted(sorted(range(len(sizes)), key=lambda index: -sizes[index])[:_SHOWN])
+    return shown, [report.attributes[index].name for index in shown]
+
+
+def _attribute_table(report: PreferenceReport) -> Table:
+    table = _table("Attributes")
+    table.add_column("attribute", overflow="fold", min_width=12)
+    if report.roles:
+        table.add_column("role")
+    for split in report.splits:
+        table.add_column(split, justify="right")
+    for column in ("prompts", "chosen\nlonger", "mean characters\nchosen / rejected"):
+        table.add_column(column, justify="right")
+    for entry in report.attributes:
+        skewed = not 1 - _SKEWED <= entry.chosen_longer <= _SKEWED
+        table.add_row(
+            Text(entry.name, style="bold" if entry.role == "privileged" else ""),
+            *([_ROLES[entry.role]] if report.roles else []),
+            *(f"{entry.pairs.get(split, 0):,}" for split in report.splits),
+            f"{entry.prompts:,}",
+            Text(share(entry.chosen_longer), style="yellow" if skewed else ""),
+            f"{entry.chosen_length:,.0f} / {entry.rejected_length:,.0f}",
+        )
+    return table
+
+
+def _conflict_table(report: PreferenceReport) -> Table:
+    """The attributes that disagree most."""
+    ranked = sorted(report.conflicts, key=lambda conflict: -conflict.share if conflict.comparable else 1)
+    title = "Conflicts" if len(ranked) <= _SHOWN else f"Conflicts: the {_SHOWN} largest of {len(ranked):,}"
+    table = _table(title)
+    for column in ("attribute", "and"):
+        table.add_column(column, overflow="fold", min_width=12)
+    for column in ("shared\nprompts", "comparable", "disagree", "exact\nreverses"):
+        table.add_column(column, justify="right")
+    for conflict in ranked[:_SHOWN]:
+        table.add_row(
+            Text(conflict.first),
+            Text(conflict.second),
+            f"{conflict.shared:,}",
+            f"{conflict.comparable:,}",
+            f"{conflict.disagree:,} ({share(conflict.share)})" if conflict.comparable else ABSENT,
+            f"{conflict.exact_reverses:,}",
+        )
+    return table
+
+
+def _matrix_table(report: PreferenceReport) -> Table:
+    """The matrix; columns are numbered to stay narrow."""
+    shown, names = _largest(report)
+    matrix = report.conflict_matrix()[np.ix_(shown, shown)]
+    table = _table("Share of the comparable prompts on which two attributes disagree")
+    table.add_column("attribute", overflow="fold", min_width=12)
+    for number in range(1, len(names) + 1):
+        table.add_column(str(number), justify="right")
+    for number, (name, line) in enumerate(zip(names, matrix, strict=True), start=1):
+        table.add_row(Text(f"{number} {name}"), *(ABSENT if np.isnan(value) else share(value) for value in line))
+    return table
+
+
+def _findings(report: PreferenceReport) -> list[tuple[str, str]]:
+    """What somebody should know before training, as (line, style)."""
+    lines = []
+    for entry in report.attributes:
+        if not 1 - _SKEWED <= entry.chosen_longer <= _SKEWED:
+            kind = "longer" if entry.chosen_longer > 0.5 else "shorter"
+            often = _percent(max(entry.chosen_longer, 1 - entry.chosen_longer))
+            lines.append(
+                (f"Length: the chosen response of {entry.name!r} is the {kind} one in {often} of pairs.", "yellow")
+            )
+        if entry.reversed_prompts:
+            lines.append(
+                (
+                    f"Contradictions: {entry.name!r} prefers x to y and y to x on {entry.reversed_prompts:,} prompts.",
+                    "yellow",
+                )
+            )
+    for split, rows in report.duplicates.items():
+        lines.append((f"Repeated pairs: {row_numbers(rows)} of {split} repeat an earlier row.", "yellow"))
+    for overlap in report.overlaps:
+        lines.append(
+            (
+                f"Leakage: {overlap.prompts:,} prompts of {overlap.first} are in {overlap.second} too "
+                f"({overlap.pairs:,} of its pairs), for example: {overlap.example[:80]!r}.",
+                "red",
+            )
+        )
+    if report.lengths is not None:
+        measured = report.lengths
+        text = f"Tokens per pair: median {measured.median:,}, 95 % {measured.p95:,}, longest {measured.longest:,}."
+        if measured.limit is not None:
+            cut = ", ".join(
+                f"{name} {count:,} ({_percent(count / measured.pairs[name])})"
+                for name, count in measured.cut.items()
+                if count
+            )
+            text += f" Cut at {measured.limit:,}: {cut or 'none'}."
+        lines.append((text, "yellow" if measured.limit is not None and any(measured.cut.values()) else ""))
+    lines += [(f"Refused by the trainer: {problem.message}", "red") for problem in report.refused]
+    if not report.refused:
+        lines.append(("The trainer would accept these pairs.", "green"))
+    return lines
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"

@@ -1,0 +1,1 @@
+"""What both trainers share: group weights in a `transformers` training loop, checkpoints, publishing, progress."""

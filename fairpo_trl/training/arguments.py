@@ -1,0 +1,188 @@
+"""The options of the group weights, which the configurations of both trainers have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from fairpo_trl.core.group_weights import GroupWeights
+from fairpo_trl.core.partition import Group
+
+
+@dataclass
+class GroupWeightArguments:
+    r"""
+    How the weights of the groups move; see [`~fairpo_trl.GroupWeights`]. A base of the trainers' configurations.
+
+    Parameters:
+        balancer (`str`, *optional*, defaults to `"mirror_ascent"`):
+            `"mirror_ascent"` (Algorithm 2), `"fixed"` (weights stay at `group_prior`) or `"lagrangian"` (one
+            multiplier per non-privileged group, raised while the group is worse than promised).
+        eta_alpha (`float`, *optional*, defaults to `0.05`):
+            Step size of the group weights.
+        scaling (`str`, *optional*, defaults to `"none"`):
+            What mirror ascent sees: `"none"` the group loss, `"relative"` its relative change against a running mean,
+            `"fixed"` the loss divided by its value at the reference (log 2, or epsilon for a hinge).
+        floor (`float`, *optional*, defaults to `0.0`):
+            Share that each group gets back after each step of mirror ascent, below 1 / number of groups. No weight
+            falls below it; a group that keeps losing rests well above it.
+        timing (`str`, *optional*, defaults to `"lagged"`):
+            `"lagged"`: a step is weighted with the weights before it, and they move after it; the same for every
+            split over micro-batches and processes. `"current"` (Algorithm 2): the step's own losses move the weights
+            first; needs `gradient_accumulation_steps=1`.
+        absent (`str`, *optional*, defaults to `"estimate"`):
+            What mirror ascent takes for a group without examples in a step: its running `"estimate"`, or `"zero"`.
+        estimate_decay (`float`, *optional*, defaults to `0.9`):
+            Decay of the running loss estimates.
+        group_prior (`dict[str, float]`, *optional*):
+            Weight of each group at the start (for `balancer="fixed"`: throughout); equal by default.
+        multiplier_start (`float`, *optional*, defaults to `1.0`):
+            Multiplier of each non-privileged group at the start.
+        multiplier_max (`float`, *optional*, defaults to `10.0`):
+            Largest multiplier.
+    """
+
+    balancer: Literal["mirror_ascent", "fixed", "lagrangian"] = field(
+        default="mirror_ascent",
+        metadata={
+            "help": "'mirror_ascent' (Algorithm 2), 'fixed' (weights stay at `group_prior`) or 'lagrangian' (one "
+            "multiplier per non-privileged group)."
+        },
+    )
+    eta_alpha: float = field(default=0.05, metadata={"help": "Step size of the group weights."})
+    scaling: Literal["none", "relative", "fixed"] = field(
+        default="none",
+        metadata={
+            "help": "What mirror ascent sees: 'none' the loss, 'relative' its change against a running mean, 'fixed' "
+            "the loss divided by its value at the reference."
+        },
+    )
+    floor: float = field(
+        default=0.0,
+        metadata={"help": "Share that each group gets back after each step of mirror ascent, below 1 / groups."},
+    )
+    timing: Literal["lagged", "current"] = field(
+        default="lagged",
+        metadata={
+            "help": "'lagged': weights move after the step, the same for every split of a batch; 'current' "
+            "(Algorithm 2): before it, without gradient accumulation."
+        },
+    )
+    absent: Literal["estimate", "zero"] = field(
+        default="estimate",
+        metadata={"help": "What mirror ascent takes for an absent group: its running 'estimate', or 'zero'."},
+    )
+    estimate_decay: float = field(default=0.9, metadata={"help": "Decay of the running loss estimates."})
+    group_prior: dict[str, float] | str | None = field(
+        default=None,
+        metadata={"help": "Weight of each group at the start (for 'fixed': throughout), as JSON; equal by default."},
+    )
+    multiplier_start: float = field(
+        default=1.0, metadata={"help": "Multiplier of each non-privileged group at the start."}
+    )
+    multiplier_max: float = field(default=10.0, metadata={"help": "Largest multiplier."})
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The Trainer pickles its arguments into `training_args.bin`, which may be pushed: the token stays here.
+        return {**self.__dict__, "hub_token": None}
+
+
+def read_group_prior(args: Any) -> None:
+    """
+    Reads `group_prior` given as JSON on the command line; before the base configuration tries, whose error names no
+    option.
+
+    Raises:
+        ValueError: If it is not a JSON object.
+    """
+    if not isinstance(args.group_prior, str):
+        return
+    try:
+        prior = json.loads(args.group_prior)
+    except json.JSONDecodeError:
+        prior = None
+    if not isinstance(prior, dict):
+        raise ValueError(
+            f'`group_prior` must be JSON like \'{{"privileged": 0.5, "non_privileged": 0.5}}\', got '
+            f"{args.group_prior!r}."
+        )
+    args.group_prior = prior
+
+
+def check_group_weight_options(args: Any) -> None:
+    """
+    Refuses options of the weights in contradiction; their ranges are checked by [`~fairpo_trl.GroupWeights`], once
+    the groups are known.
+
+    Raises:
+        ValueError: Names the options, and what to set instead.
+    """
+    if args.timing == "current" and args.gradient_accumulation_steps > 1:
+        raise ValueError(
+            "`timing='current'` weights a step with its own losses, so all of them must be known before the first "
+            f"backward pass, but gradient_accumulation_steps={args.gradient_accumulation_steps}. Use "
+            "timing='lagged', or accumulation 1."
+        )
+    if args.balancer == "fixed" and (args.scaling != "none" or args.floor):
+        raise ValueError(
+            "`balancer='fixed'` never moves the weights, so `scaling` and `floor` would be ignored. Leave them "
+            "out, and set the weights with `group_prior`."
+        )
+
+
+def unused_options(args: Any, only_with: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """
+    Options that differ from their default although what they belong to is not chosen.
+
+    Args:
+        args (dataclass):
+            The configuration.
+        only_with (`Mapping[str, Mapping[str, Any]]`):
+            Option -> the options and values beside which it means something; a tuple holds alternatives.
+    """
+    defaults = {f.name: f.default for f in fields(args)}
+
+    def holds(name: str, wanted: Any) -> bool:
+        return getattr(args, name) in (wanted if isinstance(wanted, tuple) else (wanted,))
+
+    return [
+        option
+        for option, needed in only_with.items()
+        if getattr(args, option) != defaults[option] and not all(holds(*item) for item in needed.items())
+    ]
+
+
+def refuse_unused(args: Any, only_with: Mapping[str, Mapping[str, Any]]) -> None:
+    """
+    Refuses what [`unused_options`] finds.
+
+    Raises:
+        ValueError: Names the options that would be ignored, and what they need.
+    """
+    unused = unused_options(args, only_with)
+    if unused:
+        needed = {option: only_with[option] for option in unused}
+        raise ValueError(f"These options would be ignored: {unused}. They need {needed}.")
+
+
+def make_group_weights(
+    args: GroupWeightArguments, groups: Sequence[Group], constants: Mapping[str, float] | None = None
+) -> GroupWeights:
+    """The group weights of a run; `constants` for `scaling="fixed"`. `GroupWeights` raises `ValueError` for ranges."""
+    if isinstance(args.group_prior, str):
+        raise ValueError(f"`group_prior` must be a mapping from group to weight, got {args.group_prior!r}.")
+    return GroupWeights(
+        groups,
+        balancer=args.balancer,
+        eta=args.eta_alpha,
+        scaling=args.scaling,
+        floor=args.floor,
+        absent=args.absent,
+        prior=args.group_prior,
+        constants=constants,
+        decay=args.estimate_decay,
+        multiplier_start=args.multiplier_start,
+        multiplier_max=args.multiplier_max,
+    )

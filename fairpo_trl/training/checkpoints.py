@@ -1,0 +1,206 @@
+"""Checkpoint folders: complete only with a marker that holds the hash of every file and was written last."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from fairpo_trl.files import sha256_of, sync_folder, write_json
+
+
+MARKER_NAME = "fairpo_complete.json"
+_VERSION = 1
+_FOLDER = re.compile(r"^checkpoint-(\d+)$")
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that is not whole: its save was interrupted, or a file was lost, cut or changed since."""
+
+
+def checkpoint_step(folder: str | os.PathLike[str]) -> int | None:
+    """The optimizer step in the name of a checkpoint folder; `None` for any other name."""
+    match = _FOLDER.match(Path(folder).name)
+    return int(match.group(1)) if match else None
+
+
+def list_checkpoints(output_dir: str | os.PathLike[str]) -> list[Path]:
+    """The folders `checkpoint-<step>` of a run, complete or not, by step."""
+    root = Path(output_dir)
+    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    found = [(step, path) for path in folders if (step := checkpoint_step(path)) is not None]
+    return [path for _, path in sorted(found)]
+
+
+def mark_complete(folder: str | os.PathLike[str]) -> None:
+    """
+    Declares a checkpoint complete: makes its files durable, hashes them, and writes the marker atomically.
+
+    Called once, by one process, after every process has written its files.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The checkpoint.
+    """
+    folder = Path(folder)
+    names = _files(folder)
+    for inner in {(folder / name).parent for name in names}:
+        sync_folder(inner)
+    hashes = _hash_all(folder, names, sync=True)
+    files = {name: {"size": (folder / name).stat().st_size, "sha256": hashes[name]} for name in names}
+    write_json(folder / MARKER_NAME, {"version": _VERSION, "files": files}, indent=1)
+    sync_folder(folder.parent)
+
+
+def verify(folder: str | os.PathLike[str]) -> None:
+    """
+    Checks a checkpoint against its marker: every file is there, with its size and hash. Further files do not matter.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        DamagedCheckpoint: Names the file and what is wrong with it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no checkpoint folder {str(folder)!r}.")
+    files = _read_marker(folder)
+    for name, facts in files.items():  # sizes first: they cost nothing
+        path = folder / name
+        if not path.is_file():
+            raise DamagedCheckpoint(f"{name} is missing")
+        size = path.stat().st_size
+        if size != facts["size"]:
+            verb = "truncated" if size < facts["size"] else "longer than it was"
+            raise DamagedCheckpoint(f"{name} is {verb} ({size} bytes, {facts['size']} when it was saved)")
+    hashes = _hash_all(folder, list(files))
+    altered = [name for name, facts in files.items() if hashes[name] != facts["sha256"]]
+    if altered:
+        raise DamagedCheckpoint(f"{', '.join(altered)} was altered after it was saved (another SHA-256)")
+
+
+def is_marked(folder: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint has its marker; no file is read."""
+    return (Path(folder) / MARKER_NAME).is_file()
+
+
+def newest_complete(output_dir: str | os.PathLike[str]) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """
+    The last checkpoint of a run that is whole.
+
+    Args:
+        output_dir (`str` or `os.PathLike`):
+            Folder of the run.
+
+    Returns:
+        `tuple[Path | None, list[tuple[Path, str]]]`: the folder (`None` if no checkpoint is whole), and the newer
+        ones that were passed over, each with the reason.
+    """
+    passed_over = []
+    for folder in reversed(list_checkpoints(output_dir)):
+        try:
+            verify(folder)
+        except DamagedCheckpoint as error:
+            passed_over.append((folder, str(error)))
+        else:
+            return folder, passed_over
+    return None, passed_over
+
+
+def require_complete(folder: str | os.PathLike[str]) -> None:
+    """
+    Like [`verify`], with an error that tells the user what to do.
+
+    Raises:
+        FileNotFoundError: If there is no such folder; names the checkpoints beside it.
+        ValueError: If it is not whole; names the file, and offers the last good checkpoint beside it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        others = [path.name for path in list_checkpoints(folder.parent)]
+        there = f" There: {', '.join(others)}." if others else ""
+        raise FileNotFoundError(f"There is no checkpoint folder {str(folder)!r} to resume from.{there}")
+    try:
+        verify(folder)
+    except DamagedCheckpoint as error:
+        good, _ = newest_complete(folder.parent)
+        mend = f"The last good one is {str(good)!r}." if good else "There is no good one beside it."
+        raise DamagedCheckpoint(f"The checkpoint {str(folder)!r} cannot be resumed from: {error}. {mend}") from error
+
+
+def clear_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Makes room for a checkpoint: nothing of an older folder of the same name may mix with it."""
+    folder = Path(folder)
+    (folder / MARKER_NAME).unlink(missing_ok=True)  # first, so that a half-deleted folder never looks complete
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def rotate(
+    output_dir: str | os.PathLike[str], limit: int | None, newest: str | os.PathLike[str], best: str | None = None
+) -> list[Path]:
+    """
+    Deletes checkpoints until at most `limit` are left: unfinished ones first, then the oldest.
+
+    The one just written and the best are never deleted. transformers does the same, but goes by the time of the last
+    change and counts unfinished checkpoints as if they could be resumed from.
+
+    Args:
+        output_dir (`str` or `os.PathLike`):
+            Folder of the run.
+        limit (`int`, *optional*):
+            `save_total_limit`; `None` or 0 keeps all.
+        newest (`str` or `os.PathLike`):
+            The checkpoint just written, complete.
+        best (`str`, *optional*):
+            The checkpoint with the best metric.
+
+    Returns:
+        `list[Path]`: the folders deleted.
+    """
+    if not limit or limit < 0:
+        return []
+    folders = list_checkpoints(output_dir)
+    kept = {Path(newest).resolve(), *([Path(best).resolve()] if best else [])}
+    candidates = [folder for folder in folders if folder.resolve() not in kept]
+    candidates.sort(key=lambda folder: (is_marked(folder), checkpoint_step(folder)))
+    surplus = candidates[: max(len(folders) - max(limit, len(kept)), 0)]
+    for folder in surplus:
+        clear_unfinished(folder)
+    return surplus
+
+
+def _files(folder: Path) -> list[str]:
+    """Relative posix paths of all files but the marker and drafts of atomic writes."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != MARKER_NAME and not name.endswith(".tmp"))
+
+
+def _hash_all(folder: Path, names: list[str], sync: bool = False) -> dict[str, str]:
+    # Hashing releases the GIL; a checkpoint has a few large files, which are read side by side.
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return dict(zip(names, pool.map(lambda name: sha256_of(folder / name, sync), names), strict=True))
+
+
+def _read_marker(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / MARKER_NAME
+    if not path.is_file():
+        raise DamagedCheckpoint(f"it has no {MARKER_NAME}, so its save was interrupted, or another trainer wrote it")
+    try:
+        marker = json.loads(path.read_text(encoding="utf-8"))
+        version, files = marker["version"], marker["files"]
+        facts = {name: {"size": int(f["size"]), "sha256": str(f["sha256"])} for name, f in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpoint(f"{MARKER_NAME} is damaged ({error})") from error
+    if version != _VERSION:
+        raise DamagedCheckpoint(f"{MARKER_NAME} has version {version}, this is version {_VERSION}")
+    if not facts:
+        raise DamagedCheckpoint(f"{MARKER_NAME} lists no file")
+    return facts

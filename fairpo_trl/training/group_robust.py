@@ -1,0 +1,327 @@
+"""The group objective in a `transformers` training loop: what `FairPOTrainer` and `MultiLabelFairPOTrainer` share."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from accelerate.utils import DistributedType
+
+from fairpo_trl.core.group_weights import GroupWeights
+from fairpo_trl.core.partition import Group, Partition
+from fairpo_trl.core.reduction import group_sums, grouped_objective
+from fairpo_trl.training.hints import Hints
+from fairpo_trl.training.logs import weight_logs
+from fairpo_trl.training.publishing import make_publishable
+from fairpo_trl.training.state import load_state, save_state
+from fairpo_trl.training.window import StepWindow
+
+
+class MetricSums(Protocol):
+    """Running sums of one mode in one vector that a single all-reduce makes global."""
+
+    vector: torch.Tensor
+
+    def read(self, vector: torch.Tensor) -> tuple[Any, dict[str, float]] | None:
+        """The metrics of a reduced vector, and their log entries; `None` if it holds no example."""
+        ...
+
+    def reset(self) -> None:
+        """Back to zero."""
+        ...
+
+
+def running_losses(partition: Partition, decay: float) -> GroupWeights:
+    """One running loss per attribute or label: group weights that stay fixed, of which only the estimates are read."""
+    groups = [Group(name, partition.role_of(name), (name,)) for name in partition.names]
+    return GroupWeights(groups, balancer="fixed", decay=decay)
+
+
+class GroupRobustTrainer:
+    r"""
+    Mixin before a [`~transformers.Trainer`]: the objective sum_g alpha_g * mean_g over whole optimizer steps.
+
+    It counts the groups of a step before its first backward pass, moves the weights once a step, keeps metrics per
+    group from sums and counts, and carries all of it through checkpoints. The trainer gives it the losses
+    ([`group_objective`]), says which groups a batch holds ([`count_groups`]) and how a row that only fills the last
+    batch is taken out of every group ([`forget_padding`]).
+
+    Attributes:
+        partition ([`~fairpo_trl.Partition`]): Names and roles.
+        group_weights ([`~fairpo_trl.GroupWeights`]): Current weights; equal on every process.
+        running_losses ([`~fairpo_trl.GroupWeights`]): Running loss of each attribute or label (only its `estimates`
+            are used), for hinges of a mean.
+        group_metrics (`dict[str, Any]`): `"train"` and `"eval"` -> the metrics last logged.
+    """
+
+    loss_is_scaled_for_ga = True  # N_g already counts the whole optimizer step
+
+    partition: Partition
+    group_weights: GroupWeights
+    running_losses: GroupWeights
+    group_metrics: dict[str, Any]
+    accelerator: Any
+    args: Any
+    state: Any
+    model: Any
+    hub_model_id: str | None
+
+    # ---- what the trainer says about its batches ----
+
+    def count_groups(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Members of each group in one micro-batch of this process, `[K]`."""
+        raise NotImplementedError
+
+    def forget_padding(self, batch: dict[str, Any]) -> None:
+        """Takes the rows that accelerate repeats to fill the last batch out of every group, in place."""
+        raise NotImplementedError
+
+    def describe_rows(self, batch: Mapping[str, Any], bad: torch.Tensor | None = None) -> str:
+        """Rows of a batch and what they count for, in the words of an error; `bad`: bool `[B]` on the CPU, or all."""
+        raise NotImplementedError
+
+    def stop_wanted(self) -> bool:
+        """Whether this process was asked to stop; it travels with the group sizes."""
+        return False
+
+    # ---- setting up ----
+
+    def start_groups(self, sums: Mapping[str, MetricSums]) -> None:
+        """
+        Makes the window of optimizer steps; called once partition, weights and accelerator are there.
+
+        Args:
+            sums (`Mapping[str, MetricSums]`):
+                `"train"` and `"eval"` -> the sums of their metrics.
+
+        Raises:
+            ValueError: If a launcher started several processes that do not know of each other.
+        """
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if launched > 1 and self.accelerator.num_processes == 1:
+            raise ValueError(
+                f"The launcher started {launched} processes, but each would train alone, and write over the others: "
+                "there is no GPU. Set `use_cpu=True`, which trains data-parallel over gloo (FSDP and DeepSpeed "
+                "need GPUs), or start one process."
+            )
+        device = self.accelerator.device
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+        k = len(self.group_weights.groups)
+        self._sums = dict(sums)
+        self._window = StepWindow(k, len(self.partition.names), dtype, device, self.sum_over_processes)
+        self._window_batches = 1
+        self._eval_groups = torch.zeros(2 * k, dtype=dtype, device=device)  # loss sums and counts of an evaluation
+        self._scaled_losses: torch.Tensor | None = None
+        self._hints = Hints()
+        self._watched: tuple[Mapping[str, Any], torch.Tensor] | None = None
+        self._step_batches: list[Mapping[str, Any]] = []
+        self.group_metrics = {}
+
+    def sum_over_processes(self, vector: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over all processes."""
+        return self.accelerator.reduce(vector, reduction="sum") if self.accelerator.num_processes > 1 else vector
+
+    # ---- one optimizer step ----
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """All micro-batches of one optimizer step, as upstream; the place to count the groups of the step."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
+        if batches:
+            self.forget_padding(batches[-1])
+        self._window_batches, self._step_batches = len(batches), batches
+        if self.args.timing == "lagged":
+            counts = torch.zeros_like(self._window.counts)
+            for batch in batches:
+                counts += self.count_groups(batch).to(counts.device)
+            self._exchange(counts)
+        return batches, num_items
+
+    def _exchange(self, counts: torch.Tensor | None = None) -> None:
+        """The one small all-reduce of an optimizer step; the weights then move with the last step's losses."""
+        totals = self._window.exchange(counts, stop=self.stop_wanted())
+        if totals is None:
+            return
+        try:
+            self._scaled_losses = self.group_weights.update(totals.loss_sums, totals.counts)
+            self.running_losses.update(totals.item_sums, totals.item_counts)
+        except FloatingPointError as error:
+            self._raise_for_watched(f"Optimizer step {self.state.global_step + 1}")  # timing="current": knows the rows
+            raise FloatingPointError(
+                f"Optimizer step {self.state.global_step}: {error} Lower the learning rate or `beta`, or look at the "
+                "examples of this group."
+            ) from error
+
+    def group_objective(
+        self,
+        losses: torch.Tensor,
+        members: torch.Tensor,
+        counts: torch.Tensor,
+        item_sums: torch.Tensor,
+        item_counts: torch.Tensor,
+        training: bool,
+    ) -> torch.Tensor:
+        """
+        This batch's share of sum_g alpha_g * mean_g: scaled for accumulation and processes while training.
+
+        Args:
+            losses (`torch.Tensor`):
+                `[B, K]`: the loss of each example as a member of each group (for several members of an example in a
+                group: their sum), with gradient.
+            members (`torch.Tensor`):
+                `[B, K]`, bool.
+            counts (`torch.Tensor`):
+                Members of each group in this batch, `[K]`.
+            item_sums, item_counts (`torch.Tensor`):
+                Losses and examples by attribute or label, `[A]`, without gradient.
+            training (`bool`):
+                Evaluation has no optimizer step: its sums run over the whole split and move no weight.
+        """
+        sums = group_sums(losses, members)
+        if training:
+            self._window.add(sums, counts, item_sums, item_counts)
+            if self.args.timing == "current":  # the step is this batch: its losses move the weights first
+                self._exchange(counts)
+            counts = self._window.counts
+        else:
+            self._eval_groups += torch.cat([sums, counts.to(sums.dtype)]).to(self._eval_groups.dtype)
+        weights = self.group_weights.weights.to(losses.device, losses.dtype)
+        loss = grouped_objective(losses, members, weights, counts)
+        # DDP averages gradients over processes; the objective is a sum.
+        return loss * self.accelerator.num_processes if training else loss
+
+    # ---- numbers that are not finite ----
+
+    def watch(self, batch: Mapping[str, Any], *values: torch.Tensor) -> None:
+        """
+        Takes note of the rows of a batch with a value that is not finite; they are named before anything is updated.
+
+        Args:
+            batch (`Mapping[str, Any]`):
+                The batch, as [`describe_rows`] takes it.
+            *values (`torch.Tensor`):
+                Losses, log-probabilities or logits, `[B]` or `[B, ...]`.
+        """
+        finite = [torch.isfinite(value.detach()).reshape(len(value), -1).all(dim=1) for value in values]
+        self._watched = (batch, torch.stack(finite).all(dim=0))
+        if not self.model.training:  # while training, the device is waited for after the backward pass
+            self._raise_for_watched("Evaluation")
+
+    def _raise_for_watched(self, where: str) -> None:
+        if self._watched is None:
+            return
+        (batch, finite), self._watched = self._watched, None
+        if bool(finite.all()):
+            return
+        bad = ~finite.cpu()
+        whose = (
+            "All rows of the batch are affected, so look at the model first."
+            if bool(bad.all()) and len(bad) > 1
+            else "Look at these rows."
+        )
+        raise FloatingPointError(
+            f"{where}: the log-probability or loss of {self.describe_rows(batch, bad)} is not finite. {whose} A lower "
+            "learning rate or `beta`, or float32 instead of a half precision, may keep it finite."
+        )
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """As upstream; raises `FloatingPointError` for a loss that is not finite, before the optimizer's step."""
+        loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+        # `logging_nan_inf_filter` would only hide it from the log: the parameters would be lost all the same.
+        self._raise_for_watched(f"Optimizer step {self.state.global_step + 1}")
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        # Between the backward passes and the optimizer's step. A gradient scaler (float16) skips such steps itself.
+        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[misc]
+        scaled = self.accelerator.scaler is not None or self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        if norm is None or scaled or math.isfinite(norm):
+            return norm
+        rows = "; ".join(map(self.describe_rows, self._step_batches[:3]))
+        more = f" and {len(self._step_batches) - 3} more batches" if len(self._step_batches) > 3 else ""
+        raise FloatingPointError(
+            f"Optimizer step {self.state.global_step + 1}: the gradient is not finite ({float(norm)}) although every "
+            f"loss of this process is. Its share of the step: {rows}{more}. A lower learning rate, or float32 instead "
+            "of a half precision, may keep it finite."
+        )
+
+    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        """As upstream, without counting the rows that fill the last batch."""
+        self.forget_padding(inputs)
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)  # type: ignore[misc]
+
+    # ---- logs ----
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the metrics per group, and the weights, to `logs`."""
+        if self._window.has_pending:
+            self._exchange()
+        prefix = next((key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")), "train")
+        mode = "train" if prefix == "train" else "eval"
+        logs.update({(f"{prefix}_{k}" if mode == "eval" else k): v for k, v in self.read_metrics(mode).items()})
+        super().log(logs, start_time)  # type: ignore[misc]
+
+    def read_metrics(self, mode: str) -> dict[str, float]:
+        """The metrics since the last reading, reduced over processes; empties the sums of `mode` ("train", "eval")."""
+        sums = self._sums[mode]
+        vector = torch.cat([sums.vector, self._eval_groups]) if mode == "eval" else sums.vector
+        vector = self.sum_over_processes(vector)
+        read = sums.read(vector[: len(sums.vector)])
+        if read is None:
+            return {}
+        self.group_metrics[mode], metrics = read
+        weights = self.group_weights
+        if mode == "eval":
+            # The exact objective over the whole split, in place of the mean of batch values.
+            loss_sums, counts = vector[len(sums.vector) :].cpu().double().chunk(2)
+            metrics["loss"] = float((weights.weights * loss_sums / counts.clamp(min=1)).sum())
+            self._eval_groups.zero_()
+        else:
+            metrics |= weight_logs(weights, self._scaled_losses)
+            last = self.state.global_step == self.state.max_steps
+            self._hints.look(weights, self.args, self.state.global_step, last)
+        sums.reset()
+        return metrics
+
+    # ---- checkpoints ----
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
+        if self._window.has_pending:
+            self._exchange()
+        sums = self._sums["train"].vector
+        # The global sums go on as those of the main process, so that saving changes no metric.
+        total = self.sum_over_processes(sums)
+        sums.copy_(total if self.accelerator.is_main_process else torch.zeros_like(total))
+        if self.args.should_save:
+            save_state(output_dir, self.group_state())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        # Every backend comes through here on resume; `_load_from_checkpoint` is skipped under DeepSpeed.
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        if checkpoint is not None:
+            self.load_group_state(load_state(checkpoint, self.partition))
+
+    def group_state(self) -> dict[str, Any]:
+        """Everything of the groups that a checkpoint keeps, JSON-ready."""
+        return {
+            "partition": self.partition.to_dict(),
+            "group_weights": self.group_weights.state_dict(),
+            "running_losses": self.running_losses.state_dict(),
+            "metric_sums": self._sums["train"].vector.tolist(),
+        }
+
+    def load_group_state(self, state: Mapping[str, Any]) -> None:
+        """Restores [`group_state`]; raises `ValueError` for other groups or another balancer."""
+        self.group_weights.load_state_dict(state["group_weights"])
+        self.running_losses.load_state_dict(state["running_losses"])
+        if self.accelerator.is_main_process:
+            sums = self._sums["train"].vector
+            sums.copy_(torch.tensor(state["metric_sums"], dtype=sums.dtype))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
+        if self.hub_model_id is not None and self.args.should_save:
+            make_publishable(output_dir or self.args.output_dir)

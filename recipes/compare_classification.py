@@ -1,0 +1,138 @@
+"""
+Compares every method on the shipped openclipart set: FairPO, its baselines, the re-weighting curve, the ablations.
+
+    python recipes/compare_classification.py                                      (minutes on 2 cores, resumable)
+    python recipes/compare_classification.py --heads shared_mlp --seeds 0 --rows fairpo_cpo
+
+Every run is one file of logits under `--output_dir`; what is there is not computed again, so the command can be
+stopped and repeated. All methods of a head and a seed start from the same reference and take the same number of
+epochs. The tables go to `comparison.{md,json,csv,tex}`, the pictures beside them; `--tables_only` makes them from the
+runs there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing import get_context
+from pathlib import Path
+
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from openclipart.experiment import HEADS, REFERENCE, Experiment, Head, Row, load_experiment  # noqa: E402
+
+
+METHODS = [
+    Row("bce_continued", "BCE continued", "bce_continued"),
+    Row("group_dro", "Group DRO", "group_dro"),
+    Row("fairpo_dpo", "FairPO-DPO", "fairpo_dpo"),
+    Row("fairpo_simpo", "FairPO-SimPO", "fairpo_simpo"),
+    Row("fairpo_cpo", "FairPO-CPO", "fairpo_cpo"),
+    Row("focal", "focal", "focal"),
+    Row("asymmetric", "asymmetric", "asymmetric"),
+    Row("logit_adjustment", "logit adjustment", "logit_adjustment"),
+    Row("balanced_sampler", "balanced sampler", "balanced_sampler"),
+]
+REWEIGHTING = [
+    Row(f"reweighted_{factor}", f"re-weighted x{factor}", "reweighted", factor=float(factor))
+    for factor in (2, 3, 5, 10, 30)
+]
+# The ablations of the slides, each one option away from FairPO-CPO.
+ABLATIONS = [
+    Row("no_preference", "without preference loss", "fairpo_cpo", {"privileged_loss": "bce"}),
+    Row("no_constraint", "without the constraint", "fairpo_cpo", {"non_privileged_loss": "bce"}),
+    Row("no_adaptive_weights", "fixed weights .5 / .5", "fairpo_cpo", {"balancer": "fixed"}),
+    Row("negatives_only", "only confusing negatives", "fairpo_cpo", {"directions": "negatives"}),
+    Row("negatives_only_none", "only confusing negatives, y = 0 gets nothing", "fairpo_cpo",
+        {"directions": "negatives", "absent_labels": "none"}),
+    Row("no_fallback", "without BCE fallback", "fairpo_cpo", {"fallback": False}),
+]  # fmt: skip
+VARIANTS = [
+    Row("cpo_all", "CPO with BCE on every label", "fairpo_cpo", {"cpo_form": "all"}),
+    Row("cpo_logit", "CPO on logits", "fairpo_cpo", {"score": "logit"}),
+    Row("cpo_mean", "mean over the confusing set", "fairpo_cpo", {"confuser": "mean"}),
+    Row("cpo_hardest", "hardest confuser", "fairpo_cpo", {"confuser": "hardest"}),
+    Row("cpo_label_hinge", "hinge of each label's mean", "fairpo_cpo", {"hinge_level": "label"}),
+    Row("cpo_lagrangian", "one multiplier per held label", "fairpo_cpo",
+        {"balancer": "lagrangian", "grouping": "label", "eta_alpha": 0.5}),
+    Row("cpo_uniform", "Algorithm 2 as printed (one label an image)", "fairpo_cpo",
+        {"label_sampling": "uniform", "absent": "zero"}),
+    Row("cpo_fresh", "from new weights", "fairpo_cpo", fresh=True),
+]  # fmt: skip
+SECTIONS = {
+    "reference": [REFERENCE],
+    "methods": METHODS,
+    "reweighting": REWEIGHTING,
+    "ablations": ABLATIONS,
+    "variants": VARIANTS,
+}
+MAIN_HEAD = "shared_mlp"
+"""The head of all rows; the linear heads have the methods and the re-weighting curve."""
+
+
+def rows_of(head: str) -> list[Row]:
+    """The rows that are run with a head."""
+    sections = SECTIONS if head == MAIN_HEAD else {k: SECTIONS[k] for k in ("reference", "methods", "reweighting")}
+    return [row for rows in sections.values() for row in rows]
+
+
+def main() -> None:
+    """Runs what is missing, then writes tables and pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path("fairpo-classification"))
+    parser.add_argument("--heads", nargs="*", default=list(HEADS), choices=list(HEADS))
+    parser.add_argument("--rows", nargs="*", help="only these rows (and the references)")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--epochs", type=int, default=20, help="further epochs of every method")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap over series")
+    parser.add_argument("--tables_only", action="store_true", help="train nothing")
+    args = parser.parse_args()
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+
+    from openclipart.comparison_tables import write_tables
+
+    experiment = load_experiment(args.output_dir, args.epochs)
+    started = time.time()
+    if not args.tables_only:
+        # One job is one head and one seed: they share a reference.
+        jobs = [
+            (experiment, [row for row in rows_of(name) if not args.rows or row.name in args.rows], HEADS[name], seed)
+            for seed in args.seeds
+            for name in args.heads
+        ]
+        jobs = [job for job in jobs if any(not experiment.complete(row, *job[2:]) for row in [REFERENCE, *job[1]])]
+        print(f"{len(jobs)} jobs (a head and a seed each) with {args.workers} processes.", flush=True)
+        with ProcessPoolExecutor(args.workers, get_context("spawn"), one_thread) as pool:
+            for done, name in enumerate(pool.map(_run, jobs), start=1):
+                print(f"[{done}/{len(jobs)}] {name} after {time.time() - started:.0f} s", flush=True)
+    write_tables(experiment, SECTIONS, [HEADS[name] for name in args.heads], args.seeds, args.resamples)
+
+
+def one_thread() -> None:
+    """Initialises a worker: several small processes use a CPU better than one with several threads."""
+    import torch
+
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+
+
+def _run(job: tuple[Experiment, list[Row], Head, int]) -> str:
+    experiment, rows, head, seed = job
+    log = experiment.folder / "logs" / f"{head.name}-seed{seed}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+        for row in [REFERENCE, *rows]:
+            experiment.run(row, head, seed)
+    return f"{head.name} seed {seed}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The recipes without an official tree: the shipped openclipart images, and said so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairpo_trl import MultiLabelFairPOConfig, MultiLabelFairPOTrainer
+from fairpo_trl.classification.features.backbones import load_backbone
+
+from .dinov2 import dinov2_path
+from .load import check_features, load_openclipart
+
+
+def run_openclipart(
+    script_args: Any, training_args: MultiLabelFairPOConfig, instead_of: str
+) -> MultiLabelFairPOTrainer:
+    """
+    Runs a recipe on the shipped set.
+
+    Args:
+        script_args, training_args:
+            As parsed.
+        instead_of (`str`):
+            The data set the recipe is named after, whose images cannot be had without `--data_dir`.
+    """
+    from multilabel import run
+
+    if training_args.process_index == 0:
+        print(
+            f"No --data_dir: the images of {instead_of} cannot be shipped. This runs the recipe on openclipart "
+            "instead (real drawings with human keywords, public domain); its numbers say nothing about "
+            f"{instead_of}."
+        )
+    splits = load_openclipart()
+    folder, origin = dinov2_path()
+    if training_args.process_index == 0:
+        print(f"Backbone: {origin}")
+        if script_args.live_images > 0:
+            backbone = load_backbone(f"hf:{folder}", pooling="cls_mean")
+            worst = check_features(backbone, n=script_args.live_images)
+            print(
+                f"Extracted {script_args.live_images} images again: the shipped features are theirs (largest relative "
+                f"distance {worst:.1e})."
+            )
+    return run(splits, script_args, training_args, "openclipart")

@@ -1,0 +1,335 @@
+"""A run that is stopped saves first and goes on bit-equal; a number that is not finite stops it, the rows named."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torture
+from conftest import make_model, make_tokenizer
+from helpers_trainer import assert_same, data, fairpo, logs, parameters
+from transformers import TrainerCallback
+
+from fairpo_trl.training.checkpoints import list_checkpoints, newest_complete, verify
+from fairpo_trl.training.interruption import StopAtSignal, TrainingInterrupted
+
+
+RUN = {
+    "optim": "adamw_torch",
+    "learning_rate": 1e-3,
+    "max_grad_norm": 1.0,
+    "train_sampling_strategy": "random",
+    "num_train_epochs": 2,  # 3 steps each
+    "eta_alpha": 0.5,
+    "logging_steps": 1,
+}
+in_main_thread = pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread only"
+)
+
+
+class SignalIn(TrainerCallback):
+    """Sends signals to this very process while step `step` runs."""
+
+    def __init__(self, step: int, *numbers: int) -> None:
+        self.step, self.numbers, self.handlers = step, numbers, None
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        if state.global_step + 1 == self.step:
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+        self.handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+
+def comparable(trainer) -> list[dict]:
+    history = [
+        {k: v for k, v in entry.items() if not k.endswith(("runtime", "_per_second"))} for entry in logs(trainer)
+    ]
+    return history + [e["eval_loss"] for e in logs(trainer, "eval_loss")]
+
+
+# ---- SIGTERM and Ctrl-C ----
+
+
+@in_main_thread
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_lets_the_step_end_saves_and_stops_with_its_code(number, code, tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    trainer = fairpo(tmp_path / "a", data(12), **RUN, callbacks=[SignalIn(2, number)])
+    with pytest.raises(TrainingInterrupted) as stopped:
+        trainer.train()
+    assert stopped.value.code == code
+    assert isinstance(stopped.value, SystemExit)  # uncaught it ends the process with the code, without a traceback
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert [folder.name for folder in list_checkpoints(tmp_path / "a")] == ["checkpoint-2"]  # save_strategy is "no"
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Stopped")]
+    assert said == [
+        "Stopped after step 2, checkpoint-2 is written; go on with the same command and --resume_from_checkpoint true."
+    ]
+
+    again = fairpo(tmp_path / "a", data(12), **RUN)
+    again.train(resume_from_checkpoint=True)
+    whole = fairpo(tmp_path / "b", data(12), **RUN)
+    whole.train()
+    assert_same(parameters(whole), parameters(again), 0.0)
+    assert whole.group_weights.state_dict() == again.group_weights.state_dict()
+    assert comparable(whole) == comparable(again)
+
+
+@in_main_thread
+@pytest.mark.parametrize("step", [1, 3, 4, 6])
+def test_stopping_anywhere_in_an_epoch_goes_on_bit_equal_with_epoch_strategies(step, tmp_path):
+    options = {**RUN, "eval_strategy": "epoch", "save_strategy": "epoch", "disable_dropout": False}
+    options |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "save_total_limit": 1}
+    model = make_model()
+    model.config.attention_dropout = 0.1  # generators matter, and an evaluation moves them
+    eval_data = data(6, seed=9)
+    stopped = fairpo(
+        tmp_path / "a", data(12), model, **options, eval_dataset=eval_data, callbacks=[SignalIn(step, signal.SIGTERM)]
+    )
+    with pytest.raises(TrainingInterrupted):
+        stopped.train()
+    assert newest_complete(tmp_path / "a") == (tmp_path / "a" / f"checkpoint-{step}", [])
+    assert len(logs(stopped, "eval_loss")) == step // 3  # no evaluation of an epoch that has not ended
+
+    runs = []
+    for name in ("a", "b"):
+        model = make_model()
+        model.config.attention_dropout = 0.1
+        trainer = fairpo(tmp_path / name, data(12), model, **options, eval_dataset=eval_data)
+        trainer.train(resume_from_checkpoint=name == "a")
+        runs.append(trainer)
+    assert comparable(runs[0]) == comparable(runs[1])
+    assert_same(parameters(runs[0]), parameters(runs[1]), 0.0)
+    assert runs[0].state.best_metric == runs[1].state.best_metric
+
+
+@in_main_thread
+def test_a_second_ctrl_c_stops_at_once(tmp_path, capsys):
+    trainer = fairpo(tmp_path, data(12), **RUN, callbacks=[SignalIn(2, signal.SIGINT, signal.SIGINT)])
+    with pytest.raises(TrainingInterrupted) as stopped:
+        trainer.train()
+    assert stopped.value.code == 130
+    assert trainer.state.global_step == 1
+    assert not list_checkpoints(tmp_path)
+    assert "Stopped at once" in capsys.readouterr().out
+
+
+@in_main_thread
+def test_handlers_are_there_while_training_only_and_training_can_begin_again(tmp_path):
+    spy = SignalIn(99)
+    trainer = fairpo(tmp_path, data(12), **RUN, callbacks=[spy])
+    trainer.train()
+    assert spy.handlers[0] == spy.handlers[1] != signal.getsignal(signal.SIGTERM)
+    assert not [c for c in trainer.callback_handler.callbacks if isinstance(c, StopAtSignal)]
+    trainer.train()
+    assert trainer.state.global_step == 6
+
+
+@in_main_thread
+def test_ctrl_c_passed_on_by_a_launcher_is_not_a_second_one(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    several = StopAtSignal(processes=2, agreed=lambda: False)
+    several._handle(signal.SIGINT, None)
+    clock[0] += 0.5  # from the launcher
+    several._handle(signal.SIGINT, None)
+    assert several.received == signal.SIGINT and not several.at_once
+    clock[0] += 3.0  # from the user
+    previous = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        several._handle(signal.SIGINT, None)
+    signal.signal(signal.SIGINT, previous)
+    assert several.at_once
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_recipe_ends_with_the_code_of_the_signal_and_one_line(number, code, tmp_path):
+    work = torture.Torture(torture.HALVES["generation"], tmp_path, steps=500, save_steps=500)
+    process, log = work.start("run", resume=False)
+    while process.poll() is None and torture._lines(log) < 3:
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(timeout=120) == code
+    text = log.read_text()
+    assert "Traceback" not in text
+    assert [line for line in text.splitlines() if line.startswith("Stopped after step")] == text.splitlines()[-1:]
+    (folder,) = list_checkpoints(tmp_path / "run")
+    verify(folder)
+    assert not (tmp_path / "run" / "model.safetensors").exists()  # the training is not over
+
+
+TWO_PROCESSES = """
+import json, os, signal, sys
+sys.path[:0] = {paths!r}
+from helpers_trainer import data, fairpo
+from transformers import TrainerCallback
+
+class SignalToOne(TrainerCallback):
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 2 and args.process_index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+trainer = fairpo({out!r}, data(24), per_device_train_batch_size=2, ddp_backend="gloo", callbacks=[SignalToOne()])
+try:
+    trainer.train()
+except SystemExit as stopped:
+    with open({out!r} + f"/rank{{trainer.args.process_index}}.json", "w") as file:
+        json.dump([stopped.code, trainer.state.global_step], file)
+"""
+
+
+@pytest.mark.slow
+def test_processes_agree_on_the_step_after_which_they_stop(tmp_path):
+    script = tmp_path / "two.py"
+    here = Path(__file__).resolve().parent
+    script.write_text(TWO_PROCESSES.format(paths=[str(here), str(here.parent)], out=str(tmp_path / "out")))
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],
+        capture_output=True,
+        text=True,
+        env=torture.ENVIRONMENT,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    ranks = [json.loads((tmp_path / "out" / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    # The signal came within step 3, after its exchange: all of them learn of it in step 4.
+    assert ranks == [[143, 4], [143, 4]]
+    folder, passed_over = newest_complete(tmp_path / "out")
+    assert folder is not None and folder.name == "checkpoint-4" and not passed_over
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in folder.iterdir()}
+    assert done.stdout.count("Stopped after step 4") == 1
+
+
+@pytest.mark.slow
+def test_three_kills_and_a_resume_after_each_end_bit_equal(tmp_path):
+    half = torture.HALVES["generation"]
+    outcome = torture.torture(half, tmp_path, kills=3, steps=48, save_steps=6, seed=3)
+    assert outcome.kills == 3
+    assert outcome.in_a_save >= 1
+    assert outcome.differences == []
+
+
+def test_the_comparison_of_two_runs_sees_a_difference_in_the_last_bit(tmp_path):
+    for name in ("a", "b"):
+        fairpo(tmp_path / name, data(12), **{**RUN, "max_steps": 2, "save_strategy": "steps", "save_steps": 2}).train()
+    one, other = tmp_path / "a", tmp_path / "b"
+    assert torture.differences(one, other, 2) == []
+    optimizer = torch.load(other / "checkpoint-2" / "optimizer.pt", weights_only=True)
+    moment = optimizer["state"][0]["exp_avg"]
+    moment.view(torch.int64)[0, 0] ^= 1
+    torch.save(optimizer, other / "checkpoint-2" / "optimizer.pt")
+    state = json.loads((other / "checkpoint-2" / "fairpo_state.json").read_text())
+    state["metric_sums"][0] += 1
+    (other / "checkpoint-2" / "fairpo_state.json").write_text(json.dumps(state))
+    assert torture.differences(one, other, 2) == ["fairpo_state.json of checkpoint-2", "optimizer.pt of checkpoint-2"]
+
+
+# ---- not finite ----
+
+
+def spoiled(row: int, where: str = "forward", value: float = float("nan")):
+    """A model that gives one pair (found by its prompt) a value that is not finite, in the forward or the backward."""
+    model, rows = make_model(), data(12)
+    prompt = make_tokenizer()(rows[row]["prompt"])["input_ids"]
+    original = model.model.forward
+
+    def forward(input_ids=None, **kwargs):
+        outputs = original(input_ids=input_ids, **kwargs)
+        hidden = outputs.last_hidden_state
+        hit = (input_ids[:, : len(prompt)] == torch.tensor(prompt)).all(dim=1)
+        if where == "forward":
+            outputs.last_hidden_state = torch.where(hit[:, None, None], value, hidden)
+        elif hidden.requires_grad:
+            hidden.register_hook(lambda grad: torch.where(hit[:, None, None], value, grad))
+        return outputs
+
+    model.model.forward = forward
+    return model, rows
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"timing": "current"}, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}]
+)
+def test_a_row_that_is_not_finite_is_named_before_anything_is_updated(options, tmp_path):
+    model, rows = spoiled(6)
+    trainer = fairpo(tmp_path, rows, model, **{**RUN, "train_sampling_strategy": "sequential", **options})
+    seen = []
+    trainer.add_callback(Snapshot(trainer, seen))
+    name, start = rows[6]["attribute"], rows[6]["prompt"].strip()
+    with pytest.raises(
+        FloatingPointError, match=rf"Optimizer step 2: .* of row 6 \(attribute '{name}', prompt '{start}'"
+    ):
+        trainer.train()
+    assert_same(seen[-1], parameters(trainer), 0.0)  # as step 1 left them
+    assert torch.isfinite(trainer.group_weights.weights).all()
+
+
+class Snapshot(TrainerCallback):
+    def __init__(self, trainer, seen) -> None:
+        self.trainer, self.seen = trainer, seen
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        self.seen.append(parameters(self.trainer))
+
+
+def test_a_gradient_that_is_not_finite_is_found_although_every_loss_is(tmp_path):
+    model, rows = spoiled(6, "backward")
+    trainer = fairpo(tmp_path, rows, model, **{**RUN, "train_sampling_strategy": "sequential"})
+    seen: list = []
+    trainer.add_callback(Snapshot(trainer, seen))
+    with pytest.raises(
+        FloatingPointError, match=r"Optimizer step 2: the gradient is not finite \(nan\).*row 4 .*row 6 "
+    ):
+        trainer.train()
+    assert_same(seen[-1], parameters(trainer), 0.0)
+
+
+def test_evaluation_names_the_row_too(tmp_path):
+    model, rows = spoiled(6)
+    trainer = fairpo(tmp_path, data(12, seed=5), model, **RUN, eval_dataset=rows)
+    with pytest.raises(FloatingPointError, match="Evaluation: the log-probability or loss of row 6 "):
+        trainer.evaluate()
+
+
+def test_a_log_probability_of_minus_infinity_is_named_though_its_loss_is_zero(tmp_path, monkeypatch):
+    # The rejected completion at -inf: the margin is inf, the loss 0, and the gradient nan.
+    import fairpo_trl.generation.trainer as module
+
+    original = module.pair_log_probs
+
+    def log_probs(*args, **kwargs):
+        policy, outputs = original(*args, **kwargs)
+        rejected = torch.where(torch.arange(len(policy.rejected)) == 1, -torch.inf, policy.rejected)
+        return policy._replace(rejected=rejected), outputs
+
+    trainer = fairpo(tmp_path, data(12), **{**RUN, "train_sampling_strategy": "sequential"})
+    monkeypatch.setattr(module, "pair_log_probs", log_probs)
+    with pytest.raises(FloatingPointError, match="Optimizer step 1: the log-probability or loss of row 1 "):
+        trainer.train()
+
+
+def test_a_stream_without_row_numbers_names_attribute_and_prompt(tmp_path):
+    model, rows = spoiled(6)
+    options = {**RUN, "max_steps": 3, "non_privileged_attributes": ["polite", "factual"]}
+    trainer = fairpo(tmp_path, rows.to_iterable_dataset(), model, **options)
+    start = rows[6]["prompt"].strip()
+    with pytest.raises(FloatingPointError, match=rf"loss of \(attribute '{rows[6]['attribute']}', prompt '{start}"):
+        trainer.train()
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypatch):
+    # What accelerate makes of an FSDP launch on a machine without a GPU: two runs that write into one folder.
+    trainer = fairpo(tmp_path, data(12), **RUN)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="launcher started 2 processes, but each would train alone"):
+        trainer.start_groups(trainer._pair_sums)

@@ -1,0 +1,96 @@
+"""One process, two and four (gloo, CPU) give the same classifier, weights and metrics."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers_classification import rows
+from helpers_trainer import assert_same
+
+
+# Batch sizes are those of one process; several processes share them. 27 rows: a short last window, padded duplicates.
+CASES = {
+    "current": {"rows": 27, "per_device_train_batch_size": 4, "eta_alpha": 0.5, "epsilon": 0.0, "num_train_epochs": 2},
+    "accumulation": {
+        "rows": 27,
+        "per_device_train_batch_size": 4,
+        "timing": "lagged",
+        "gradient_accumulation_steps": 3,
+        "num_train_epochs": 2,
+        "eta_alpha": 0.5,
+    },
+    "shuffled, label groups": {
+        "rows": 25,
+        "per_device_train_batch_size": 8,
+        "timing": "lagged",
+        "grouping": "label",
+        "balancer": "lagrangian",
+        "eta_alpha": 0.5,
+        "train_sampling_strategy": "random",
+        "num_train_epochs": 2,
+    },
+    "one label an image": {
+        "rows": 27,
+        "per_device_train_batch_size": 4,
+        "label_sampling": "uniform",
+        "absent": "zero",
+        "eta_alpha": 0.5,
+        "num_train_epochs": 2,
+    },
+    "mostly unknown": {"rows": 27, "per_device_train_batch_size": 4, "unknown": 0.9, "grouping": "label"},
+    "label hinge": {"rows": 27, "per_device_train_batch_size": 4, "hinge_level": "label", "epsilon": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict]:
+    folder = tmp_path_factory.mktemp("label-distributed")
+    cases = folder / "cases.json"
+    cases.write_text(json.dumps(CASES))
+    script = str(Path(__file__).with_name("helpers_distributed_labels.py"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    found: dict[int, dict] = {}
+    for processes in (1, 2, 4):
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        path = folder / f"{processes}.pt"
+        command = [sys.executable, *(launcher if processes > 1 else []), script, str(cases), str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-8000:]
+        found[processes] = torch.load(path, weights_only=True)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_several_processes_are_one(case, processes, results):
+    one, several = results[1][case], results[processes][case]
+    assert one["steps"] == several["steps"] > 1
+    assert_same(one["parameters"], several["parameters"], 1e-6)
+    for key in ("log_weights", "multipliers", "moment"):
+        assert one["weights"][key] == pytest.approx(several["weights"][key], abs=1e-6)
+    assert one["weights"]["seen"] == several["weights"]["seen"]
+    assert one["counts"] == several["counts"]
+    assert len(one["logs"]) == len(several["logs"]) > 2
+    for a, b in zip(one["logs"], several["logs"], strict=True):
+        assert a.keys() == b.keys()
+        different = {
+            k: (a[k], b[k])
+            for k in a
+            if not k.endswith(("runtime", "per_second", "total_flos", "preparation_time"))
+            and not math.isclose(a[k], b[k], rel_tol=1e-6, abs_tol=1e-6)
+        }
+        assert not different, f"step {a['step']}"
+
+
+@pytest.mark.slow
+def test_evaluation_counts_no_padded_duplicate(results):
+    known = int((rows(13, seed=4).labels >= 0).sum())
+    assert sum(results[4]["current"]["counts"]["eval"].values()) == known

@@ -1,0 +1,304 @@
+"""Kills a training run (SIGKILL) at random moments, resumes it each time, and compares its end with an unbroken run.
+
+    python tests/torture.py --kills 20                      (or: make torture)
+    python tests/torture.py --kills 3 --half generation --seed 1
+    python tests/torture.py --kills 3 --launcher "accelerate launch --config_file accelerate_configs/ddp_cpu.yaml"
+
+Every second kill waits for a checkpoint that is being written. Each life of the run is the same command, from the
+second on with `--resume_from_checkpoint true`. At the end parameters, optimizer, scheduler, generators, group state,
+metric sums and logs must be bit-equal to those of the run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import torch  # noqa: E402
+
+from fairpo_trl.training.checkpoints import (  # noqa: E402
+    checkpoint_step,
+    is_marked,
+    list_checkpoints,
+    newest_complete,
+)
+
+
+ENVIRONMENT = {
+    **os.environ,
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+    "ACCELERATE_USE_CPU": "true",
+}
+# What a clock or the place on disk decides; everything else in the logs and the state must be equal.
+OF_THE_CLOCK = ("_runtime", "_per_second", "runtime")
+OF_THE_PLACE = ("best_model_checkpoint",)
+
+
+@dataclass(frozen=True)
+class Half:
+    """
+    One recipe under torture.
+
+    Attributes:
+        script: The recipe; it takes `--output_dir`, `--resume_from_checkpoint`, `--max_steps` and `--save_steps`.
+        prepare: Writes the inputs into a folder and returns the other options.
+    """
+
+    script: str
+    prepare: Callable[[Path], list[str]]
+
+
+@dataclass
+class Outcome:
+    """What happened: kills, those that hit a save, checkpoints passed over on resume, and what differs at the end."""
+
+    kills: int = 0
+    in_a_save: int = 0
+    passed_over: int = 0
+    differences: list[str] = field(default_factory=list)
+
+
+def prepare_generation(folder: Path) -> list[str]:
+    """A tiny model with dropout (so that the generators matter), random pairs in random order, an evaluation."""
+    from conftest import make_model, make_rows, make_tokenizer
+
+    model = make_model(dtype=torch.float32)
+    model.config.attention_dropout = 0.1
+    model.save_pretrained(folder / "model")
+    make_tokenizer().save_pretrained(folder / "model")
+    rows = [{**row, "split": "train" if i < 60 else "test"} for i, row in enumerate(make_rows(68))]
+    (folder / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    options: dict[str, Any] = {
+        "model_name_or_path": folder / "model",
+        "dtype": "float32",
+        "dataset_name": folder / "pairs.jsonl",
+        "privileged_attributes": "concise",
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-3,
+        "eta_alpha": 0.5,
+        "floor": 0.1,
+        "epsilon": 0.0,
+        "disable_dropout": False,
+        "eval_strategy": "steps",
+        "eval_steps": 15,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_total_limit": 2,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return [text for name, value in options.items() for text in (f"--{name}", str(value))]
+
+
+HALVES = {"generation": Half("recipes/generation_fairpo.py", prepare_generation)}
+
+
+class Torture:
+    """
+    One recipe, run once in peace and once with kills.
+
+    Args:
+        half (`Half`): The recipe.
+        folder (`Path`): Where everything is written.
+        steps, save_steps (`int`): Length of the run, and the distance between its checkpoints.
+        launcher (`list[str]`): What stands before the script; the interpreter by default.
+        seed (`int`): Of the moments.
+    """
+
+    def __init__(
+        self, half: Half, folder: Path, steps: int, save_steps: int, launcher: list[str] | None = None, seed: int = 0
+    ) -> None:
+        self.folder, self.steps, self.random = folder, steps, random.Random(seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.command = [
+            *(launcher or [sys.executable]),
+            str(ROOT / half.script),
+            *half.prepare(folder),
+            *("--max_steps", str(steps), "--save_steps", str(save_steps)),
+        ]
+
+    def start(self, name: str, resume: bool) -> tuple[subprocess.Popen, Path]:
+        """Starts one life of a run; it writes into the folder `name`, and its output into a log beside it."""
+        log = self.folder / f"{name}.log"
+        command = [*self.command, "--output_dir", str(self.folder / name)]
+        command += ["--resume_from_checkpoint", "true"] if resume else []
+        with open(log, "w", encoding="utf-8") as output:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, process_group=0
+            )
+        return process, log
+
+    def in_peace(self, name: str) -> float:
+        """A run that nobody disturbs; returns the seconds of one step."""
+        process, log = self.start(name, resume=False)
+        first = None
+        while process.poll() is None:
+            if first is None and _lines(log) > 0:
+                first = time.monotonic()
+            time.sleep(0.005)
+        _expect_success(process, log)
+        return (time.monotonic() - (first or time.monotonic())) / self.steps
+
+    def with_kills(self, name: str, kills: int, step_seconds: float, say: Callable[[str], None] = print) -> Outcome:
+        """The same run, killed at random moments and resumed until it ends."""
+        outcome, run = Outcome(), self.folder / name
+        complete = 0
+        while outcome.kills < kills:
+            process, log = self.start(name, resume=outcome.kills > 0)
+            in_save = outcome.kills % 2 == 0
+            # Enough steps are left for the kills to come.
+            steps = self.random.randint(0, max((self.steps - complete) // (kills - outcome.kills + 1) - 1, 0))
+            delay = self.random.uniform(0, 1.0 if in_save else 2 * step_seconds)
+            before = {path.name for path in list_checkpoints(run) if is_marked(path)}
+            while process.poll() is None:
+                if _lines(log) > steps and (not in_save or _is_saving(run, before)):
+                    break
+                time.sleep(0.0005)
+            time.sleep(delay * (_SAVE_SECONDS if in_save else 1.0))
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            elif process.returncode != -signal.SIGKILL:
+                _expect_success(process, log)
+                break  # it ended before the kill; the harness says how many kills there were
+            outcome.kills += 1
+            outcome.passed_over += log.read_text(encoding="utf-8").count("is passed over")
+            good, broken = newest_complete(run) if run.is_dir() else (None, [])
+            now = checkpoint_step(good) or 0 if good else 0
+            outcome.in_a_save += bool(broken)
+            say(
+                f"kill {outcome.kills:3d}: complete {good.name if good else 'none yet'}"
+                + "".join(f"; {path.name}: {reason}" for path, reason in broken)
+            )
+            if now < complete:
+                outcome.differences.append(f"kill {outcome.kills} took checkpoint-{complete}, which was complete")
+            complete = now
+        process, log = self.start(name, resume=True)
+        process.wait()
+        _expect_success(process, log)
+        outcome.passed_over += log.read_text(encoding="utf-8").count("is passed over")
+        return outcome
+
+
+_SAVE_SECONDS = 0.05  # about what the tiny model takes
+
+
+def torture(half: Half, folder: Path, kills: int, steps: int, save_steps: int, **options: Any) -> Outcome:
+    """Both runs, and the comparison of their last checkpoints and saved models."""
+    say = options.pop("say", print)
+    work = Torture(half, folder, steps, save_steps, **options)
+    step_seconds = work.in_peace("in-peace")
+    outcome = work.with_kills("with-kills", kills, step_seconds, say)
+    outcome.differences += differences(folder / "in-peace", folder / "with-kills", steps)
+    return outcome
+
+
+def differences(one: Path, other: Path, step: int) -> list[str]:
+    """What is not bit-equal between two runs: the checkpoints of the last step, and the models saved at the end."""
+    found = []
+    a, b = one / f"checkpoint-{step}", other / f"checkpoint-{step}"
+    names = [{path.relative_to(x).as_posix() for path in x.rglob("*") if path.is_file()} for x in (a, b)]
+    if names[0] != names[1] or not names[0]:
+        return [f"files only in one of the two: {sorted(names[0] ^ names[1]) or 'none at all'}"]
+    for name in sorted(names[0]):
+        if name in ("fairpo_complete.json", "training_args.bin", "README.md"):  # hold the output folder's name
+            continue
+        if name.endswith((".pt", ".pth")):
+            same = _equal(*(torch.load(x / name, weights_only=False) for x in (a, b)))  # written by this very harness
+        elif name == "trainer_state.json":
+            same = _trainer_state(a / name) == _trainer_state(b / name)
+        else:
+            same = (a / name).read_bytes() == (b / name).read_bytes()
+        if not same:
+            found.append(f"{name} of checkpoint-{step}")
+    for path in sorted(one.glob("*.safetensors")):
+        if path.read_bytes() != (other / path.name).read_bytes():
+            found.append(f"{path.name} of the saved model")
+    return found
+
+
+def _trainer_state(path: Path) -> dict[str, Any]:
+    state = json.loads(path.read_text(encoding="utf-8"))
+    history = [{k: v for k, v in entry.items() if not k.endswith(OF_THE_CLOCK)} for entry in state["log_history"]]
+    return {k: v for k, v in state.items() if k not in OF_THE_PLACE} | {"log_history": history}
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(_equal, a, b))
+    return bool((a == b).all()) if hasattr(a, "all") else a == b
+
+
+def _lines(log: Path) -> int:
+    """Steps logged so far in this life."""
+    return log.read_text(encoding="utf-8", errors="replace").count("\n{'loss'")
+
+
+def _is_saving(run: Path, before: set[str]) -> bool:
+    return any(path.name not in before and not is_marked(path) for path in list_checkpoints(run))
+
+
+def _expect_success(process: subprocess.Popen, log: Path) -> None:
+    if process.returncode != 0:
+        raise RuntimeError(f"Exit code {process.returncode}:\n{log.read_text(encoding='utf-8')[-4000:]}")
+
+
+def main() -> int:
+    """The command line; the exit code is 1 if anything differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--half", choices=[*HALVES, "all"], default="all")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--save_steps", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--launcher", default=None, help="What stands before the script, instead of the interpreter.")
+    parser.add_argument("--folder", type=Path, default=None, help="Kept afterwards; a temporary one by default.")
+    args = parser.parse_args()
+    folder = args.folder or Path(tempfile.mkdtemp(prefix="torture-"))
+    failed = False
+    for name in HALVES if args.half == "all" else [args.half]:
+        print(f"{name}: {args.kills} kills in {args.steps} steps, a checkpoint every {args.save_steps}")
+        launcher = args.launcher.split() if args.launcher else None
+        options = {"launcher": launcher, "seed": args.seed}
+        outcome = torture(HALVES[name], folder / name, args.kills, args.steps, args.save_steps, **options)
+        print(
+            f"{name}: {outcome.kills} kills survived, {outcome.in_a_save} of them in the middle of a save; "
+            f"{outcome.passed_over} unfinished checkpoints passed over on resume; "
+            + (f"DIFFERENT: {outcome.differences}" if outcome.differences else "bit-equal to the run in peace")
+        )
+        failed |= bool(outcome.differences) or outcome.kills < args.kills
+    if args.folder is None:
+        shutil.rmtree(folder)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
