@@ -21,6 +21,7 @@ from conftest import WORDS, make_model, make_rows, make_tokenizer
 from datasets import Dataset
 from demo import comparison, comparison_tables, evaluation, report, scorers
 from demo.comparison import Measurer, write_json
+from demo.early_stopping import above_curve
 from demo.evaluation import Writing
 from helpers_trainer import fairpo, lora
 from huggingface_hub import ModelCard
@@ -379,6 +380,18 @@ def test_every_setting_that_matters_has_its_own_file(measurer: Measurer, tmp_pat
     assert measurer.path(row, 0, 3) != path
 
 
+def test_tuning_the_demo_moves_the_tuned_rows_alone(measurer: Measurer) -> None:
+    tuned, other = Row("demo", "Demo", tuned=True), Row("other", "Other", {"eta_alpha": 0.1})
+    before = [measurer.path(row, 0, 3) for row in (tuned, other)]
+    measurer.demo |= {"epsilon": 0.3, "balancer": "mirror_ascent", "floor": 0.1, "privileged_loss": "simpo"}
+    assert measurer.path(tuned, 0, 3) != before[0] and measurer.path(other, 0, 3) == before[1]
+    for option, value in (("balanced_sampling", "none"), ("beta", 0.2), ("max_steps", 30)):  # shared by all rows
+        measurer.demo[option] = value
+        after = measurer.path(other, 0, 3)
+        assert after != before[1]
+        before[1] = after
+
+
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "point.json"
     write_json(path, {"a": 1})
@@ -399,9 +412,11 @@ def test_every_row_reaches_the_trainer_with_its_options(
     monkeypatch.setattr(comparison, "train", lambda *args, callbacks: seen.append((*args, callbacks)))
     measurer.run(row, 7)
     ((script_args, training_args, model_args, callbacks),) = seen
-    given = {**measurer.demo, **row.overrides}
+    defaults = {option.name: option.default for option in dataclasses.fields(FairPOConfig)}
+    untuned = {} if row.tuned else {name: defaults[name] for name in comparison.FAIRPO_OPTIONS}
+    given = {**measurer.demo, **untuned, **row.overrides}
     options = ("privileged_attributes", "balancer", "grouping", "beta", "epsilon", "max_steps", "learning_rate")
-    for name in {*row.overrides, *options, "per_device_train_batch_size"} & given.keys():
+    for name in {*row.overrides, *untuned, *options, "per_device_train_batch_size"} & given.keys():
         assert getattr(training_args, name) == given[name], name
     assert script_args.method == row.method and training_args.seed == 7
     assert model_args.model_name_or_path == tiny_model_path
@@ -413,7 +428,19 @@ def test_rows_have_names_of_their_own_and_the_baselines_differ_from_fairpo() -> 
     assert len({row.name for row in ROWS}) == len({row.label for row in ROWS}) == len(ROWS)
     by_name = {row.name: row for row in ROWS}
     assert by_name["fairpo_published"].overrides == PUBLISHED and by_name["fairpo_demo"].overrides == {}
+    assert [row.name for row in ROWS if row.tuned] == ["fairpo_demo", "swapped"]
     assert len({json.dumps([row.method, row.overrides], sort_keys=True) for row in ROWS}) == len(ROWS)
+
+
+def test_every_shipped_point_is_one_of_the_rows_as_they_are_defined() -> None:
+    shipped = Measurer(ROOT / "recipes" / "demo" / "comparison", "test", 2)
+    expected = {shipped.path(row, seed, step) for row in ROWS for seed in range(3) for step in shipped.stops(row)} | {
+        shipped._reference_path(seed) for seed in (evaluation.REFERENCE_SEED, evaluation.FRESH_SEED)
+    }
+    assert set(shipped.folder.glob("test-*.json")) <= expected
+    for row in ROWS:
+        if row.main:
+            assert all(shipped.complete(row, seed) for seed in range(3)), row.name
 
 
 # ---- the comparison's tables ----
@@ -477,9 +504,59 @@ def test_tables_of_points_made_by_hand(with_references: Measurer, capsys: pytest
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines() if row.startswith("|")]
     assert [row[0] for row in rows] == ["method", "---", "Early, 2 steps", "Early", "Late"]
     assert rows[3][1:4] == ["1", ".50 [.50, .50]", "-.12 [-.12, -.12]"] and rows[3][4].endswith("plain")
-    assert {len(row) for row in rows} == {8} and "4 test prompts x 2 completions" in text
+    assert {len(row) for row in rows} == {10} and "4 test prompts x 2 completions" in text
     assert (measurer.folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert "Late" in capsys.readouterr().out
+
+
+def test_a_method_is_compared_with_the_curve_at_its_own_gain(with_references: Measurer) -> None:
+    measurer, end = with_references, with_references.demo["max_steps"]
+    curve = Row("dpo_privileged_only", "Early", method="dpo_privileged_only", stops=(2,))
+    method, alone = Row("method", "Method"), Row("alone", "Alone")
+    swapped = Row("swapped", "Swapped", {"privileged_attributes": ["plain"]})
+    for seed, step, words in ((0, 2, 6), (0, end, 3), (1, 2, 6), (1, end, 3)):
+        write_point(measurer, curve, seed, step, words)
+    write_point(measurer, method, 0, end, words=3)
+    write_point(measurer, method, 1, end, words=6)  # half the gain at half the loss: on the curve
+    write_point(measurer, alone, 2, end, words=3)  # a seed that the curve lacks
+    write_point(measurer, swapped, 0, end, words=3)
+    lines = tables(measurer, [curve, method, alone, swapped])
+    for judged in lines["method", end]["above_curve"].values():
+        assert (judged["mean"], judged["low"], judged["high"], judged["n"]) == (0.0, 0.0, 0.0, 4)
+    for name in ("dpo_privileged_only", "alone", "swapped"):
+        assert lines[name, end]["above_curve"] is None, name
+
+
+def test_the_height_above_a_curve_by_hand() -> None:
+    def same(*values: float) -> np.ndarray:
+        """One row for each value, eight prompts alike."""
+        return np.repeat(np.array(values)[:, None], 8, axis=1)
+
+    gains = same(0.2, 0.4)
+    held = np.stack([same(-0.1, 0.0), same(-0.3, 0.1)])  # two points, two attributes
+
+    def height(gain: float, *ours: float) -> tuple[float, float] | None:
+        found = above_curve(same(gain)[0], same(*ours), gains, held, n=50)
+        if found is None:
+            return None
+        assert all(e.low == pytest.approx(e.mean) and e.high == pytest.approx(e.mean) for e in found.values())
+        return found["mean_held"].mean, found["worst_held"].mean
+
+    # At .3 the curve has -.2 and .05, at .1 (half way to the reference) -.05 and 0.
+    assert height(0.3, 0.0, -0.05) == pytest.approx((-0.025 + 0.075, -0.05 + 0.2))
+    assert height(0.1, 0.0, -0.05) == pytest.approx((-0.025 + 0.025, -0.05 + 0.05))
+    assert height(0.45, 0.0, 0.0) is None and height(-0.05, 0.0, 0.0) is None
+
+
+def test_the_height_above_a_curve_is_paired_by_prompt() -> None:
+    rng = np.random.default_rng(1)
+    gains, held = rng.normal([[0.3], [0.6]], 0.3, (2, 200)), rng.normal(0, 0.3, (2, 3, 200))
+    on, above = (above_curve(gains[0], held[0] + shift, gains, held, n=200) for shift in (0.0, 0.1))
+    for found, shift in ((on, 0.0), (above, 0.1)):
+        for estimate in found.values():
+            assert (estimate.mean, estimate.low, estimate.high) == pytest.approx((shift,) * 3, abs=1e-9)
+    other = above_curve(rng.permutation(gains[0]), rng.permutation(held[0], axis=1), gains, held, n=200)
+    assert other["mean_held"].high - other["mean_held"].low > 0.05
 
 
 def test_a_swapped_partition_has_its_own_roles(with_references: Measurer) -> None:

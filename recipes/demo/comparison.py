@@ -27,12 +27,9 @@ from .smollm2 import demo_model_path
 SHARED = {"privileged_attributes", "non_privileged_attributes", "attribute_column", "balanced_sampling"}
 """Options of FairPO that say what is trained on, and so are the same for every row."""
 
-FAIRPO_DEFAULTS: dict[str, Any] = {
-    option.name: option.default
-    for option in dataclasses.fields(FairPOConfig)
-    if option.name not in SHARED | {inherited.name for inherited in dataclasses.fields(DPOConfig)}
-}
-"""Losses and balancing: a row that is not `tuned` starts from these, whatever the demo's YAML says."""
+FAIRPO_OPTIONS = {option.name for option in dataclasses.fields(FairPOConfig)} - SHARED
+FAIRPO_OPTIONS -= {option.name for option in dataclasses.fields(DPOConfig)}
+"""Losses and balancing: a row that is not `tuned` has the defaults of these, whatever the demo's YAML says."""
 
 
 class Measurer:
@@ -53,10 +50,14 @@ class Measurer:
 
     # ---- files ----
 
+    def _config(self, row: Any) -> dict[str, Any]:
+        """What the row takes from the demo's YAML."""
+        return {key: value for key, value in self.demo.items() if row.tuned or key not in FAIRPO_OPTIONS}
+
     def _settings(self, row: Any) -> dict[str, Any]:
         """Everything a point depends on, besides seed and step."""
-        left_out = {"output_dir", "seed", "dataset_name"} | (set() if row.tuned else FAIRPO_DEFAULTS.keys())
-        kept = {key: value for key, value in self.demo.items() if key not in left_out}
+        left_out = ("output_dir", "seed", "dataset_name")
+        kept = {key: value for key, value in self._config(row).items() if key not in left_out}
         return {**kept, **row.overrides, "method": row.method, "data": self.data_hash, "samples": self.samples}
 
     def path(self, row: Any, seed: int, step: int) -> Path:
@@ -128,15 +129,17 @@ class Measurer:
         """Trains one row with one seed and measures it at its stops."""
         path, _ = demo_model_path()
         output = self.folder / "runs" / f"{row.name}-seed{seed}"
-        defaults = {} if row.tuned else {key: v for key, v in FAIRPO_DEFAULTS.items() if key in self.demo}
-        overrides = {"output_dir": str(output), "seed": seed, "disable_tqdm": True, **defaults, **row.overrides}
+        config = output.with_suffix(".yaml")
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(yaml.safe_dump(self._config(row)), encoding="utf-8")
+        overrides = {"output_dir": str(output), "seed": seed, "disable_tqdm": True, **row.overrides}
         options = [
             text
             for name, value in overrides.items()
             for text in (f"--{name}", *(value if isinstance(value, list) else [_option(value)]))
         ]
         script_args, training_args, model_args = make_parser().parse_args_and_config(
-            ["--config", str(DEMO_CONFIG), "--model_name_or_path", str(path), "--method", row.method, *options]
+            ["--config", str(config), "--model_name_or_path", str(path), "--method", row.method, *options]
         )
         callback = _MeasureAtStops(self, row, seed)
         callback.started = time.time()

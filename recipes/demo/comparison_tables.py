@@ -16,6 +16,7 @@ from fairpo_trl.reporting.plots import ComparisonPoint, plot_comparison
 
 from . import evaluation, scorers
 from .comparison import Measurer, write_json
+from .early_stopping import above_curve
 
 
 if TYPE_CHECKING:
@@ -23,54 +24,65 @@ if TYPE_CHECKING:
 
 JUDGE = "scorer"
 
+CURVE = "dpo_privileged_only"
+"""Row whose stopping points are the curve that the others are compared with."""
+
+Values = dict[str, dict[str, NDArray[np.float64]]]
+"""judge -> attribute -> difference of win values per seed and prompt, `[seeds, prompts]`."""
+
 
 def write_tables(measurer: Measurer, rows: Sequence[Row], seeds: Sequence[int] = (0, 1, 2)) -> None:
     """
     Prints the comparison and writes `comparison.{md,json,png}`.
 
     Every number is a difference of win rates: the row's model against the reference, less the reference with other
-    draws against itself; averaged over the seeds there are, with a bootstrap interval over prompts.
+    draws against itself; averaged over the seeds there are, with a bootstrap interval over prompts. "Above the curve"
+    compares with DPO on privileged pairs of the same seeds, interpolated at an equal privileged gain.
     """
     reference = measurer.reference(evaluation.REFERENCE_SEED)
     again = measurer.reference(evaluation.FRESH_SEED)
-    lines = []
+    lines: list[dict[str, Any]] = []
+    measured: list[Values] = []
     for row in rows:
         for step in measurer.stops(row):
             points = [point for seed in seeds if (point := measurer.read(row, seed, step)) is not None]
             if points:
-                lines.append(_line(measurer, row, step, points, reference, again))
+                measured.append(_values(measurer, points, reference, again))
+                lines.append(_line(measurer, row, step, points, measured[-1]))
     if not lines:
         print("There are no points yet.")
         return
+    curve = [pair for pair in zip(lines, measured, strict=True) if pair[0]["row"] == CURVE]
+    for line, values in zip(lines, measured, strict=True):
+        line["above_curve"] = _above_curve(line, values, curve)
     write_json(measurer.folder / "comparison.json", lines)
     table = _table(lines, measurer)
-    Console(width=150).print(table)
+    Console(width=190).print(table)
     (measurer.folder / "comparison.md").write_text(_markdown(lines, measurer), encoding="utf-8")
     plotted = _plot(lines, measurer)
     names = ["comparison.md", "comparison.json", *(["comparison.png"] if plotted else [])]
     print(f"Written to {measurer.folder}: {', '.join(names)}")
 
 
-def _line(
-    measurer: Measurer,
-    row: Row,
-    step: int,
-    points: Sequence[dict[str, Any]],
-    reference: evaluation.Writing,
-    again: evaluation.Writing,
-) -> dict[str, Any]:
+def _values(
+    measurer: Measurer, points: Sequence[dict[str, Any]], reference: evaluation.Writing, again: evaluation.Writing
+) -> Values:
+    """Win values of the points (one per seed) against the reference, less those of the reference against itself."""
+    writings = [measurer.judged(point) for point in points]
+    values: Values = {judge: {} for judge in evaluation.JUDGES}
+    for judge in evaluation.JUDGES:
+        for name in scorers.SCORERS:
+            ours = reference.scores[judge][name]
+            base = win_rate(again.scores[judge][name], ours)
+            values[judge][name] = np.stack([win_rate(w.scores[judge][name], ours) - base for w in writings])
+    return values
+
+
+def _line(measurer: Measurer, row: Row, step: int, points: Sequence[dict[str, Any]], values: Values) -> dict[str, Any]:
     """One line: estimates per attribute and judge, the privileged, mean held and worst held difference, guards."""
     privileged = row.overrides.get("privileged_attributes", measurer.demo["privileged_attributes"])
     partition = Partition.by_name(list(scorers.SCORERS), privileged)
     held = partition.non_privileged
-    # judge -> attribute -> difference of win values per seed and prompt, [seeds, prompts]
-    values: dict[str, dict[str, NDArray[np.float64]]] = {judge: {} for judge in evaluation.JUDGES}
-    writings = [measurer.judged(point) for point in points]
-    for judge in evaluation.JUDGES:
-        for name in partition.names:
-            ours = reference.scores[judge][name]
-            base = win_rate(again.scores[judge][name], ours)
-            values[judge][name] = np.stack([win_rate(w.scores[judge][name], ours) - base for w in writings])
 
     def estimate(names: Sequence[str], judge: str = JUDGE) -> dict[str, float]:
         """Mean over names and seeds, with an interval over prompts."""
@@ -97,6 +109,33 @@ def _line(
     }
 
 
+def _above_curve(
+    line: dict[str, Any], values: Values, curve: Sequence[tuple[dict[str, Any], Values]]
+) -> dict[str, dict[str, float]] | None:
+    """The line against the curve, over its seeds; `None` where the curve lacks a seed or has other roles."""
+    seeds = line["seeds"]
+    if line["row"] == CURVE or not curve:
+        return None
+    if any(point["partition"] != line["partition"] or not set(seeds) <= set(point["seeds"]) for point, _ in curve):
+        return None
+    roles: dict[str, list[str]] = {"privileged": [], "non_privileged": []}
+    for name, role in line["partition"].items():
+        roles[role].append(name)
+
+    def over_seeds(values: Values, measured: Sequence[int], role: str) -> NDArray[np.float64]:
+        """`[attributes, prompts]`."""
+        kept = [measured.index(seed) for seed in seeds]
+        return np.stack([values[JUDGE][name][kept].mean(axis=0) for name in roles[role]])
+
+    found = above_curve(
+        over_seeds(values, seeds, "privileged").mean(axis=0),
+        over_seeds(values, seeds, "non_privileged"),
+        np.stack([over_seeds(v, point["seeds"], "privileged").mean(axis=0) for point, v in curve]),
+        np.stack([over_seeds(v, point["seeds"], "non_privileged") for point, v in curve]),
+    )
+    return None if found is None else {name: estimate.to_dict() for name, estimate in found.items()}
+
+
 def _text(estimate: dict[str, Any]) -> str:
     return str(Estimate(estimate["mean"], estimate.get("low"), estimate.get("high"), int(estimate.get("n", 0))))
 
@@ -104,7 +143,7 @@ def _text(estimate: dict[str, Any]) -> str:
 def _cells(line: dict[str, Any]) -> list[str]:
     name = f"{line['label']}, {line['step']} steps" if not line["last"] else line["label"]
     held = [n for n, role in line["partition"].items() if role == "non_privileged"]
-    worst = line["worst_held"]
+    worst, above = line["worst_held"], line["above_curve"]
     return [
         name,
         str(len(line["seeds"])),
@@ -112,12 +151,24 @@ def _cells(line: dict[str, Any]) -> list[str]:
         _text(line["mean_held"]),
         f"{_text(worst)} {worst['name']}",
         " / ".join(_text(line["difference"][JUDGE][n]).split(" ")[0] for n in held),
+        *(("-", "-") if above is None else (_text(above["mean_held"]), _text(above["worst_held"]))),
         f"{line['guards']['mean_words']:.1f}",
         f"{line['guards']['mean_token_log_prob']:.2f}",
     ]
 
 
-_HEADER = ["method", "seeds", "privileged", "held, mean", "held, worst", "held, each", "words", "log-prob"]
+_HEADER = [
+    "method",
+    "seeds",
+    "privileged",
+    "held, mean",
+    "held, worst",
+    "held, each",
+    "above the curve, mean",
+    "above the curve, worst",
+    "words",
+    "log-prob",
+]
 
 
 def _table(lines: Sequence[dict[str, Any]], measurer: Measurer) -> Table:
@@ -143,9 +194,11 @@ def _markdown(lines: Sequence[dict[str, Any]], measurer: Measurer) -> str:
     return (
         f"{_caption(measurer)}.\n\n{table}\n\n"
         f"Privileged: {', '.join(measurer.demo['privileged_attributes'])}. Held, each: {' / '.join(held)} (where the "
-        "partition is swapped: its own held ones). Words: mean per completion. Log-prob: mean per token under the "
-        "reference, nats. A row without a number of steps is measured at the end "
-        f"({measurer.demo['max_steps']} steps).\n"
+        "partition is swapped: its own held ones). Above the curve: the mean and the worst held attribute, less those "
+        "of DPO on privileged pairs (same seeds, linear between its stopping points and the reference) at an equal "
+        "privileged gain, prompts resampled together; - where the curve does not reach. Words: mean per "
+        "completion. Log-prob: mean per token under the reference, nats. A row without a "
+        f"number of steps is measured at the end ({measurer.demo['max_steps']} steps).\n"
     )  # fmt: skip
 
 
@@ -160,8 +213,8 @@ def _plot(lines: Sequence[dict[str, Any]], measurer: Measurer) -> bool:
         return ComparisonPoint(label, **interval)  # type: ignore[arg-type]
 
     same = [line for line in lines if line["row"] != "swapped"]
-    curve = [point(line, f"{line['step']}") for line in same if line["row"] == "dpo_privileged_only"]
-    points = [point(line, line["label"]) for line in same if line["row"] != "dpo_privileged_only" and line["last"]]
+    curve = [point(line, f"{line['step']}") for line in same if line["row"] == CURVE]
+    points = [point(line, line["label"]) for line in same if line["row"] != CURVE and line["last"]]
     if not points and not curve:
         return False
     plot_comparison(
