@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
+import re
 
 import numpy as np
 import oracle_classification as oracle
@@ -11,12 +13,14 @@ import pytest
 import torch
 from helpers_classification import LABELS, PRIVILEGED, classifier, multilabel, parameters, rows
 from helpers_trainer import assert_same, logs
+from transformers import TrainingArguments
 
 from fairpo_trl import Partition
 from fairpo_trl.classification import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelFairPOTrainer
 from fairpo_trl.classification.draws import keyed_uniform
 from fairpo_trl.classification.losses import bce
 from fairpo_trl.classification.methods import Method, apply_method
+from fairpo_trl.training.arguments import GroupWeightArguments
 
 
 PARTITION = Partition.by_name(LABELS, PRIVILEGED)
@@ -499,3 +503,21 @@ def test_a_partition_by_frequency_comes_from_train_counts():
     counts = rows(200).label_counts()
     partition = Partition.by_least_frequent(counts, 0.2)
     assert set(partition.privileged) == set(sorted(counts, key=lambda name: counts[name])[:1])
+
+
+def test_every_field_is_documented_twice_with_its_default():
+    shared = {f.name for f in dataclasses.fields(GroupWeightArguments)}
+    inherited = {f.name for f in dataclasses.fields(TrainingArguments)} | shared
+    annotations = MultiLabelFairPOConfig.__annotations__
+    own = {f.name: f for f in dataclasses.fields(MultiLabelFairPOConfig) if f.name in annotations}
+    assert set(own) >= {f.name for f in dataclasses.fields(MultiLabelFairPOConfig)} - inherited
+    form = re.compile(r"^ {8}(\w+) \(`(.+?)`, \*optional\*(?:, defaults to `(.+?)`)?\):$", re.M)
+    entries = form.findall(MultiLabelFairPOConfig.__doc__)
+    assert sorted(name for name, _, _ in entries) == sorted(own)
+    for name, kind, default in entries:
+        field = own[name]
+        value = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        assert field.metadata["help"], name
+        assert repr(value).replace("'", '"') == (default or "None").replace("'", '"'), name
+        written = annotations[name]
+        assert kind.split("[")[0] in written or (written.startswith("Literal") and kind == "str"), name
