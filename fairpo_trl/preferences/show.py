@@ -16,8 +16,8 @@ from rich.text import Text
 
 from fairpo_trl.preferences.check import PreferenceReport
 from fairpo_trl.preferences.rules import row_numbers
-from fairpo_trl.reporting.numbers import ABSENT, share
 from fairpo_trl.reporting.drawing import BAND, DPI, TEXT
+from fairpo_trl.reporting.numbers import ABSENT, share
 
 
 _ROLES = {"privileged": "privileged", "non_privileged": "held", None: ""}

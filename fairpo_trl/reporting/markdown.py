@@ -70,7 +70,7 @@ def render_markdown(results: Results, images: Mapping[str, str] | None = None) -
         parts += ["## Does the text stay sound?", _guards(results)]
     if results.get("samples"):
         rows = [[escape(sample[key]) for key in ("prompt", "reference", "trained")] for sample in results["samples"]]
-        parts += ["## What the models write", _table(["prompt", "reference", "trained"], rows)]
+        parts += ["## What the models write", pipe_table(["prompt", "reference", "trained"], rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -117,7 +117,7 @@ def _about(results: Results) -> str:
         rows.append(["settings", ", ".join(escape(f"{name} = {value}") for name, value in settings.items())])
     if "command" in results:
         rows.append(["command", escape(without_local_paths(results["command"]))])
-    return _table(["", ""], rows)
+    return pipe_table(["", ""], rows)
 
 
 def _win_rates(results: Results, judge: str) -> str:
@@ -135,7 +135,7 @@ def _win_rates(results: Results, judge: str) -> str:
                 verdict_text(difference),
             ]
         )
-    return _table(["role", "attribute", "reference vs itself", "trained", "difference", ""], rows, numbers_from=2)
+    return pipe_table(["role", "attribute", "reference vs itself", "trained", "difference", ""], rows, numbers_from=2)
 
 
 def _pairs(results: Results) -> str:
@@ -154,7 +154,7 @@ def _pairs(results: Results) -> str:
             ]
         )
     header = ["role", "attribute", "pairs", "accuracy, reference", "accuracy, trained", "inside hinge", "final weight"]
-    return _table(header, rows, numbers_from=2)
+    return pipe_table(header, rows, numbers_from=2)
 
 
 def _guards(results: Results) -> str:
@@ -164,11 +164,11 @@ def _guards(results: Results) -> str:
         [escape(GUARD_LABELS.get(name, name.replace("_", " "))), guard(name, reference), guard(name, trained)]
         for name in names
     ]
-    return _table(["", "reference", "trained"], rows, numbers_from=1)
+    return pipe_table(["", "reference", "trained"], rows, numbers_from=1)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> str:
-    """A pipe table of cells that are escaped already; columns from `numbers_from` on are set to the right."""
+def pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> str:
+    """A table of Markdown from cells that are escaped already; columns from `numbers_from` on are set to the right."""
     first_number = len(header) if numbers_from is None else numbers_from
     rule = ["---" if i < first_number else "---:" for i in range(len(header))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [list(header), rule, *map(list, rows)])

@@ -1,9 +1,10 @@
 """How numbers are written in every table and plot, and what counts as better or worse."""
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
-from fairpo_trl.reporting.results import Interval
+from fairpo_trl.reporting.results import Delta, Interval
 
 
 ABSENT = "–"
@@ -24,7 +25,7 @@ GUARD_LABELS = {
 
 def share(value: float | None) -> str:
     """A share with two digits and no leading zero (`.73`), or a dash if absent."""
-    return ABSENT if value is None else f"{value:.2f}".replace("0.", ".", 1).replace("-.00", ".00")
+    return ABSENT if value is None else _two_digits(value)
 
 
 def interval(value: Interval | None, *, signed: bool = False) -> str:
@@ -39,6 +40,32 @@ def interval(value: Interval | None, *, signed: bool = False) -> str:
     if "low" not in value or "high" not in value:
         return number(value["mean"])
     return f"{number(value['mean'])} [{number(value['low'])}, {number(value['high'])}]"
+
+
+def percent(value: float | None) -> str:
+    """A share in per cent with one digit (`68.4`), or a dash if absent."""
+    return ABSENT if value is None else f"{100 * value:.1f}"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in percentage points, with a sign (`+1.23`, `-.40`), or a dash if absent."""
+    if value is None:
+        return ABSENT
+    text = _two_digits(100 * value)
+    return text if text == ".00" or value < 0 else f"+{text}"
+
+
+def delta(value: Delta | None) -> str:
+    """`+1.23 ±.30 [+.40, +2.05] ▲` in points: spread over seeds, interval and the verdict's sign where there are."""
+    if value is None:
+        return ABSENT
+    text = points(value["mean"])
+    if (spread := value.get("seed_sd")) is not None:
+        text += f" ±{_two_digits(100 * spread)}"
+    if "low" in value and "high" in value:
+        text += f" [{points(value['low'])}, {points(value['high'])}]"
+    found = verdict(value)
+    return f"{text} {VERDICTS[found][0]}" if found else text
 
 
 def verdict(difference: Interval | None) -> Literal["better", "worse", "same"] | None:
@@ -77,3 +104,10 @@ def duration(seconds: float) -> str:
 def role_text(role: str) -> str:
     """`privileged` or `held`."""
     return "held" if role == "non_privileged" else role
+
+
+def _two_digits(value: float) -> str:
+    text = f"{value:.2f}"
+    if text == "-0.00":
+        return ".00"
+    return re.sub(r"^(-?)0\.", r"\1.", text)

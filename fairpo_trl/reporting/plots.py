@@ -1,8 +1,4 @@
-"""Plots of a run and of comparisons between runs, as PNG files (no display needed).
-
-Colours are from Okabe and Ito's colour-blind-safe palette; role and meaning are never carried by colour alone
-(privileged: filled circles and solid lines; held: open squares and dashed lines).
-"""
+"""Plots of a run and of comparisons between runs, as PNG files (no display needed)."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,14 +13,29 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from fairpo_trl.reporting.drawing import (
+    BAND,
+    HELD,
+    LINES,
+    PRIVILEGED,
+    TEXT,
+    draw_point,
+    new_figure,
+    plain,
+    role_marker,
+    save_figure,
+    save_titled,
+    style_axes,
+)
+from fairpo_trl.reporting.label_results import LabelResults
 from fairpo_trl.reporting.numbers import role_text
 from fairpo_trl.reporting.results import ROLES, Interval, Results, Role, by_role, judges
 
 
-PRIVILEGED, HELD, BAND, TEXT = "#D55E00", "#0072B2", "#8C8C8C", "#222222"
-_LINES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MOST_NAMED = 12
+"""With more lines than this a legend no longer helps."""
+
 _CURVES = (("-", "D"), ("--", "v"), (":", "<"), ("-.", ">"))
-DPI = 150
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class ComparisonPoint:
     worst_held: Interval
 
 
-def plot_weights(results: Results, path: str | os.PathLike[str]) -> Path:
+def plot_weights(results: Results | LabelResults, path: str | os.PathLike[str]) -> Path:
     """Group weights over optimizer steps.
 
     Args:
@@ -57,11 +68,11 @@ def plot_weights(results: Results, path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: There is no weights history.
     """
-    figure, axes = _figure(7.5, 4.2)
-    _history(axes, results.get("weights_history", []), _roles(results), "weights_history")
+    figure, axes = new_figure(7.5, 4.2)
+    _history(axes, results.get("weights_history", []), _roles(results["partition"]), "weights_history")
     axes.set_ylim(-0.03, max(1.03, 1.03 * axes.get_ylim()[1]))  # multipliers can exceed 1
     axes.set_ylabel("group weight")
-    return _save(figure, axes, "Group weights during training", results["title"], path)
+    return save_titled(figure, axes, "Group weights during training", results["title"], path)
 
 
 def plot_margins(results: Results, path: str | os.PathLike[str]) -> Path:
@@ -77,11 +88,11 @@ def plot_margins(results: Results, path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: There is no margins history.
     """
-    figure, axes = _figure(7.5, 4.2)
+    figure, axes = new_figure(7.5, 4.2)
     axes.axhline(0, color=BAND, linewidth=1)
-    _history(axes, results.get("margins_history", []), _roles(results), "margins_history")
+    _history(axes, results.get("margins_history", []), _roles(results["partition"]), "margins_history")
     axes.set_ylabel("margin over the reference (nats)")
-    return _save(figure, axes, "Margins of the pairs, by attribute", results["title"], path)
+    return save_titled(figure, axes, "Margins of the pairs, by attribute", results["title"], path)
 
 
 def plot_win_rates(results: Results, path: str | os.PathLike[str], judge: str | None = None) -> Path:
@@ -102,7 +113,7 @@ def plot_win_rates(results: Results, path: str | os.PathLike[str], judge: str | 
     entries = [entry for entry in by_role(results) if judge in entry.get("win_rate", {})]
     if not entries:
         raise ValueError(f"No attribute has win rates of the judge {judge!r}.")
-    figure, axes = _figure(7.5, 1.9 + 0.5 * len(entries))
+    figure, axes = new_figure(7.5, 1.9 + 0.5 * len(entries))
     axes.axvline(0.5, color=BAND, linewidth=1, zorder=1)
     for y, entry in enumerate(entries):
         rates = entry["win_rate"][judge]
@@ -113,7 +124,7 @@ def plot_win_rates(results: Results, path: str | os.PathLike[str], judge: str | 
             )
         if itself:
             axes.plot([itself["mean"]] * 2, [y - 0.28, y + 0.28], color=BAND, linewidth=1.5)
-        _point(axes, rates["trained"], None, y, entry["role"])
+        draw_point(axes, rates["trained"], None, y, entry["role"])
     axes.set_yticks(range(len(entries)), [entry["attribute"] for entry in entries])
     for label, entry in zip(axes.get_yticklabels(), entries, strict=True):
         label.set_fontweight("bold" if entry["role"] == "privileged" else "normal")
@@ -124,14 +135,14 @@ def plot_win_rates(results: Results, path: str | os.PathLike[str], judge: str | 
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"win rate against the reference, judged by the {judge.replace('_', ' ')} (bars: 95 % interval)")
     for role in dict.fromkeys(entry["role"] for entry in entries):
-        axes.plot([], [], linestyle="none", label=f"trained, {role_text(role)}", **_marker(role))
+        axes.plot([], [], linestyle="none", label=f"trained, {role_text(role)}", **role_marker(role))
     if any("reference_vs_itself" in entry["win_rate"][judge] for entry in entries):
         axes.barh([0], [0], color=BAND, alpha=0.3, label="reference vs itself, 95 %")
     axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.1)
     counts = {entry["win_rate"][judge]["trained"].get("n") for entry in entries}
     prompts = f", {counts.pop()} held-out prompts" if len(counts) == 1 and None not in counts else ""
     axes.margins(x=0.02)
-    return _save(figure, axes, f"Win rate per attribute{prompts}", results["title"], path, pad=24)
+    return save_titled(figure, axes, f"Win rate per attribute{prompts}", results["title"], path, pad=24)
 
 
 def plot_comparison(
@@ -169,7 +180,7 @@ def plot_comparison(
     panel_labels = []
     neutral, what = (0.0, "change of win rate") if differences else (0.5, "win rate against the reference")
     for axes, key, name in zip(panels, ("mean_held", "worst_held"), ("mean", "worst"), strict=True):
-        _style(axes)
+        style_axes(axes)
         axes.axhline(neutral, color=BAND, linewidth=1, zorder=1)
         axes.axvline(neutral, color=BAND, linewidth=1, zorder=1)
         anchors: list[tuple[float, float]] = []
@@ -178,14 +189,14 @@ def plot_comparison(
             x = [point.privileged["mean"] for point in curve]
             y = [getattr(point, key)["mean"] for point in curve]
             axes.plot(
-                x, y, line, color="#555555", marker=shape, markersize=4.5, linewidth=1.5, label=_plain(label), zorder=2
+                x, y, line, color="#555555", marker=shape, markersize=4.5, linewidth=1.5, label=plain(label), zorder=2
             )
             anchors += zip(x, y, strict=True)
             labels += [point.label for point in curve]
-        for point, colour, shape in zip(points, cycle(_LINES), cycle("os^vP*X"), strict=False):
-            label = _plain(point.label)
+        for point, colour, shape in zip(points, cycle(LINES), cycle("os^vP*X"), strict=False):
+            label = plain(point.label)
             held: Interval = getattr(point, key)
-            _point(axes, point.privileged, held, 0, "privileged", color=colour, marker=shape, label=label)
+            draw_point(axes, point.privileged, held, 0, "privileged", color=colour, marker=shape, label=label)
             anchors.append((point.privileged["mean"], held["mean"]))
         axes.set_title(f"{name} over the held attributes", fontsize=10, loc="left", color=TEXT)
         axes.set_xlabel(f"privileged: {what}")
@@ -195,31 +206,16 @@ def plot_comparison(
     panels[0].set_ylabel(f"held: {what}")
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower left", frameon=False, fontsize=9, ncols=3)
-    figure.suptitle(_plain(f"{title}\n{subtitle}".strip()), x=0.01, ha="left", fontsize=12, color=TEXT)
+    figure.suptitle(plain(f"{title}\n{subtitle}".strip()), x=0.01, ha="left", fontsize=12, color=TEXT)
     figure.draw_without_rendering()  # settles the layout: the labels are placed in pixels
     for placed in panel_labels:
         _place_labels(*placed)
-    return _write(figure, path)
+    return save_figure(figure, path)
 
 
-def _roles(results: Results) -> dict[str, Role]:
+def _roles(partition: Mapping[str, Role]) -> dict[str, Role]:
     roles: dict[str, Role] = {"privileged": "privileged", "non_privileged": "non_privileged"}
-    return roles | results["partition"]
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    _style(axes)
-    return figure, axes
-
-
-def _style(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#E6E6E6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=TEXT, labelsize=9)
+    return roles | dict(partition)
 
 
 def _history(axes: Axes, history: Sequence[Mapping[str, float]], roles: Mapping[str, Role], part: str) -> None:
@@ -228,7 +224,10 @@ def _history(axes: Axes, history: Sequence[Mapping[str, float]], roles: Mapping[
         raise ValueError(f"The results have no {part} to plot.")
     names = list(dict.fromkeys(name for point in history for name in point if name != "step"))
     names.sort(key=lambda name: roles.get(name) != "privileged")
-    for name, colour in zip(names, cycle(_LINES), strict=False):
+    if len(names) > _MOST_NAMED:
+        _history_of_roles(axes, history, names, roles)
+        return
+    for name, colour in zip(names, cycle(LINES), strict=False):
         points = [(point["step"], point[name]) for point in history if name in point]
         privileged = roles.get(name) == "privileged"
         axes.plot(
@@ -237,33 +236,49 @@ def _history(axes: Axes, history: Sequence[Mapping[str, float]], roles: Mapping[
             linestyle="-" if privileged else "--",
             linewidth=2.2 if privileged else 1.6,
             marker="o" if len(points) == 1 else None,
-            label=_plain(
+            label=plain(
                 role_text(name) if name in ROLES or name not in roles else f"{name} ({role_text(roles[name])})"
             ),
         )
+    _steps_axis(axes)
+
+
+def _history_of_roles(
+    axes: Axes, history: Sequence[Mapping[str, float]], names: Sequence[str], roles: Mapping[str, Role]
+) -> None:
+    """One thin line per name, told apart by role alone; the three that end highest are named."""
+    by_role: dict[str, list[str]] = {role: [name for name in names if roles.get(name) == role] for role in ROLES}
+    for role, members in by_role.items():
+        privileged = role == "privileged"
+        for name in members:
+            points = [(point["step"], point[name]) for point in history if name in point]
+            axes.plot(
+                *zip(*points, strict=True),
+                color=PRIVILEGED if privileged else HELD,
+                linestyle="-" if privileged else "--",
+                linewidth=1.4 if privileged else 0.9,
+                alpha=0.75,
+                label=f"{role_text(role)} ({len(members)} groups)" if name == members[0] else None,
+            )
+    last = {name: max((p["step"], p[name]) for p in history if name in p) for name in names}
+    highest = sorted(last, key=lambda name: -last[name][1])[:3]
+    axes.annotate(
+        "highest at the end:\n" + "\n".join(f"{plain(name)} {last[name][1]:.2f}" for name in highest),
+        (1.0, 0.32),
+        (8, 0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="top",
+        fontsize=9,
+        color=TEXT,
+    )
+    _steps_axis(axes)
+
+
+def _steps_axis(axes: Axes) -> None:
     axes.set_xlabel("optimizer step")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def _marker(role: str) -> dict[str, Any]:
-    if role == "privileged":
-        return {"marker": "o", "color": PRIVILEGED, "markersize": 7}
-    return {"marker": "s", "color": HELD, "markersize": 6.5, "markerfacecolor": "white", "markeredgewidth": 1.6}
-
-
-def _point(axes: Axes, x: Interval, y: Interval | None, row: float, role: str, **style: Any) -> None:
-    """A point with bars for the intervals there are; `row` is the height if y is not a measurement."""
-    height = y["mean"] if y is not None else row
-    width = 1.8 if y is None else 1.2
-    style = _marker(role) | style
-    axes.errorbar([x["mean"]], [height], xerr=_bars(x), yerr=_bars(y), elinewidth=width, zorder=3, **style)
-
-
-def _bars(value: Interval | None) -> list[list[float]] | None:
-    if value is None or "low" not in value or "high" not in value:
-        return None
-    return [[max(0.0, value["mean"] - value["low"])], [max(0.0, value["high"] - value["mean"])]]
 
 
 def _place_labels(axes: Axes, anchors: Sequence[tuple[float, float]], labels: Sequence[str]) -> None:
@@ -274,7 +289,7 @@ def _place_labels(axes: Axes, anchors: Sequence[tuple[float, float]], labels: Se
     for label, anchor in zip(labels, anchors, strict=False):
         for place in places:
             note = axes.annotate(
-                _plain(label),
+                plain(label),
                 anchor,
                 place,
                 textcoords="offset points",
@@ -292,20 +307,3 @@ def _place_labels(axes: Axes, anchors: Sequence[tuple[float, float]], labels: Se
                 taken.append(box)
                 break
             note.remove()
-
-
-def _plain(text: str) -> str:
-    """Text from data with the sign that starts a formula escaped."""
-    return text.replace("$", r"\$")
-
-
-def _save(figure: Figure, axes: Axes, title: str, subtitle: str, path: str | os.PathLike[str], pad: float = 8) -> Path:
-    axes.set_title(_plain(f"{title}\n{subtitle}"), loc="left", fontsize=11, color=TEXT, pad=pad)
-    return _write(figure, path)
-
-
-def _write(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
-    return path

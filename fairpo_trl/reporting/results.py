@@ -29,6 +29,12 @@ class Interval(TypedDict):
     n: NotRequired[int]
 
 
+class Delta(Interval):
+    """A difference of means; `seed_sd` is its standard deviation over seeds, another uncertainty than the interval."""
+
+    seed_sd: NotRequired[float]
+
+
 class JudgeWinRates(TypedDict):
     """Win rates against the reference as seen by one judge (0 to 1; 0.5 is as good as the reference).
 
@@ -118,23 +124,36 @@ def check_results(results: Results) -> None:
         ValueError: A required part is missing, a number is NaN or infinite, a role is unknown or contradicts
             `partition`, or an interval is upside down. The message names the place.
     """
-    missing = Results.__required_keys__ - results.keys()
-    unknown = results.keys() - Results.__annotations__.keys()
-    if missing or unknown:
-        raise ValueError(f"Results lack {sorted(missing)} and have unknown parts {sorted(unknown)}.")
-    for place, value in _walk(results):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{place} is {value}: leave out what was not measured.")
-        if isinstance(value, Mapping) and "low" in value and "high" in value and value["low"] > value["high"]:
-            raise ValueError(f"{place}: the interval's low end is above its high end.")
-    for attribute, role in results["partition"].items():
-        if role not in ROLES:
-            raise ValueError(f"partition.{attribute}: role {role!r} is unknown; it must be one of {ROLES}.")
+    check_document(results, Results)
     for entry in results["attributes"]:
         if results["partition"].get(entry["attribute"]) != entry["role"]:
             raise ValueError(
                 f"Attribute {entry['attribute']!r} has role {entry['role']!r}, another than in partition."
             )
+
+
+def check_document(document: Mapping[str, Any], schema: Any) -> None:
+    """Raise unless a document has the parts of its schema, finite numbers, intervals the right way up, known roles.
+
+    Args:
+        document: What is to be written or was read; its `partition` maps names to roles.
+        schema: Its `TypedDict`.
+
+    Raises:
+        ValueError: The message names the place.
+    """
+    missing, unknown = schema.__required_keys__ - document.keys(), document.keys() - schema.__annotations__.keys()
+    if missing or unknown:
+        raise ValueError(f"{schema.__name__} lack {sorted(missing)} and have unknown parts {sorted(unknown)}.")
+    for place, value in _walk(document):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{place} is {value}: leave out what was not measured.")
+        low, high = (value.get("low"), value.get("high")) if isinstance(value, Mapping) else (None, None)
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"{place}: the interval's low end is above its high end.")
+    for name, role in document["partition"].items():
+        if role not in ROLES:
+            raise ValueError(f"partition.{name}: role {role!r} is unknown; it must be one of {ROLES}.")
 
 
 def write_results(results: Results, path: str | os.PathLike[str]) -> Path:
@@ -153,8 +172,24 @@ def write_results(results: Results, path: str | os.PathLike[str]) -> Path:
         TypeError: A value is not JSON.
     """
     check_results(results)
-    public = {key: value if key == "samples" else _public(value) for key, value in results.items()}
-    text = json.dumps(public, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return write_document({key: value if key == "samples" else public(value) for key, value in results.items()}, path)
+
+
+def write_document(document: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Write a document as JSON; a reader sees the old file or the new one, never half of one.
+
+    Args:
+        document: What to write, as it is.
+        path: The file; its folder is created if needed.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+        TypeError: A value is not JSON.
+    """
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
@@ -207,11 +242,12 @@ def _walk(value: object, place: str = "") -> Iterator[tuple[str, object]]:
             yield from _walk(child, f"{place}[{i}]")
 
 
-def _public(value: Any) -> Any:
+def public(value: Any) -> Any:
+    """A value of a document with every text in it `without_local_paths`."""
     if isinstance(value, str):
         return without_local_paths(value)
     if isinstance(value, Mapping):
-        return {key: _public(child) for key, child in value.items()}
+        return {key: public(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_public(child) for child in value]
+        return [public(child) for child in value]
     return value

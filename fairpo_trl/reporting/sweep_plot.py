@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fairpo_trl.reporting.plots import BAND, DPI
+from fairpo_trl.reporting.drawing import BAND, DPI
 
 
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")

@@ -35,7 +35,7 @@ def win_rate_table(results: Results, judge: str) -> Table:
     Returns:
         The table; attributes which this judge did not score show dashes.
     """
-    table = _table(f"Win rate against the reference, judged by the {judge.replace('_', ' ')} (95 % intervals)")
+    table = new_table(f"Win rate against the reference, judged by the {judge.replace('_', ' ')} (95 % intervals)")
     table.add_column("role", no_wrap=True)
     table.add_column("attribute", overflow="fold", min_width=8)
     for column in ("reference\nvs itself", "trained", "difference"):
@@ -60,7 +60,7 @@ def win_rate_table(results: Results, judge: str) -> Table:
 
 def pairs_table(results: Results) -> Table:
     """Held-out pairs of every attribute: count, accuracy, share inside the hinge, final weight of its group."""
-    table = _table("Held-out preference pairs")
+    table = new_table("Held-out preference pairs")
     table.add_column("role", no_wrap=True)
     table.add_column("attribute", overflow="fold", min_width=8)
     for column in ("pairs", "accuracy,\nreference", "accuracy,\ntrained", "inside\nhinge", "final\nweight"):
@@ -86,7 +86,7 @@ def guards_table(results: Results) -> Table | None:
     if "guards" not in results:
         return None
     reference, trained = results["guards"]["reference"], results["guards"]["trained"]
-    table = _table("Does the text stay sound?")
+    table = new_table("Does the text stay sound?")
     table.add_column("")
     table.add_column("reference", justify="right")
     table.add_column("trained", justify="right")
@@ -102,12 +102,12 @@ def samples_table(results: Results, count: int = 3) -> Table | None:
     samples = results.get("samples", [])[:count]
     if not samples:
         return None
-    table = _table("What the models write", lines=True)
+    table = new_table("What the models write", lines=True)
     table.add_column("prompt", ratio=2, overflow="fold")
     table.add_column("reference", ratio=4, overflow="fold")
     table.add_column("trained", ratio=4, overflow="fold")
     for sample in samples:  # Text, never markup: the models write brackets too
-        table.add_row(*(Text(_printable(sample[key])) for key in ("prompt", "reference", "trained")))
+        table.add_row(*(Text(printable(sample[key])) for key in ("prompt", "reference", "trained")))
     return table
 
 
@@ -131,12 +131,13 @@ def print_results(results: Results, console: Console | None = None, samples: int
         console.print(Padding(table, (1, 0, 0, 0)))
 
 
-def _table(title: str, lines: bool = False) -> Table:
+def new_table(title: str, lines: bool = False) -> Table:
+    """An empty table in the style of all tables."""
     return Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE, show_lines=lines, pad_edge=False
     )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without control characters, which could drive the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text.replace("\r\n", "\n").replace("\t", "  "))

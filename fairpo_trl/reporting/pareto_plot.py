@@ -1,0 +1,256 @@
+"""What the privileged labels gain against what the held ones keep, method by method, with the re-weighting curve."""
+
+import math
+import os
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
+
+from fairpo_trl.reporting.comparison_blocks import of_head
+from fairpo_trl.reporting.drawing import BAND, TEXT, error_bars, new_figure, plain, save_figure
+from fairpo_trl.reporting.label_results import (
+    CONTINUED,
+    LabelComparison,
+    MethodResult,
+    Section,
+    check_label_comparison,
+)
+from fairpo_trl.reporting.results import Interval
+
+
+_STYLES: dict[Section, tuple[str, str, str]] = {  # marker, colour, name in the legend
+    "methods": ("o", "#0072B2", "methods"),
+    "reweighting": ("D", "#555555", "re-weighting of P, by factor"),
+    "ablations": ("^", "#CC79A7", "ablations"),
+    "variants": ("v", "#009E73", "variants"),
+}
+_FAIRPO, _FAIRPO_MARKER = "#D55E00", "P"
+_FAR = 4.0
+"""A point further from the middle half than this many times its range would press all others together."""
+
+
+@dataclass(frozen=True)
+class _Point:
+    text: str
+    x: Interval
+    y: Interval
+    marker: str
+    colour: str
+
+
+def plot_pareto(
+    comparison: LabelComparison, path: str | os.PathLike[str], head: str | None = None, *, ablations: bool = False
+) -> Path:
+    """Change of mAP of the privileged labels (y) against that of the held ones (x); the reference is the origin.
+
+    Thin lines are the intervals. The re-weighting rows are joined as a curve, in order of their factors. A point that
+    would press all others together stands at the border with its numbers.
+
+    Args:
+        comparison: Many methods.
+        path: The PNG to write.
+        head: Whose methods, by default those of the first head.
+        ablations: Whether the ablations and variants are shown, with continued BCE, FairPO and the curve, instead of
+            the methods.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: The head is unknown, or none of its methods was compared with the reference; see also
+            `check_label_comparison`.
+    """
+    check_label_comparison(comparison)
+    head = next(iter(comparison["heads"]), "") if head is None else head
+    if head not in comparison["heads"]:
+        raise ValueError(f"Unknown head {head!r}. Known: {', '.join(map(repr, comparison['heads']))}.")
+    methods = [
+        method
+        for method in of_head(comparison, head)
+        if {"privileged", "non_privileged"} <= method.get("delta_reference", {}).keys() and _shown(method, ablations)
+    ]
+    if not methods:
+        raise ValueError(f"No method with the head {head!r} was compared with the reference in both groups.")
+    points = [_point_of(method) for method in methods]
+    figure, axes = new_figure(10.5, 7.6)
+    axes.axhline(0, color=BAND, linewidth=1, zorder=1)
+    axes.axvline(0, color=BAND, linewidth=1, zorder=1)
+    curve = sorted((m for m in methods if m["section"] == "reweighting"), key=_factor)
+    on_curve = [_point_of(method) for method in curve]
+    axes.plot(
+        [p.x["mean"] for p in on_curve], [p.y["mean"] for p in on_curve], "-", color="#555555", linewidth=1.4, zorder=2
+    )
+    inside = _set_limits(axes, points)
+    for point, fits in zip(points, inside, strict=True):
+        if fits:
+            axes.errorbar(
+                [point.x["mean"]], [point.y["mean"]], xerr=error_bars(point.x), yerr=error_bars(point.y),
+                marker=point.marker, color=point.colour, markersize=7.5, markeredgecolor="white",
+                markeredgewidth=0.8, ecolor=point.colour, elinewidth=0.6, alpha=0.8, zorder=3,
+            )  # fmt: skip
+    axes.plot([0], [0], marker="*", color=TEXT, markersize=13, zorder=4)
+    axes.set_xlabel("held labels: change of mAP against the reference (points)")
+    axes.set_ylabel("privileged labels: change of mAP against the reference (points)")
+    axes.legend(
+        handles=_legend(methods), frameon=False, fontsize=9, ncols=4, loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.1,
+    )  # fmt: skip
+    seeds = {method["seeds"] for method in methods if "seeds" in method}
+    about = f", mean over {seeds.pop()} seeds" if len(seeds) == 1 and max(seeds) > 1 else ""
+    what = "ablations and variants" if ablations else "methods"
+    axes.set_title(
+        plain(
+            f"Privileged against held labels, {what}: {comparison['heads'][head]}{about}; bars: 95 % intervals\n"
+            f"{comparison['title']}"
+        ),
+        loc="left", fontsize=11, color=TEXT, pad=24 if len(_legend(methods)) <= 4 else 40,
+    )  # fmt: skip
+    figure.draw_without_rendering()  # settles the layout: the labels are placed in pixels
+    shown = [(p.text, p.x["mean"], p.y["mean"]) for p, fits in zip(points, inside, strict=True) if fits]
+    outside = [p for p, fits in zip(points, inside, strict=True) if not fits]
+    _name_points(axes, [("reference", 0.0, 0.0), *shown], outside)
+    return save_figure(figure, path)
+
+
+def _shown(method: MethodResult, ablations: bool) -> bool:
+    if method["section"] in ("ablations", "variants"):
+        return ablations
+    main = method["name"] == CONTINUED or method["name"].startswith("fairpo")
+    return method["section"] == "reweighting" or (method["section"] == "methods" and (main or not ablations))
+
+
+def _point_of(method: MethodResult) -> _Point:
+    x, y = (_in_points(method["delta_reference"][group]) for group in ("non_privileged", "privileged"))
+    marker, colour, _ = _STYLES.get(method["section"], _STYLES["methods"])
+    lines = math.ceil(len(method["label"]) / 26)
+    text = "\n".join(textwrap.wrap(method["label"], math.ceil(len(method["label"]) / lines) + 3))
+    if method["section"] == "reweighting":
+        text = f"x{_factor(method):g}" if _factor(method) > 0 else text
+    elif method["name"] == CONTINUED:
+        marker, colour = "s", "#000000"
+    elif method["section"] == "methods" and method["name"].startswith("fairpo"):
+        marker, colour = _FAIRPO_MARKER, _FAIRPO
+    return _Point(text, x, y, marker, colour)
+
+
+def _factor(method: MethodResult) -> float:
+    """The number at the end of a re-weighting row's label (or name); 0 if there is none."""
+    found = re.search(r"(\d+(?:\.\d+)?)\s*$", method["label"]) or re.search(r"(\d+(?:\.\d+)?)$", method["name"])
+    return float(found.group(1)) if found else 0.0
+
+
+def _in_points(delta: Interval) -> Interval:
+    found: Interval = {"mean": 100 * delta["mean"]}
+    if "low" in delta and "high" in delta:
+        found |= {"low": 100 * delta["low"], "high": 100 * delta["high"]}
+    return found
+
+
+def _set_limits(axes: Axes, points: Sequence[_Point]) -> list[bool]:
+    """Limits that hold the origin and all points but those far from the others; which points are inside."""
+    inside = [True] * len(points)
+    for values in ([p.x["mean"] for p in points], [p.y["mean"] for p in points]):
+        ordered = sorted(values)
+        low, high = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
+        reach = _FAR * max(high - low, 0.5)
+        inside = [fits and low - reach <= v <= high + reach for fits, v in zip(inside, values, strict=True)]
+    kept = [p for p, fits in zip(points, inside, strict=True) if fits]
+    for set_limits, key in ((axes.set_xlim, "x"), (axes.set_ylim, "y")):
+        ends = [0.0, *(getattr(p, key).get(end, getattr(p, key)["mean"]) for p in kept for end in ("low", "high"))]
+        margin = 0.06 * max(max(ends) - min(ends), 0.5)
+        set_limits(min(ends) - margin, max(ends) + margin)
+    return inside
+
+
+def _legend(methods: Sequence[MethodResult]) -> list[Line2D]:
+    def handle(marker: str, colour: str, name: str, line: Literal["-", "none"] = "none") -> Line2D:
+        return Line2D([], [], marker=marker, color=colour, linestyle=line, markersize=7, label=name)
+
+    handles = [handle("*", TEXT, "reference (origin)")]
+    if any(method["name"] == CONTINUED for method in methods):
+        handles.append(handle("s", "#000000", "BCE continued"))
+    if any(method["name"].startswith("fairpo") and method["section"] == "methods" for method in methods):
+        handles.append(handle(_FAIRPO_MARKER, _FAIRPO, "FairPO"))
+    others = [m for m in methods if m["name"] != CONTINUED and not m["name"].startswith("fairpo")]
+    for section, (marker, colour, name) in _STYLES.items():
+        if any(m["section"] == section for m in (others if section == "methods" else methods)):
+            name = "other methods" if section == "methods" else name
+            handles.append(handle(marker, colour, name, "-" if section == "reweighting" else "none"))
+    return handles
+
+
+def _name_points(axes: Axes, shown: Sequence[tuple[str, float, float]], outside: Sequence[_Point]) -> None:
+    """Write every name where it hides least: near its point, off the other names, points and borders."""
+    frame = axes.get_window_extent()
+    pixels = [axes.transData.transform((x, y)) for _, x, y in shown]
+    points = [Bbox.from_extents(x - 9, y - 9, x + 9, y + 9) for x, y in pixels]
+    taken: list[Bbox] = []
+    leaders: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    for point in outside:
+        text = f"{point.text}\n({point.x['mean']:+.2f}, {point.y['mean']:+.2f})"
+        x = min(max(point.x["mean"], axes.get_xlim()[0]), axes.get_xlim()[1])
+        y = min(max(point.y["mean"], axes.get_ylim()[0]), axes.get_ylim()[1])
+        place = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+        right, above = place[0] > 0.5, place[1] > 0.5
+        arrow = {"arrowstyle": "->", "color": point.colour, "linewidth": 1.4}
+        offset = (-38 if right else 38, (-34 if above else 34) - 40 * len(taken) * (1 if above else -1))
+        note = axes.annotate(
+            plain(text), tuple(place), offset, xycoords="axes fraction", textcoords="offset points",
+            ha="right" if right else "left", va="center", fontsize=8, color=TEXT, arrowprops=arrow,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+        taken.append(note.get_window_extent().padded(2))
+    scale = axes.figure.dpi / 72
+    angles = [math.pi * (90 - 22.5 * i) / 180 for i in range(16)]
+    for (text, x, y), pixel, own in zip(shown, pixels, points, strict=True):
+        note = axes.annotate(
+            plain(text), (x, y), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8.5,
+            color=TEXT, zorder=5, linespacing=0.95, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+        size = note.get_window_extent()
+        best: tuple[float, tuple[float, float], Bbox] | None = None
+        for reach in (7, 14, 24, 36, 50, 66, 84):
+            for angle in angles:
+                dx = math.cos(angle) * (reach * scale + size.width / 2)
+                dy = math.sin(angle) * (reach * scale + size.height / 2)
+                box = Bbox.from_bounds(
+                    pixel[0] + dx - size.width / 2, pixel[1] + dy - size.height / 2, size.width, size.height
+                ).padded(2)
+                line = ((pixel[0], pixel[1]), (pixel[0] + dx, pixel[1] + dy))
+                cost = reach + 0.02 * abs(dx)
+                cost += 400 * sum(box.overlaps(other) for other in taken)
+                cost += 150 * sum(box.overlaps(other) for other in points if other is not own)
+                cost += 120 * sum(_crosses(box, other) for other in leaders) + 60 * sum(
+                    _crosses(b, line) for b in taken
+                )
+                cost += 1000 * (not (frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)))
+                if reach > 14:
+                    cost += 40 * sum(_crosses(other, line) for other in points if other is not own)
+                if best is None or cost < best[0]:
+                    best = (cost, (dx, dy), box)
+        assert best is not None
+        _, (dx, dy), box = best
+        note.set_position((dx / scale, dy / scale))
+        taken.append(box)
+        gap = math.hypot(max(0, abs(dx) - size.width / 2), max(0, abs(dy) - size.height / 2))
+        if gap > 12 * scale:
+            end = (pixel[0] + dx * 0.98, pixel[1] + dy * 0.98)
+            leaders.append(((pixel[0], pixel[1]), end))
+            axes.annotate(
+                "", tuple(axes.transData.inverted().transform(end)), (x, y), zorder=2.5,
+                arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.7},
+            )  # fmt: skip
+
+
+def _crosses(box: Bbox, line: tuple[tuple[float, float], tuple[float, float]]) -> bool:
+    """Whether a line passes through a box, looked at in twenty places."""
+    (x0, y0), (x1, y1) = line
+    return any(box.contains(x0 + (x1 - x0) * t / 20, y0 + (y1 - y0) * t / 20) for t in range(1, 20))
