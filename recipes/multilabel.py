@@ -147,6 +147,8 @@ def run(
         eval_dataset=parts["validation"],
         partition=partition,
     )
+    if speaks:
+        print(f"{script_args.method}, from the {script_args.start}", flush=True)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     test = SplitDataset(parts["test"], reference.backbone.transform if reference.backbone else None)
     reference.to(args.device)
@@ -241,6 +243,8 @@ def _reference(
         reference = MultiLabelClassifier.from_pretrained(script_args.reference or saved, backbone=backbone)
     else:
         reference = _new_model(train, script_args, args, backbone)
+        if args.process_index == 0:
+            print(f"The reference: BCE until validation has not gained for {script_args.patience} epochs", flush=True)
         trainer = train_reference(
             reference,
             args,

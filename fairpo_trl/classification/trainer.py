@@ -27,7 +27,7 @@ from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Grouping, Partition
 from fairpo_trl.training.arguments import make_group_weights
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
-from fairpo_trl.training.progress import CompactProgressCallback
+from fairpo_trl.training.progress import BarCallback
 from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
 from fairpo_trl.training.sampler import GroupBalancedSampler
 from fairpo_trl.training.window import padded_duplicates
@@ -144,7 +144,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
             raise ValueError("The model has no trainable parameter, so training would do nothing.")
         if self.pop_callback(ProgressCallback) is not None:
-            self.add_callback(CompactProgressCallback)
+            self.add_callback(BarCallback)
 
         device = self.accelerator.device
         self._privileged = torch.tensor([names.index(name) for name in self.partition.privileged], device=device)

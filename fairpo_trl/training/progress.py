@@ -18,3 +18,25 @@ class CompactProgressCallback(ProgressCallback):
             if key.startswith("weight/") or key.endswith(("loss", "/worst_attribute", "_runtime"))
         }
         super().on_log(args, state, control, logs=shown, **kwargs)
+
+
+class BarCallback(ProgressCallback):
+    """One bar that carries the last loss, validation mAP and weights; no lines, and no bars of evaluations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: dict[str, str] = {}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Puts the few entries one reads while training beside the bar."""
+        for key, value in (logs or {}).items():
+            name = {"loss": "loss", "eval_map/all": "validation mAP"}.get(key, key.removeprefix("weight/"))
+            if name != key or key == "loss":
+                self._shown[name] = f"{value:.3g}"
+        if self.training_bar is not None:
+            self.training_bar.set_postfix(self._shown)
+
+    def on_prediction_step(
+        self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any
+    ) -> None:
+        """Evaluations of a classifier are over before a bar could be read."""
