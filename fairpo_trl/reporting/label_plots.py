@@ -128,9 +128,10 @@ def plot_samples(results: LabelResults, path: str | os.PathLike[str]) -> Path:
 def _sample_text(axes: Axes, results: LabelResults, sample: LabelSample) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    true = [_short(starred(results, name)) for name in sample["true"]]
+    ordered = sorted(sample["true"], key=lambda name: results["partition"][name] != "privileged")
+    true = [_short(starred(results, name)) for name in ordered]
     shown = ", ".join(true[:5]) + (f", ... ({len(true)} in all)" if len(true) > 5 else "") if true else "none"
-    lines = _wrapped(f"true: {shown}", 56)
+    lines = textwrap.wrap(f"true: {shown}", 62, max_lines=3, placeholder=" …")
     for i, line in enumerate(lines):
         axes.text(0, 0.99 - 0.085 * i, plain(line), fontsize=9.5, color=TEXT, va="top")
     top = 0.99 - 0.085 * len(lines) - 0.08
@@ -139,13 +140,13 @@ def _sample_text(axes: Axes, results: LabelResults, sample: LabelSample) -> None
         for i, (label, probability) in enumerate(labels[:6]):
             right = label in sample["true"]
             colour = PRIVILEGED if results["partition"][label] == "privileged" else HELD
-            y = top - 0.1 * (i + 1)
-            axes.barh(y - 0.04, 0.47 * probability, left=x, height=0.085, color=colour, alpha=0.22, linewidth=0)
+            y = top - 0.1 * (i + 1) - 0.04
+            axes.barh(y, 0.41 * probability, left=x, height=0.085, color=colour, alpha=0.22, linewidth=0)
             axes.text(
                 x + 0.01, y, plain(f"{'✓' if right else '·'} {_short(starred(results, label))}"),
-                fontsize=9, va="top", color=TEXT, fontweight="bold" if right else "normal",
+                fontsize=9, va="center", color=TEXT, fontweight="bold" if right else "normal",
             )  # fmt: skip
-            axes.text(x + 0.47, y, f"{100 * probability:.0f}", fontsize=9, va="top", ha="right", color=TEXT)
+            axes.text(x + 0.47, y, f"{100 * probability:.0f}", fontsize=9, va="center", ha="right", color=TEXT)
 
 
 def _open(sample: LabelSample, folder: Path) -> Any:
@@ -173,7 +174,3 @@ def _in_points(delta: Delta) -> Any:
 def _short(name: str) -> str:
     name = "".join(c if c.isprintable() else "�" for c in name)
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, max_lines=3, placeholder=" …")
