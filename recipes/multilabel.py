@@ -316,6 +316,7 @@ def _results(
             for entry in history
             if any(key.startswith("weight/") for key in entry)
         ],
+        "notes": ["The sample images are those of the test set whose privileged labels rose most."],
         "samples": _samples(parts["test"], partition, logits, Path(args.output_dir)),
     }
 
