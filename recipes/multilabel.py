@@ -240,7 +240,9 @@ def _reference(
     saved = os.path.join(args.output_dir, "reference")
     resumed = args.resume_from_checkpoint and os.path.isfile(os.path.join(saved, "config.json"))
     if script_args.reference or resumed:
-        reference = MultiLabelClassifier.from_pretrained(script_args.reference or saved, backbone=backbone)
+        # On features the backbone stays apart; it would only weigh on copies of the model.
+        attached = None if script_args.backbone_trainable == "none" else backbone
+        reference = MultiLabelClassifier.from_pretrained(script_args.reference or saved, backbone=attached)
     else:
         reference = _new_model(train, script_args, args, backbone)
         if args.process_index == 0:
