@@ -114,6 +114,8 @@ def run(
             One that is loaded already; else `script_args.backbone` is, where images have no features yet.
     """
     started, speaks = time.time(), training_args.process_index == 0
+    if script_args.method == "fairpo":  # options as they are: a contradiction is said before anything is trained
+        training_args.refuse_unused()
     train, validation = splits["train"].carve_validation(script_args.validation_share, seed=training_args.seed)
     parts = {"train": train, "validation": validation, "test": splits["test"]}
     if speaks:
@@ -127,7 +129,7 @@ def run(
         parts = {name: _features(split, backbone, script_args, speaks) for name, split in parts.items()}
     reference, partition = _reference(parts, script_args, training_args, backbone)
     if speaks:
-        counts = parts["train"].label_counts()
+        counts = _train_counts(parts)
         print(
             f"Privileged ({script_args.partition}): " + ", ".join(f"{p} ({counts[p]})" for p in partition.privileged)
         )

@@ -33,13 +33,13 @@ def run_openclipart(
         )
     splits = load_openclipart()
     folder, origin = dinov2_path()
+    backbone = load_backbone(f"hf:{folder}", pooling="cls_mean")
     if training_args.process_index == 0:
         print(f"Backbone: {origin}")
         if script_args.live_images > 0:
-            backbone = load_backbone(f"hf:{folder}", pooling="cls_mean")
             worst = check_features(backbone, n=script_args.live_images)
             print(
                 f"Extracted {script_args.live_images} images again: the shipped features are theirs (largest relative "
                 f"distance {worst:.1e})."
             )
-    return run(splits, script_args, training_args, "openclipart")
+    return run(splits, script_args, training_args, "openclipart", backbone)
