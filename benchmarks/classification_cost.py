@@ -45,8 +45,8 @@ from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.features.backbones import load_backbone
 from fairpo_trl.classification.features.cache import extract_features
-from fairpo_trl.classification.losses import privileged_losses
 from fairpo_trl.classification.methods import Method, apply_method
+from fairpo_trl.classification.objective import label_losses
 
 
 LABELS, PRIVILEGED, WIDTH = 80, 16, 768
@@ -130,24 +130,37 @@ def loop_ratio() -> float:
     logits = torch.randn(32, LABELS, generator=generator, requires_grad=True)
     reference = torch.randn(32, LABELS, generator=generator)
     labels = (torch.rand(32, LABELS, generator=generator) < 0.035).to(torch.int8)
-    privileged = list(range(PRIVILEGED))
+    privileged, held = list(range(PRIVILEGED)), range(PRIVILEGED, LABELS)
     uniform = torch.rand(32, PRIVILEGED, generator=generator)
-    options = {"loss": "dpo", "beta": 1.0}
+    args = MultiLabelFairPOConfig(output_dir="unused", privileged_labels=["label 0"], report_to="none", use_cpu=True)
 
     def loop() -> None:
-        oracle.all_privileged_losses(logits, reference, labels, privileged, uniform, options).sum().backward()
+        of_privileged = oracle.all_privileged_losses(
+            logits, reference, labels, privileged, uniform, {"loss": "dpo", "beta": args.beta}
+        )
+        of_held = [
+            torch.clamp(
+                oracle.bce(logits[i, t], int(labels[i, t]))
+                - oracle.bce(reference[i, t], int(labels[i, t]))
+                - args.epsilon,
+                min=0.0,
+            )
+            for i in range(32)
+            for t in held
+        ]
+        (of_privileged.sum() + torch.stack(of_held).sum()).backward()
+
+    columns = torch.tensor(privileged)
 
     def vectorised() -> None:
-        losses = privileged_losses(
+        label_losses(
             logits,
             labels,
-            torch.tensor(privileged),
-            loss="dpo",
-            beta=1.0,
+            args,
+            columns,
             reference_logits=reference,
             uniform=lambda image, column: uniform[image, column],
-        ).losses
-        losses.sum().backward()
+        ).losses.sum().backward()
 
     quiet(vectorised)
     repeats = 50
