@@ -58,7 +58,8 @@ def write_tables(measurer: Measurer, rows: Sequence[Row], seeds: Sequence[int] =
     write_json(measurer.folder / "comparison.json", lines)
     table = _table(lines, measurer)
     Console(width=190).print(table)
-    (measurer.folder / "comparison.md").write_text(_markdown(lines, measurer), encoding="utf-8")
+    text = _markdown(lines, measurer) + "\n" + _itself(reference, again)
+    (measurer.folder / "comparison.md").write_text(text, encoding="utf-8")
     plotted = _plot(lines, measurer)
     names = ["comparison.md", "comparison.json", *(["comparison.png"] if plotted else [])]
     print(f"Written to {measurer.folder}: {', '.join(names)}")
@@ -200,6 +201,16 @@ def _markdown(lines: Sequence[dict[str, Any]], measurer: Measurer) -> str:
         "completion. Log-prob: mean per token under the reference, nats. A row without a "
         f"number of steps is measured at the end ({measurer.demo['max_steps']} steps).\n"
     )  # fmt: skip
+
+
+def _itself(reference: evaluation.Writing, again: evaluation.Writing) -> str:
+    """The row that every other row is less of: the reference with other draws against itself, each attribute."""
+    rates = {
+        name: paired_bootstrap(win_rate(again.scores[JUDGE][name], reference.scores[JUDGE][name]))
+        for name in scorers.SCORERS
+    }
+    told = ", ".join(f"{name} {estimate}" for name, estimate in rates.items())
+    return f"The reference with other draws against itself: {told}.\n"
 
 
 def _plot(lines: Sequence[dict[str, Any]], measurer: Measurer) -> bool:
