@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss
 
-from fairpo_trl.classification import bootstrap
+from fairpo_trl.classification.evaluation import bootstrap
 from fairpo_trl.classification.evaluation.bootstrap import Ranking, bootstrap_average_precision, clusters_of
 from fairpo_trl.classification.evaluation.calibration import (
     brier_score,

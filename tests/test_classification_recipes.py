@@ -19,6 +19,7 @@ from test_classifier_model import save_tiny_dinov2
 
 from fairpo_trl import MultiLabelClassifier
 from fairpo_trl.classification.data.images import open_image
+from fairpo_trl.classification.features import cache
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,10 +114,7 @@ def test_features_are_extracted_once(coco, backbone, tmp_path, monkeypatch):
         privileged_labels="toaster",
     )
     coco_fairpo.main(*coco_fairpo.parse(arguments))
-    monkeypatch.setattr(
-        "fairpo_trl.classification.features.backbones.Backbone.forward",
-        lambda *_: pytest.fail("the features are cached"),
-    )
+    monkeypatch.setattr(cache, "open_image", lambda *_, **__: pytest.fail("the features are cached"))
     again = [text.replace(str(tmp_path / "first"), str(tmp_path / "second")) for text in arguments]
     coco_fairpo.main(*coco_fairpo.parse(again))
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fairpo_trl.classification import shards
 from fairpo_trl.classification.data.split import MultiLabelSplit
+from fairpo_trl.classification.features import shards
 from fairpo_trl.classification.features.backbones import load_backbone
 from fairpo_trl.classification.features.cache import cache_logits, extract_features
 from fairpo_trl.classification.model import MultiLabelClassifier, MultiLabelClassifierConfig
