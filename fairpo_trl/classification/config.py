@@ -224,9 +224,8 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
                 f"`privileged_labels` must be a list of names, got the string {self.privileged_labels!r}: pass "
                 f"[{self.privileged_labels!r}]."
             )
-        for option in ("beta",):
-            if not getattr(self, option) > 0:
-                raise ValueError(f"`{option}` must be positive, got {getattr(self, option)}.")
+        if not self.beta > 0:
+            raise ValueError(f"`beta` must be positive, got {self.beta}.")
         for option in ("epsilon", "simpo_gamma", "cpo_lambda", "focal_gamma", "logit_adjustment_tau"):
             if not getattr(self, option) >= 0:
                 raise ValueError(f"`{option}` must be >= 0, got {getattr(self, option)}.")

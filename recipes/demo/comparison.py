@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from trl import DPOConfig
 
 from fairpo_trl import FairPOConfig
 from fairpo_trl.evaluation import Completion
+from fairpo_trl.files import write_json
 
 from . import evaluation
 from .prompts import load_prompts
@@ -183,10 +183,3 @@ class _MeasureAtStops(TrainerCallback):
         }
         self.measuring += time.time() - begun
         write_json(measurer.path(row, self.seed, state.global_step), point)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically: a file under its name is always whole."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
-    os.replace(temporary, path)
