@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+from trl import TrlParser
 
 from fairpo_trl import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelFairPOTrainer, Partition
 from fairpo_trl.classification import MultiLabelClassifierConfig
@@ -91,6 +92,15 @@ class LabelArguments:
         default=100,
         metadata={"help": "Without --data_dir: images whose features are extracted again, to check the shipped ones."},
     )
+
+
+def parse_recipe(kind: type[Any], arguments: list[str] | None) -> tuple[Any, MultiLabelFairPOConfig]:
+    """YAML with `--config`, every option also on the command line; with neither config nor tree: the shipped set."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--config" not in arguments and "--data_dir" not in arguments:
+        shipped = Path(__file__).resolve().parent / "classification" / "openclipart.yaml"
+        arguments = ["--config", str(shipped), *arguments]
+    return TrlParser((kind, MultiLabelFairPOConfig)).parse_args_and_config(arguments)
 
 
 def run(

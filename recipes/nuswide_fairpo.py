@@ -15,8 +15,6 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trl import TrlParser
-
 from fairpo_trl import MultiLabelFairPOConfig, MultiLabelFairPOTrainer
 from fairpo_trl.classification.data.nus_wide import load_nus_wide
 
@@ -24,7 +22,7 @@ from fairpo_trl.classification.data.nus_wide import load_nus_wide
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from multilabel import LabelArguments, run  # noqa: E402
+from multilabel import LabelArguments, parse_recipe, run  # noqa: E402
 
 
 @dataclass
@@ -53,10 +51,7 @@ def main(script_args: NusWideArguments, training_args: MultiLabelFairPOConfig) -
 
 def parse(arguments: list[str] | None = None) -> tuple[NusWideArguments, MultiLabelFairPOConfig]:
     """YAML with `--config`; every option also on the command line. Without arguments: the openclipart demo."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if "--config" not in arguments and "--data_dir" not in arguments:
-        arguments = ["--config", str(HERE / "classification" / "openclipart.yaml"), *arguments]
-    return TrlParser((NusWideArguments, MultiLabelFairPOConfig)).parse_args_and_config(arguments)
+    return parse_recipe(NusWideArguments, arguments)
 
 
 if __name__ == "__main__":
