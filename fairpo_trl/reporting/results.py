@@ -53,13 +53,26 @@ class PairAccuracy(TypedDict):
     reference: NotRequired[float]
 
 
+class JudgeScores(TypedDict):
+    """Mean scores by one judge, in its own unit; `difference` is paired by prompt."""
+
+    trained: Interval
+    reference: Interval
+    difference: NotRequired[Interval]
+
+
 class AttributeResult(TypedDict):
-    """One attribute. `inside_hinge`: share of pairs without hinge loss; `final_weight`: its group's."""
+    """One attribute. `inside_hinge`: share of pairs without hinge loss; `final_weight`: its group's.
+
+    `length_controlled`: judge -> win rate at equal length (0 to 1); `scores`: judge -> mean scores.
+    """
 
     attribute: str
     role: Role
     pairs: NotRequired[int]
     win_rate: NotRequired[dict[str, JudgeWinRates]]
+    length_controlled: NotRequired[dict[str, Interval]]
+    scores: NotRequired[dict[str, JudgeScores]]
     pair_accuracy: NotRequired[PairAccuracy]
     inside_hinge: NotRequired[float]
     final_weight: NotRequired[float]
@@ -72,12 +85,37 @@ class Guards(TypedDict):
     trained: dict[str, float]
 
 
+class SampleScores(TypedDict):
+    """How much of one attribute a judge saw in either text, in its own unit."""
+
+    reference: float
+    trained: float
+
+
 class Sample(TypedDict):
-    """One prompt with what either model wrote."""
+    """One prompt with what either model wrote; `scores` maps attribute to the first judge's scores."""
 
     prompt: str
     reference: str
     trained: str
+    scores: NotRequired[dict[str, SampleScores]]
+
+
+class Regression(Sample):
+    """A prompt on which the trained model became worse in one attribute, by `change` of the judge's unit (< 0)."""
+
+    attribute: str
+    judge: str
+    change: float
+
+
+class JudgeCalls(TypedDict):
+    """What a judge was and what it did: `failures` were left out of every number."""
+
+    kind: str
+    calls: int
+    cached: int
+    failures: int
 
 
 class Results(TypedDict):
@@ -85,7 +123,8 @@ class Results(TypedDict):
 
     `partition` maps attribute to role, `seconds` are wall-clock seconds. The histories are lists of
     `{"step": optimizer step, name: value}`: group weights or multipliers, and margins per attribute (nats, the
-    log-ratio difference of preferred and rejected text against the reference).
+    log-ratio difference of preferred and rejected text against the reference). `regressions` are the worst changes of
+    each attribute, worst first; `name` and `reference_name` are what a report calls the two models.
     """
 
     title: str
@@ -102,6 +141,10 @@ class Results(TypedDict):
     weights_history: NotRequired[list[dict[str, float]]]
     margins_history: NotRequired[list[dict[str, float]]]
     samples: NotRequired[list[Sample]]
+    regressions: NotRequired[list[Regression]]
+    name: NotRequired[str]
+    reference_name: NotRequired[str]
+    judges: NotRequired[dict[str, JudgeCalls]]
 
 
 _ABSOLUTE_PATH = re.compile(
