@@ -1,0 +1,1 @@
+"""The command line: `fairpo generation`, `classification`, `check`, `evaluate` and `push`."""
