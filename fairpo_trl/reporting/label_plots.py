@@ -98,7 +98,7 @@ def plot_samples(results: LabelResults, path: str | os.PathLike[str]) -> Path:
     if not samples:
         raise ValueError("The results have no samples to plot.")
     folder = Path(path).parent
-    pictures = [_open(sample, folder) for sample in samples]
+    pictures = [sample_image(sample, folder) for sample in samples]
     columns = min(_SAMPLE_COLUMNS, len(samples))
     rows = -(-len(samples) // columns)
     figure = Figure(figsize=(7.0 * columns, 2.5 * rows + 0.8), layout="constrained")
@@ -149,8 +149,8 @@ def _sample_text(axes: Axes, results: LabelResults, sample: LabelSample) -> None
             axes.text(x + 0.47, y, f"{100 * probability:.0f}", fontsize=9, va="center", ha="right", color=TEXT)
 
 
-def _open(sample: LabelSample, folder: Path) -> Any:
-    """The image in RGB on white, at most 400 pixels a side; `None` without a file."""
+def sample_image(sample: LabelSample, folder: Path) -> Any:
+    """The image of a sample in RGB on white, at most 400 pixels a side; `None` without a file."""
     if sample["image"] is None:
         return None
     file = folder / sample["image"]

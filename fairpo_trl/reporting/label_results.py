@@ -271,7 +271,7 @@ def write_label_results(results: LabelResults, path: str | os.PathLike[str]) -> 
         ValueError: See [`check_label_results`].
     """
     check_label_results(results)
-    return write_document(_public_document(results), path)
+    return write_document(public_document(results), path)
 
 
 def write_label_comparison_json(comparison: LabelComparison, path: str | os.PathLike[str]) -> Path:
@@ -281,7 +281,7 @@ def write_label_comparison_json(comparison: LabelComparison, path: str | os.Path
         ValueError: See [`check_label_comparison`].
     """
     check_label_comparison(comparison)
-    return write_document(_public_document(comparison), path)
+    return write_document(public_document(comparison), path)
 
 
 def read_label_results(path: str | os.PathLike[str]) -> LabelResults:
@@ -344,8 +344,8 @@ def _unknown(what: str, unknown: Iterable[str], known: Sequence[str]) -> str:
     return f"unknown {what} {', '.join(parts)}; known: {listed}."
 
 
-def _public_document(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Free text without local paths; names of labels stay as they are, since they are keys elsewhere."""
+def public_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A run or a comparison without local paths in free text; names of labels are keys elsewhere and stay."""
     texts = ("title", "command", "data", "settings", "hardware", "method", "heads", "notes")
     written = {key: public(value) if key in texts else value for key, value in document.items()}
     if "samples" in written:

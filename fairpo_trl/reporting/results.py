@@ -204,7 +204,7 @@ def write_results(results: Results, path: str | os.PathLike[str]) -> Path:
 
     Args:
         results: The results; numbers of numpy must have been turned into Python's. Absolute paths in any text but the
-            samples are cut to their last part.
+            samples and regressions are cut to their last part.
         path: The file; its folder is created if needed.
 
     Returns:
@@ -215,7 +215,13 @@ def write_results(results: Results, path: str | os.PathLike[str]) -> Path:
         TypeError: A value is not JSON.
     """
     check_results(results)
-    return write_document({key: value if key == "samples" else public(value) for key, value in results.items()}, path)
+    return write_document(public_results(results), path)
+
+
+def public_results(results: Results) -> Results:
+    """Results without local paths in any text but those that models read or wrote."""
+    texts = ("samples", "regressions")
+    return cast(Results, {key: value if key in texts else public(value) for key, value in results.items()})
 
 
 def write_document(document: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:

@@ -1,0 +1,229 @@
+"""Charts as positions in per cent, which the templates draw as inline SVG that keeps its text size at any width."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+
+from matplotlib.ticker import MaxNLocator
+
+from fairpo_trl.reporting.numbers import ABSENT, interval, role_text, share
+from fairpo_trl.reporting.results import ROLES, Interval, Role
+
+
+COLOURS = 7
+"""Colours of the style sheet, `s0` to `s6`."""
+
+MOST_NAMED = 12
+"""With more lines than this, colours no longer tell them apart: roles do."""
+
+MOST_STEPS = 300
+"""Steps of a history that are drawn and listed; of longer ones evenly chosen, with the first and the last."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An axis: `ticks` are (position, text), `neutral` is the position of "as good as the reference"."""
+
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
+    neutral: float | None
+
+    def at(self, value: float) -> float:
+        """Position of a value in per cent of the axis, from its low end."""
+        return round(100 * (value - self.low) / (self.high - self.low), 2)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point with its interval on one axis, as positions; `text` says it in words."""
+
+    at: float
+    low: float | None
+    high: float | None
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True)
+class DotColumn:
+    """A column of a table that draws what another column says: one mark per row, `None` where nothing was measured."""
+
+    title: str
+    scale: Scale
+    marks: tuple[Mark | None, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: class of its colour, whether it is dashed (held), its SVG points and its last value."""
+
+    name: str
+    colour: str
+    dashed: bool
+    points: str
+    last: str
+
+
+@dataclass(frozen=True)
+class History:
+    """Lines over optimizer steps. `rows` are the figures behind them, of every step or, with `left_out`, of fewer."""
+
+    title: str
+    unit: str
+    x: Scale
+    y: Scale
+    lines: tuple[Line, ...]
+    named: bool
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class PlanePoint:
+    """A point of a plane with both intervals, as positions; `letter` stands beside it, `name` in the legend."""
+
+    letter: str
+    name: str
+    colour: str
+    x: Mark
+    y: Mark
+    text: str
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Two axes with "as good as the reference" in both."""
+
+    title: str
+    x: Scale
+    y: Scale
+    x_title: str
+    y_title: str
+    points: tuple[PlanePoint, ...]
+
+
+def scale(values: Sequence[float], text: Callable[[float], str], neutral: float | None = None, most: int = 4) -> Scale:
+    """An axis that holds all values and the neutral one, with at most `most` + 1 ticks at round numbers."""
+    known = [*values, *([] if neutral is None else [neutral])]
+    low, high = min(known), max(known)
+    if high - low < 1e-9:
+        low, high = low - 0.1, high + 0.1
+    margin = 0.04 * (high - low)
+    low, high = low - margin, high + margin
+    ticks = [t for t in MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= t <= high]
+    found = Scale(low, high, (), None)
+    return Scale(
+        low,
+        high,
+        tuple((found.at(tick), text(round(tick, 10))) for tick in ticks),
+        None if neutral is None else found.at(neutral),
+    )
+
+
+def ends(values: Sequence[Interval | None]) -> list[float]:
+    """All means and ends of intervals."""
+    return [
+        number
+        for value in values
+        if value is not None
+        for number in (value["mean"], value.get("low", value["mean"]), value.get("high", value["mean"]))
+    ]
+
+
+def mark(axis: Scale, value: Interval | None, role: Role, text: str) -> Mark | None:
+    """A value as a mark on an axis; `None` if there is no value."""
+    if value is None:
+        return None
+    has_interval = "low" in value and "high" in value
+    return Mark(
+        axis.at(value["mean"]),
+        axis.at(value["low"]) if has_interval else None,
+        axis.at(value["high"]) if has_interval else None,
+        role,
+        text,
+    )
+
+
+def history(
+    title: str, unit: str, entries: Sequence[Mapping[str, float]], partition: Mapping[str, Role], neutral: float | None
+) -> History | None:
+    """Lines of all names over the steps, privileged ones first; `None` if there are no entries."""
+    names = list(dict.fromkeys(name for entry in entries for name in entry if name != "step"))
+    if not names:
+        return None
+    roles: Mapping[str, Role] = {role: role for role in ROLES} | dict(partition)
+    names.sort(key=lambda name: roles.get(name) != "privileged")
+    shown = _thinned(entries)
+    x = scale([entry["step"] for entry in shown], lambda step: f"{step:g}")
+    y = scale([v for entry in shown for name, v in entry.items() if name != "step"], share, neutral)
+    named = len(names) <= MOST_NAMED
+    lines = []
+    for i, name in enumerate(names):
+        privileged = roles.get(name) == "privileged"
+        found = [entry for entry in shown if name in entry]
+        last = found[-1]
+        # A single step is a point, which only a line of some length shows.
+        at = [(x.at(entry["step"]), 100 - y.at(entry[name])) for entry in (found if len(found) > 1 else found * 2)]
+        if len(found) == 1:
+            at = [(at[0][0] - 1, at[0][1]), (at[1][0] + 1, at[1][1])]
+        lines.append(
+            Line(
+                role_text(name),
+                f"s{i % COLOURS}" if named else ("privileged" if privileged else "held"),
+                not privileged,
+                " ".join(f"{a:.2f},{b:.2f}" for a, b in at),
+                share(last[name]),
+            )
+        )
+    rows = tuple(
+        (f"{entry['step']:g}", *(share(entry[name]) if name in entry else ABSENT for name in names)) for entry in shown
+    )
+    header = ("step", *(role_text(name) for name in names))
+    return History(title, unit, x, y, tuple(lines), named, header, rows, len(entries) - len(shown))
+
+
+def plane(
+    title: str,
+    axes: tuple[str, str],
+    points: Sequence[tuple[str, Interval, Interval]],
+    all_values: Sequence[tuple[Interval, Interval]],
+    text: Callable[[float], str],
+    words: Callable[[Interval], str] = lambda value: interval(value, signed=True),
+) -> Plane:
+    """Points of (name, x, y) with 0 as good as the reference; `all_values` are what panels side by side share."""
+    x = scale(ends([value for value, _ in all_values]), text, 0.0)
+    y = scale(ends([value for _, value in all_values]), text, 0.0)
+    found = []
+    for i, (name, across, up) in enumerate(points):
+        across_mark, up_mark = mark(x, across, "privileged", ""), mark(y, up, "non_privileged", "")
+        assert across_mark is not None and up_mark is not None
+        letter = ascii_uppercase[i % 26] + (str(i // 26 + 1) if i >= 26 else "")
+        said = f"{name}: {axes[0]} {words(across)}, {axes[1]} {words(up)}"
+        found.append(PlanePoint(letter, name, f"s{i % COLOURS}", across_mark, up_mark, said))
+    return Plane(title, x, y, *axes, tuple(found))
+
+
+def mean_interval(values: Sequence[Interval]) -> Interval | None:
+    """Mean of several measurements; `None` of none.
+
+    The ends are the means of the ends: at least as wide as the mean's own interval, whatever the measurements have to
+    do with each other, which results do not say.
+    """
+    if not values:
+        return None
+    found: Interval = {"mean": _mean([value["mean"] for value in values])}
+    if all("low" in value and "high" in value for value in values):
+        found |= {"low": _mean([v["low"] for v in values]), "high": _mean([v["high"] for v in values])}
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _thinned(entries: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    if len(entries) <= MOST_STEPS:
+        return list(entries)
+    return [entries[round(i * (len(entries) - 1) / (MOST_STEPS - 1))] for i in range(MOST_STEPS)]

@@ -1,0 +1,189 @@
+"""One sentence that says what came out, and the numbers it rests on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fairpo_trl.reporting.html.charts import mean_interval
+from fairpo_trl.reporting.label_results import LabelResults, difference
+from fairpo_trl.reporting.numbers import delta, interval, percent, verdict, verdict_text
+from fairpo_trl.reporting.results import AttributeResult, Interval, Results, Role, by_role
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number that stands out: what it is, its text, what it is of."""
+
+    title: str
+    value: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`kind` is the sign of the whole: `better` (privileged better, nothing held worse), `worse`, or `same`, unclear."""
+
+    kind: Literal["better", "worse", "same"]
+    sentence: str
+    details: tuple[str, ...]
+    tiles: tuple[Tile, ...]
+
+
+def first_difference(entry: AttributeResult) -> Interval | None:
+    """An attribute's difference to the reference against itself, as its first judge sees it."""
+    for rates in entry.get("win_rate", {}).values():
+        return rates.get("difference")
+    return None
+
+
+def changes(results: Results, role: Role) -> dict[str, Interval]:
+    """Attributes of a role with the difference their first judge found; those without one are left out."""
+    found = {entry["attribute"]: first_difference(entry) for entry in by_role(results) if entry["role"] == role}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def worst(values: dict[str, Interval]) -> tuple[str, Interval] | None:
+    """The lowest of several differences with its name; `None` of none."""
+    return min(values.items(), key=lambda item: item[1]["mean"]) if values else None
+
+
+def generation_verdict(results: Results) -> Verdict:
+    """Whether the privileged attributes got better and whether a held one got worse, as each one's first judge sees it."""
+    privileged, held = changes(results, "privileged"), changes(results, "non_privileged")
+    names = {role: [name for name, found in results["partition"].items() if found == role] for role in
+             ("privileged", "non_privileged")}  # fmt: skip
+    fell = [name for name, value in held.items() if verdict(value) == "worse"]
+    found = [verdict(privileged.get(name)) for name in names["privileged"]]
+    got_worse = "worse" in found
+    kind: Literal["better", "worse", "same"] = "same"
+    if fell or got_worse:
+        kind = "worse"
+    elif found and set(found) == {"better"} and all(verdict(held.get(name)) for name in names["non_privileged"]):
+        kind = "better"
+    if not names["non_privileged"]:
+        second = "nothing is held"
+    elif fell:
+        second = f"{_listed(fell)} got worse"
+    elif unknown := [name for name in names["non_privileged"] if verdict(held.get(name)) is None]:
+        second = f"whether {_listed(unknown)} kept {_its(unknown)} level was not measured"
+    else:
+        second = "no held attribute got measurably worse"
+    first = _privileged_clause(names["privileged"], privileged)
+    joint = ", but " if fell and set(found) == {"better"} else "; " if ";" in first or kind == "same" else ", and "
+    details = [
+        "Change of the win rate against the reference, less that of the reference against itself: "
+        + ", ".join(f"{name} {interval(value, signed=True)}" for name, value in privileged.items())
+        + (f"; lowest held: {low[0]} {interval(low[1], signed=True)}" if (low := worst(held)) else "")
+        + "."
+    ] if privileged or held else []  # fmt: skip
+    details += _second_opinions(results)
+    tiles = []
+    for title, value, about in (
+        ("privileged", mean_interval(list(privileged.values())), _listed(list(privileged))),
+        ("held, mean", mean_interval(list(held.values())), f"{len(held)} attributes"),
+        ("held, worst", low[1] if (low := worst(held)) else None, low[0] if low else ""),
+    ):
+        if value is not None:
+            tiles.append(Tile(title, interval(value, signed=True), about))
+    sentence = f"{first}{joint}{second}."
+    if not {"better", "worse"} & set(found):  # otherwise it begins with a name, which stays as it is
+        sentence = _capital(sentence)
+    return Verdict(kind, sentence, tuple(details), tuple(tiles))
+
+
+def label_verdict(results: LabelResults) -> Verdict:
+    """Whether the privileged labels gained in the mean, and which held ones fell."""
+    comparison = results["comparison"]
+    groups = {group: difference(row) for group, row in comparison["by_group"].items()}
+    privileged, held = groups.get("privileged"), groups.get("non_privileged")
+    fell, surely = comparison["fell"], comparison["fell_surely"]
+    found, kept = verdict(privileged), verdict(held)
+    eps = f"{100 * comparison['eps']:g}"
+    unit = "point" if eps == "1" else "points"
+    words = {
+        "better": "the privileged labels got better in the mean",
+        "worse": "the privileged labels got worse in the mean",
+        "same": "it is unclear whether the privileged labels got better in the mean",
+        None: "whether the privileged labels got better has no interval",
+    }
+    if kept == "worse":
+        second = "the held labels got worse in the mean"
+    elif surely:
+        second = f"{len(surely)} held {'label' if len(surely) == 1 else 'labels'} fell by more than {eps} {unit}"
+    elif fell:
+        second = f"no held label surely fell by more than {eps} {unit} ({len(fell)} did, not with the whole interval)"
+    else:
+        second = f"no held label fell by more than {eps} {unit}"
+    kind: Literal["better", "worse", "same"] = "same"
+    if "worse" in (found, kept) or surely:
+        kind = "worse"
+    elif found == "better":
+        kind = "better"
+    joint = ", but " if found == "better" and kind == "worse" else "; " if found != "better" else ", and "
+    tiles = [
+        Tile(f"{name}, change of mAP", delta(value), f"{percent(before)} → {percent(after)} %")
+        for name, group, value in (
+            ("privileged", "privileged", privileged),
+            ("held", "non_privileged", held),
+        )
+        if value is not None
+        for before, after in (
+            [
+                results["evaluations"][model]["by_group"].get(group, {}).get("map")
+                for model in ("reference", "trained")
+            ],  # type: ignore[literal-required]
+        )
+    ]
+    about = "none with the whole interval" if not surely else f"{len(surely)} with the whole interval"
+    tiles.append(Tile(f"held labels that fell > {eps} {unit}", str(len(fell)), about if fell else "none"))
+    return Verdict(kind, _capital(f"{words[found]}{joint}{second}."), (), tuple(tiles))
+
+
+def _privileged_clause(names: Sequence[str], values: dict[str, Interval]) -> str:
+    if not names:
+        return "nothing is privileged"
+    groups: dict[str | None, list[str]] = {}
+    for name in names:
+        groups.setdefault(verdict(values.get(name)), []).append(name)
+    parts = []
+    for found, words in (("better", "got better"), ("worse", "got worse")):
+        if found in groups:
+            parts.append(f"{_listed(groups[found])} {words}")
+    if "same" in groups:
+        parts.append(f"it is unclear whether {_listed(groups['same'])} got better")
+    if None in groups:
+        parts.append(f"whether {_listed(groups[None])} got better was not measured")
+    return "; ".join(parts)
+
+
+def _second_opinions(results: Results) -> list[str]:
+    """Where a judge after an attribute's first one comes to another verdict."""
+    found: dict[str, list[str]] = {}
+    judged = set()
+    for entry in by_role(results):
+        first = verdict(first_difference(entry))
+        for judge, rates in list(entry.get("win_rate", {}).items())[1:]:
+            value = rates.get("difference")
+            if verdict(value) is not None:
+                judged.add(judge)
+            if verdict(value) not in (None, first):
+                told = f"{entry['attribute']} {interval(value, signed=True)} {verdict_text(value)}"
+                found.setdefault(judge, []).append(told)
+    sentences = [
+        f"The {judge.replace('_', ' ')} sees it differently: {', '.join(told)}." for judge, told in found.items()
+    ]
+    if agree := [judge.replace("_", " ") for judge in sorted(judged) if judge not in found]:
+        sentences.append(f"The {_listed(agree)} {'agrees' if len(agree) == 1 else 'agree'} with every verdict.")
+    return sentences
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+def _its(names: Sequence[str]) -> str:
+    return "its" if len(names) == 1 else "their"
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
