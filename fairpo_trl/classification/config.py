@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from transformers import TrainingArguments
 
+from fairpo_trl.core.names import shortened
+from fairpo_trl.core.options import check_choices, check_number, check_training_numbers, is_number
 from fairpo_trl.training.arguments import (
     GroupWeightArguments,
     check_group_weight_options,
@@ -224,17 +226,21 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
                 f"`privileged_labels` must be a list of names, got the string {self.privileged_labels!r}: pass "
                 f"[{self.privileged_labels!r}]."
             )
-        if not self.beta > 0:
-            raise ValueError(f"`beta` must be positive, got {self.beta}.")
+        wrong = [name for name in self.privileged_labels or () if not isinstance(name, str) or not name.strip()]
+        if wrong:
+            raise ValueError(f"`privileged_labels` must hold names, each not empty; {shortened(wrong[0])} is none.")
+        check_choices(self)
+        check_training_numbers(self)
+        check_number("beta", self.beta, positive=True)
         for option in ("epsilon", "simpo_gamma", "cpo_lambda", "focal_gamma", "logit_adjustment_tau"):
-            if not getattr(self, option) >= 0:
-                raise ValueError(f"`{option}` must be >= 0, got {getattr(self, option)}.")
-        if len(self.asymmetric_gammas) != 2 or min(self.asymmetric_gammas) < 0:
+            check_number(option, getattr(self, option))
+        gammas = self.asymmetric_gammas
+        if len(gammas) != 2 or not all(is_number(gamma) and gamma >= 0 for gamma in gammas):
             raise ValueError(
                 "`asymmetric_gammas` must be two numbers >= 0, of present and of absent labels, got "
                 f"{self.asymmetric_gammas}."
             )
-        if not 0 <= self.asymmetric_clip < 1:
+        if not (is_number(self.asymmetric_clip) and 0 <= self.asymmetric_clip < 1):
             raise ValueError(f"`asymmetric_clip` must be in [0, 1), got {self.asymmetric_clip}.")
         for option, value in (("label_smoothing_factor", 0.0), ("auto_find_batch_size", False)):
             if getattr(self, option) != value:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.options import check_number, is_number
 from fairpo_trl.core.partition import Group
 
 
@@ -121,10 +121,9 @@ class GroupWeights:
                 raise ValueError(unknown_names_message(option, [value], choices))
         if k == 0:
             raise ValueError("`groups` is empty: there is nothing to weigh.")
-        if not (math.isfinite(eta) and eta >= 0):
-            raise ValueError(f"`eta` must be a finite number >= 0, got {eta}.")
-        if not (0 <= floor < 1 / k):
-            raise ValueError(f"`floor` must be in [0, 1/K) = [0, {1 / k:.4g}) for {k} groups, got {floor}.")
+        check_number("eta", eta)
+        if not (is_number(floor) and 0 <= floor < 1 / k):
+            raise ValueError(f"`floor` must be in [0, 1/K) = [0, {1 / k:.4g}) for {k} groups, got {floor!r}.")
         if floor and balancer != "mirror_ascent":
             raise ValueError(f"`floor` belongs to mirror ascent; with balancer={balancer!r} leave it at 0.")
         if scaling == "relative" and balancer == "lagrangian":
@@ -132,11 +131,13 @@ class GroupWeights:
                 "`scaling='relative'` looks at the change of a loss, but a multiplier follows its level: use "
                 "scaling='none' or 'fixed' with balancer='lagrangian'."
             )
-        if not 0 <= decay < 1:
-            raise ValueError(f"`decay` must be in [0, 1), got {decay}.")
-        if delta <= 0 or clamp <= 0:
-            raise ValueError(f"`delta` and `clamp` must be positive, got {delta} and {clamp}.")
-        if not 0 <= multiplier_start <= multiplier_max:
+        if not (is_number(decay) and 0 <= decay < 1):
+            raise ValueError(f"`decay` must be in [0, 1), got {decay!r}.")
+        if not (is_number(delta) and is_number(clamp) and delta > 0 and clamp > 0):
+            raise ValueError(f"`delta` and `clamp` must be positive, got {delta!r} and {clamp!r}.")
+        check_number("multiplier_start", multiplier_start)
+        check_number("multiplier_max", multiplier_max)
+        if multiplier_start > multiplier_max:
             raise ValueError(
                 f"0 <= `multiplier_start` <= `multiplier_max` must hold, got {multiplier_start} and {multiplier_max}."
             )
@@ -145,6 +146,10 @@ class GroupWeights:
         self._constants = self._per_group("constants", constants) if scaling == "fixed" else None
         start = torch.ones(k, dtype=torch.float64) if prior is None else self._per_group("prior", prior)
         start = start / start.sum()
+        if not (torch.isfinite(start) & (start > 0)).all():
+            raise ValueError(
+                f"The weights in `prior` are too far apart, or too large, to be divided by their sum: {prior}."
+            )
 
         # State: log alpha in float64 (or lambda for the lagrangian), and a running estimate of each group's loss.
         self._log_weights = start.log()
@@ -158,11 +163,13 @@ class GroupWeights:
 
     def _per_group(self, option: str, values: Mapping[str, float] | None) -> torch.Tensor:
         """`[K]` float64 from a mapping by group name; every group needs a positive entry."""
-        values = values or {}
+        values = {} if values is None else values
+        if not isinstance(values, Mapping):
+            raise ValueError(f"`{option}` must map each group to a number, got {shortened(values)}.")
         unknown = [name for name in values if name not in self.names]
         if unknown:
             raise ValueError(unknown_names_message(f"group in `{option}`", unknown, self.names))
-        bad = [name for name in self.names if not (math.isfinite(values.get(name, 0)) and values.get(name, 0) > 0)]
+        bad = [name for name in self.names if not (is_number(values.get(name)) and values[name] > 0)]
         if bad:
             raise ValueError(
                 f"`{option}` needs a positive number for each group; missing or not positive for {bad}."

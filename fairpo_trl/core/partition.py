@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import torch
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.options import is_number
 
 
 Role = Literal["privileged", "non_privileged"]
@@ -71,10 +72,13 @@ class Partition:
         for value, field in ((self.names, "names"), (self.privileged, "privileged")):
             if isinstance(value, str):
                 raise ValueError(f"`{field}` must be a list of names, got the string {value!r}: pass [{value!r}].")
+            if not isinstance(value, Iterable):
+                raise ValueError(f"`{field}` must be a list of names, got {shortened(value)}.")
         object.__setattr__(self, "names", tuple(self.names))
         wanted = tuple(self.privileged)  # may come in any order
         if any(not isinstance(name, str) or not name.strip() for name in (*self.names, *wanted)):
-            raise ValueError(f"Names must be non-empty strings, got {[*self.names, *wanted]!r}.")
+            wrong = [name for name in (*self.names, *wanted) if not isinstance(name, str) or not name.strip()]
+            raise ValueError(f"Names must be non-empty strings, got {shortened(wrong[0])} among them.")
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
             raise ValueError(f"Each name may occur once, but these occur more often: {repeated}.")
@@ -193,33 +197,52 @@ class Partition:
         Raises:
             ValueError: If `names` or `roles` is missing, a name has no role, or a role is neither of the two.
         """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"Not a partition: expected what `Partition.to_dict` returns, got {shortened(data)}.")
         missing = [key for key in ("names", "roles") if key not in data]
         if missing:
             raise ValueError(
                 f"Not a partition: the JSON lacks {missing}. Expected the form `Partition.to_json` writes."
             )
-        names, roles = tuple(data["names"]), dict(data["roles"])
+        names, roles = data["names"], data["roles"]
+        if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
+            raise ValueError(f"`names` of the partition must be a list of strings, got {shortened(names)}.")
+        if not isinstance(roles, Mapping):
+            raise ValueError(f"`roles` of the partition must map each name to its role, got {shortened(roles)}.")
         if set(names) != set(roles):
             raise ValueError(f"`names` and `roles` of the partition differ in {sorted(set(names) ^ set(roles))}.")
         wrong = {name: role for name, role in roles.items() if role not in ("privileged", "non_privileged")}
         if wrong:
             raise ValueError(f"Roles are 'privileged' or 'non_privileged', got {wrong}.")
-        return cls(names, tuple(name for name in names if roles[name] == "privileged"))
+        return cls(tuple(names), tuple(name for name in names if roles[name] == "privileged"))
 
     @classmethod
     def from_json(cls, text: str) -> Partition:
         """The partition written by `to_json`."""
-        return cls.from_dict(json.loads(text))
+        try:
+            data = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"Not a partition, because not JSON: {error}.") from error
+        return cls.from_dict(data)
 
 
 def _lowest(values: Mapping[str, float], share: float, what: str) -> tuple[str, ...]:
     """The `share` of the keys with the lowest values, at least one; ties keep the order of the keys."""
-    if not 0 < share <= 1:
-        raise ValueError(f"`share` must be in (0, 1], got {share}.")
+    if not (is_number(share) and 0 < share <= 1):
+        raise ValueError(f"`share` must be in (0, 1], got {share!r}.")
     if not values:
         raise ValueError(f"`{what}` is empty: there is no name to choose from.")
-    bad = [name for name, value in values.items() if math.isnan(value)]
+    bad = [name for name, value in values.items() if not _is_ordered(value)]
     if bad:
-        raise ValueError(f"`{what}` holds NaN for {bad}: leave these names out or give them a value.")
+        shown = "NaN" if values[bad[0]] != values[bad[0]] else f"{shortened(values[bad[0]])}, which is no number,"
+        raise ValueError(f"`{what}` holds {shown} for {bad}: leave these names out or give them a value.")
     count = max(1, round(share * len(values)))
     return tuple(sorted(values, key=lambda name: values[name])[:count])
+
+
+def _is_ordered(value: Any) -> bool:
+    """Whether a value can be ranked: any real number, of numpy or torch too, but NaN."""
+    try:
+        return not math.isnan(value)
+    except TypeError:
+        return False

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from trl import DPOConfig
 
+from fairpo_trl.core.names import shortened
+from fairpo_trl.core.options import check_choices, check_number, check_training_numbers
 from fairpo_trl.training.arguments import (
     GroupWeightArguments,
     check_group_weight_options,
@@ -72,6 +74,9 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
         balanced_sampling (`str`, *optional*, defaults to `"none"`):
             `"role"` or `"attribute"` draws each role or each attribute equally often in an epoch, instead of as often
             as it occurs (`"none"`). An epoch keeps its number of pairs.
+        allow_prompt_overlap (`bool`, *optional*, defaults to `False`):
+            Whether evaluation pairs may have prompts of the training data. `False` refuses them and names the rows,
+            because what is measured on prompts that were trained on says little about others.
 
         > Parameters that control the losses
 
@@ -133,6 +138,11 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
         metadata={"help": "Whether each 'role' or each 'attribute' is drawn equally often in an epoch."},
     )
 
+    allow_prompt_overlap: bool = field(
+        default=False,
+        metadata={"help": "Whether evaluation pairs may have prompts of the training data; False refuses them."},
+    )
+
     # Parameters that control the losses
     privileged_loss: Literal["dpo", "simpo", "cpo", "sft"] = field(
         default="dpo",
@@ -165,6 +175,7 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
     def __post_init__(self) -> None:
         read_group_prior(self)
         super().__post_init__()
+        self._check_ranges()
         self._refuse_what_cannot_be_honoured()
         self._check_fairpo_options()
         check_group_weight_options(self)
@@ -193,21 +204,29 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
                 f"`train_sampling_strategy={self.train_sampling_strategy!r}`: set one of the two."
             )
 
+    def _check_ranges(self) -> None:
+        """Raises for an option that is none of its choices, or a number out of its range, whatever the others are."""
+        check_choices(self)
+        check_training_numbers(self)
+        for option in ("beta", "simpo_beta"):
+            check_number(option, getattr(self, option), positive=True)
+        for option in ("epsilon", "cpo_lambda", "simpo_gamma"):
+            check_number(option, getattr(self, option))
+        if self.max_length is not None:
+            check_number("max_length", self.max_length, least=1, whole=True)
+
     def _check_fairpo_options(self) -> None:
         """Raises for FairPO options out of range or in contradiction; the ranges of the weights are GroupWeights'."""
         for option in ("privileged_attributes", "non_privileged_attributes"):
             names = getattr(self, option)
             if isinstance(names, str):
                 raise ValueError(f"`{option}` must be a list of names, got the string {names!r}: pass [{names!r}].")
+            wrong = [name for name in names or () if not isinstance(name, str) or not name.strip()]
+            if wrong:
+                raise ValueError(f"`{option}` must hold names, each not empty; {shortened(wrong[0])} is none.")
         both = set(self.privileged_attributes or ()) & set(self.non_privileged_attributes or ())
         if both:
             raise ValueError(f"Attributes cannot be privileged and non-privileged at once: {sorted(both)}.")
-        for option in ("beta", "simpo_beta"):
-            if not getattr(self, option) > 0:
-                raise ValueError(f"`{option}` must be positive, got {getattr(self, option)}.")
-        for option in ("epsilon", "cpo_lambda", "simpo_gamma"):
-            if not getattr(self, option) >= 0:
-                raise ValueError(f"`{option}` must be >= 0, got {getattr(self, option)}.")
         if self.balancer == "lagrangian" and not self.hinge:
             raise ValueError(
                 "`balancer='lagrangian'` is about the bound against the reference, which `hinge=False` takes away. "
