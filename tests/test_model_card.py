@@ -54,6 +54,7 @@ def make_trainer(
         "report_to": "none",
         "save_strategy": "no",
         "disable_tqdm": True,
+        "allow_prompt_overlap": True,
     }
     return FairPOTrainer(
         model=model if not isinstance(model, Path) else str(model),

@@ -305,7 +305,7 @@ def test_published_data_can_be_checked_after_loading():
 def test_preference_data_needs_neither_torch_nor_a_trainer():
     package = Path(__file__).parents[1] / "fairpo_trl" / "preferences"
     allowed = {*sys.stdlib_module_names, "datasets", "matplotlib", "numpy", "pandas", "pyarrow", "rich"}
-    inside = ("fairpo_trl.preferences", "fairpo_trl.core.names", "fairpo_trl.reporting")
+    inside = ("fairpo_trl.preferences", "fairpo_trl.core.names", "fairpo_trl.core.options", "fairpo_trl.reporting")
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -68,6 +68,7 @@ def make_trainer(tmp_path: Path, peft: bool = True, **options: Any) -> FairPOTra
         "bf16": False,
         "report_to": "none",
         "disable_tqdm": True,
+        "allow_prompt_overlap": True,
     }
     return FairPOTrainer(
         model=str(base),

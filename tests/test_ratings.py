@@ -283,7 +283,7 @@ def renamed(column: str, name: str) -> list[dict]:
         (pair(3, attribute=None), "names no attribute in row 3"),
         (pair(5, **make_rows(6)[1]), r"Row 5 of the pairs.jsonl data repeat an earlier pair \(row 5 repeats row 1\)"),
         (pair(1, chosen=[{"role": "assistant", "content": "x"}]), "In row 1 .* not all text or all messages"),
-        (pair(1, prompt=5), "In row 1 .* not all text or all messages"),
+        (pair(1, prompt=5), "Row 1 .* 'prompt' is neither text nor a list of messages, but 5"),
         ([{"prompt": "p", "response": "r", "good": 1}], r"holds responses, not pairs.*ratings=\['good'\]"),
         ([{"chosen": "x", "rejected": "y"}], "looks like hh-rlhf: pass source='hh_rlhf'"),
         ([], "pairs.jsonl has no rows"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from datasets import Dataset, IterableDataset
 
-from fairpo_trl.preferences.rules import find_problems, row_numbers
+from fairpo_trl.core.names import shortened
+from fairpo_trl.preferences.rules import completion_text, find_problems, prompt_key, row_numbers
 
 
 _STREAM_ROWS = 64
@@ -36,22 +37,61 @@ def check_rows(
         `Counter[str]`: attribute -> number of pairs (of the first rows, for a streaming dataset).
 
     Raises:
-        ValueError: For vision data, a missing column, a malformed or unknown attribute, an empty completion, or two
-            equal completions. The message names the rows and the mend.
+        ValueError: For what is no `Dataset`, vision data, a missing column, a malformed or unknown attribute, a prompt
+            or completion that is neither text nor messages, an empty one, or two equal completions. The message names
+            the rows and the mend.
     """
+    if not isinstance(dataset, Dataset | IterableDataset):
+        several = f" It has the splits {list(dataset)}: pass one of them." if isinstance(dataset, Mapping) else ""
+        raise ValueError(
+            f"The {split} data must be a `datasets.Dataset` or `IterableDataset`, got {type(dataset).__name__}."
+            + (several or " `Dataset.from_list(rows)` makes one from rows.")
+        )
     streaming = isinstance(dataset, IterableDataset)
     rows: Iterable[dict[str, Any]] = islice(dataset, _STREAM_ROWS) if streaming else dataset
     columns = dataset.column_names
     if columns is None:  # a stream need not know its columns
         columns = list(next(iter(dataset), {}))
-    looked_at = [column, "chosen", "rejected"]
-    if not streaming and set(looked_at) <= set(columns):  # prompts can be long and are not looked at here
+    looked_at = [name for name in (column, "prompt", "chosen", "rejected") if name in columns]
+    if not streaming:
         rows = dataset.select_columns(looked_at)
 
     problems, counts = find_problems(rows, columns, split, column, names)
     if problems:
         raise ValueError(problems[0].message)
     return counts
+
+
+def check_overlap(train: Dataset | IterableDataset, evaluation: Mapping[str, Any]) -> None:
+    """
+    Refuses evaluation pairs whose prompt is in the training data too. A stream cannot be scanned and passes.
+
+    Args:
+        train (`Dataset` or `IterableDataset`):
+            The training pairs.
+        evaluation (`Mapping[str, Dataset | IterableDataset | None]`):
+            Name -> pairs of an evaluation split.
+
+    Raises:
+        ValueError: Names the split, its rows, a common prompt and the mend. Case and white space make no difference.
+    """
+    parts = {name: part for name, part in evaluation.items() if _has_prompts(part)}
+    if not parts or not _has_prompts(train):
+        return
+    seen = {prompt_key(prompt) for prompt in train["prompt"]}
+    for name, part in parts.items():
+        shared = [index for index, prompt in enumerate(part["prompt"]) if prompt_key(prompt) in seen]
+        if shared:
+            raise ValueError(
+                f"{row_numbers(shared, capital=True)} of the {name} data have a prompt of the training data "
+                f"({shortened(completion_text(part['prompt'][shared[0]]))}), so training leaks into the evaluation. "
+                "Remove these rows, divide the pairs by prompt (`fairpo_trl.preferences.split_by_prompt`), or set "
+                "`allow_prompt_overlap=True`."
+            )
+
+
+def _has_prompts(part: Any) -> bool:
+    return isinstance(part, Dataset) and "prompt" in part.column_names
 
 
 def check_tokens(dataset: Dataset, split: str, max_length: int | None, truncation_mode: str) -> None:

@@ -23,7 +23,7 @@ from fairpo_trl.core.partition import Partition
 from fairpo_trl.core.reduction import group_sums
 from fairpo_trl.generation.collator import ROW_COLUMN, AttributeCollator
 from fairpo_trl.generation.config import FairPOConfig
-from fairpo_trl.generation.data_check import check_rows, check_tokens
+from fairpo_trl.generation.data_check import check_overlap, check_rows, check_tokens
 from fairpo_trl.generation.log_probs import pair_log_probs
 from fairpo_trl.generation.metrics import MetricSums
 from fairpo_trl.generation.model_card import add_fairpo_facts
@@ -125,10 +125,13 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         self.partition = resolve_partition(partition, args, counts, isinstance(train_dataset, IterableDataset))
         self._pair_counts = {"train": counts}
         self._checked = {id(train_dataset)}  # these are not checked again when they are tokenised
-        for name, dataset in (eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}).items():
+        evaluation = eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}
+        for name, dataset in evaluation.items():
             if dataset is not None:
                 self._pair_counts[name] = check_rows(dataset, name, args.attribute_column, self.partition.names)
                 self._checked.add(id(dataset))
+        if not args.allow_prompt_overlap:
+            check_overlap(train_dataset, evaluation)
         self.group_weights = build_group_weights(self.partition, args)
         self.running_losses = running_losses(self.partition, args.estimate_decay)  # DPO loss per attribute
 

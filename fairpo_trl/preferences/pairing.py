@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 
+from fairpo_trl.core.options import is_number
+
 
 _ROUNDING = 1e-9
 """Margins such as .3 - .1 miss their decimal value by less than this."""
@@ -57,7 +59,7 @@ def pairs_from_scores(
 
 def check_pairing(min_margin: float, max_pairs: int | None) -> None:
     """Raises `ValueError` for a margin or number of pairs that makes no sense."""
-    if not min_margin >= 0:  # NaN too
-        raise ValueError(f"`min_margin` must be 0 or more, got {min_margin}.")
-    if max_pairs is not None and max_pairs < 1:
-        raise ValueError(f"The number of pairs per prompt must be 1 or more, or None for all, got {max_pairs}.")
+    if not (is_number(min_margin) and min_margin >= 0):
+        raise ValueError(f"`min_margin` must be 0 or more, got {min_margin!r}.")
+    if max_pairs is not None and not (is_number(max_pairs) and max_pairs >= 1 and max_pairs == int(max_pairs)):
+        raise ValueError(f"The number of pairs per prompt must be 1 or more, or None for all, got {max_pairs!r}.")

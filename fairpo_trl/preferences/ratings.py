@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from fairpo_trl.core.names import shortened
 from fairpo_trl.preferences.pairing import check_pairing, pairs_from_scores
 from fairpo_trl.preferences.read import check_columns
 from fairpo_trl.preferences.rows import Collector, Converted, as_number, assistant
@@ -83,6 +84,7 @@ def pairs_from_ratings(
     groups = _groups(prompts, responses, labels)
     scores = {name: _scores(frame[name], missing) for name in attributes}
     ids = [str(value) for value in (frame["id"] if "id" in frame.columns else labels)]
+    _refuse_repeated(ids, labels)
     collected = Collector()
     for key, members in groups.items():
         for name in attributes:
@@ -150,6 +152,17 @@ def _groups(prompts: list[Any], responses: list[Any], labels: list[int]) -> dict
             f"an earlier row (row {again} as row {first}). Average their ratings or keep one of them."
         )
     return groups
+
+
+def _refuse_repeated(ids: list[str], labels: list[int]) -> None:
+    first: dict[str, int] = {}
+    for label, identity in zip(labels, ids, strict=True):
+        before = first.setdefault(identity, label)
+        if before != label:
+            raise ValueError(
+                f"Rows {before} and {label} have the same id {shortened(identity)}, which is to name one response. "
+                "Give each row its own, or leave out the column 'id'."
+            )
 
 
 def _has_text(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 import pyarrow.parquet
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
 
 from fairpo_trl.core.names import unknown_names_message
 
@@ -46,7 +48,11 @@ def read_splits(path: str | Path) -> dict[str, Rows]:
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             loaded: Any = load_from_disk(str(path))
             return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
-        return dict(load_dataset(str(path)))
+        try:
+            return dict(load_dataset(str(path)))
+        except DatasetsError as error:  # no data files, or one that cannot be read: the cause says which
+            cause = error.__cause__ or error
+            raise ValueError(f"The folder {path.name!r} cannot be read as data files: {cause}.") from error
     if not path.is_file():
         raise FileNotFoundError(f"There is no file or folder {str(path)!r} to read preferences from.")
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
@@ -56,7 +62,10 @@ def read_splits(path: str | Path) -> dict[str, Rows]:
     if suffix == ".csv":
         rows = Dataset.from_pandas(_read_csv(path), preserve_index=False)
     elif suffix == ".parquet":
-        rows = Dataset(pyarrow.parquet.read_table(path))
+        try:
+            rows = Dataset(pyarrow.parquet.read_table(path))
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"{path.name} is not a readable Parquet file ({error}).") from error
     else:
         rows = _read_json(path, lines=suffix == ".jsonl")
     if not len(rows):
@@ -136,11 +145,16 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _read_json(path: Path, lines: bool) -> list[dict[str, Any]]:
     """The rows of a JSON or JSONL file, compressed or not."""
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
-        if lines:
-            rows = [_parse(line, f"{path.name}, line {n}") for n, line in enumerate(file, start=1) if line.strip()]
-        else:
-            rows = _parse(file.read(), path.name)
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            if lines:
+                rows = [_parse(line, f"{path.name}, line {n}") for n, line in enumerate(file, start=1) if line.strip()]
+            else:
+                rows = _parse(file.read(), path.name)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not text in UTF-8 ({error}).") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path.name} is damaged: {error}. Compress it again.") from error
     if not isinstance(rows, list):
         raise ValueError(f"{path.name} must hold a list of rows, or end with .jsonl if it has a row per line.")
     wrong = [index for index, row in enumerate(rows) if not isinstance(row, dict)]
@@ -154,6 +168,8 @@ def _parse(text: str, where: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is not JSON: {error}.") from error
+    except RecursionError as error:
+        raise ValueError(f"{where} is nested too deeply to be rows.") from error
 
 
 def _mixed_column(rows: Sequence[Mapping[str, Any]]) -> str | None:

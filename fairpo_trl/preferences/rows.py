@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.names import shortened, unknown_names_message
 from fairpo_trl.preferences.rules import completion_text
 
 
@@ -137,7 +137,7 @@ def field(row: Any, column: str, where: str) -> Any:
         ValueError: If there is no such column; the message names the row, the column and near matches.
     """
     if not isinstance(row, Mapping):
-        raise ValueError(f"{where} is no row with columns but {_short(row)}.")
+        raise ValueError(f"{where} is no row with columns but {shortened(row)}.")
     if column not in row:
         message = unknown_names_message("column", [column], [str(name) for name in row])
         raise ValueError(f"{where} has no column {column!r}, so it is not of the published schema. {message}")
@@ -150,7 +150,7 @@ def text_field(row: Any, column: str, where: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"{where}: column {column!r} must hold text, got {_short(value)}.")
+        raise ValueError(f"{where}: column {column!r} must hold text, got {shortened(value)}.")
     return value
 
 
@@ -160,7 +160,7 @@ def list_field(row: Any, column: str, where: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{where}: column {column!r} must hold a list, got {_short(value)}.")
+        raise ValueError(f"{where}: column {column!r} must hold a list, got {shortened(value)}.")
     return list(value)
 
 
@@ -169,7 +169,7 @@ def number_field(row: Any, column: str, where: str) -> float | None:
     value = field(row, column, where)
     number = as_number(value)
     if number is None and value is not None and not (isinstance(value, float) and math.isnan(value)):
-        raise ValueError(f"{where}: column {column!r} must hold a finite number, got {_short(value)}.")
+        raise ValueError(f"{where}: column {column!r} must hold a finite number, got {shortened(value)}.")
     return number
 
 
@@ -182,8 +182,3 @@ def as_number(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.names import shortened, unknown_names_message
 
 
 _NAMED_ROWS = 5
@@ -19,8 +19,8 @@ class Problem:
     One rule that rows of a split break.
 
     Attributes:
-        rule (`str`): `vision`, `missing_column`, `malformed_attribute`, `unknown_attribute`, `empty_completion`,
-            `identical_completions` or `no_rows`.
+        rule (`str`): `vision`, `missing_column`, `malformed_attribute`, `unknown_attribute`, `malformed_text`,
+            `empty_prompt`, `empty_completion`, `mixed_format`, `identical_completions` or `no_rows`.
         rows (`tuple[int, ...]`): The rows, counted from 0; empty if the whole split is meant.
         message (`str`): A sentence that names rows and mend.
     """
@@ -39,7 +39,7 @@ def attribute_names(value: Any) -> tuple[str, ...]:
     """
     names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
     if not names or any(not isinstance(name, str) or not name.strip() for name in names):
-        raise ValueError(f"expected a non-empty string or a non-empty list of strings, got {value!r}")
+        raise ValueError(f"expected a non-empty string or a non-empty list of strings, got {shortened(value)}")
     return names
 
 
@@ -93,18 +93,30 @@ def find_problems(
     unknown: list[tuple[int, str]] = []
     empty: list[int] = []
     identical: list[int] = []
+    unread: list[tuple[int, str]] = []
+    promptless: list[int] = []
+    mixed: list[int] = []
+    texts = [name for name in ("prompt", "chosen", "rejected") if name in columns]
     for index, row in enumerate(rows):
         try:
-            row_names = attribute_names(row[column])
+            row_names = attribute_names(row.get(column))
         except ValueError as error:
             malformed.append((index, str(error)))
             continue
         counts.update(set(row_names))
         if names is not None:
             unknown += [(index, name) for name in row_names if name not in names]
-        chosen, rejected = completion_text(row["chosen"]), completion_text(row["rejected"])
-        if not (chosen.strip() and rejected.strip()):
+        problem = next((found for name in texts if (found := text_problem(row.get(name), name))), None)
+        if problem:
+            unread.append((index, problem))
+            continue
+        chosen, rejected = completion_text(row.get("chosen")), completion_text(row.get("rejected"))
+        if "prompt" in texts and not completion_text(row.get("prompt")).strip():
+            promptless.append(index)
+        elif not (chosen.strip() and rejected.strip()):
             empty.append(index)
+        elif not one_format(row, texts):
+            mixed.append(index)
         elif chosen == rejected:
             identical.append(index)
 
@@ -123,12 +135,28 @@ def find_problems(
             "training data and, if `non_privileged_attributes` is given, a place in one of the two lists."
         )
         problems.append(Problem("unknown_attribute", tuple(indices), message))
+    if unread:
+        indices = [index for index, _ in unread]
+        message = (
+            f"{row_numbers(indices, capital=True)} of the {split} data: {unread[0][1]}. Prompts and completions are "
+            "text, or messages with a role and a content."
+        )
+        problems.append(Problem("malformed_text", tuple(indices), message))
+    if promptless:
+        message = f"{row_numbers(promptless, capital=True)} of the {split} data have no prompt. Remove them."
+        problems.append(Problem("empty_prompt", tuple(promptless), message))
     if empty:
         message = (
             f"{row_numbers(empty, capital=True)} of the {split} data have an empty completion; such pairs teach "
             "nothing (loss log 2, no gradient). Remove them."
         )
         problems.append(Problem("empty_completion", tuple(empty), message))
+    if mixed:
+        message = (
+            f"In {row_numbers(mixed)} of the {split} data prompt, chosen and rejected are not all text or all "
+            "messages. Bring them into one format."
+        )
+        problems.append(Problem("mixed_format", tuple(mixed), message))
     if identical:
         message = (
             f"{row_numbers(identical, capital=True)} of the {split} data have identical completions, so there is no "
@@ -152,9 +180,28 @@ def completion_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def one_format(row: Mapping[str, Any]) -> bool:
+def text_problem(value: Any, column: str) -> str | None:
+    """What is wrong with a prompt or completion that is neither text nor messages; nothing at all counts as text."""
+    if value is None or isinstance(value, str):
+        return None
+    if not isinstance(value, list):
+        return f"{column!r} is neither text nor a list of messages, but {shortened(value)}"
+    for number, message in enumerate(value):
+        if not isinstance(message, Mapping):
+            return f"message {number} of {column!r} must have a role and a content, got {shortened(message)}"
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str) or not role.strip():
+            near = unknown_names_message("key", ["role"], list(message)) if "role" not in message else ""
+            return f"message {number} of {column!r} has no role ({near or shortened(role)})"
+        if not isinstance(content, str | list) and not message.get("tool_calls"):
+            near = unknown_names_message("key", ["content"], list(message)) if "content" not in message else ""
+            return f"message {number} of {column!r} has no content ({near or shortened(content)})"
+    return None
+
+
+def one_format(row: Mapping[str, Any], names: Sequence[str] = ("prompt", "chosen", "rejected")) -> bool:
     """Whether prompt, chosen and rejected are all text or all messages."""
-    return {type(row.get(name)) for name in ("prompt", "chosen", "rejected")} in ({str}, {list})
+    return {type(row.get(name)) for name in names} in ({str}, {list})
 
 
 def prompt_key(prompt: Any) -> str:
