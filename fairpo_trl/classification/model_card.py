@@ -65,8 +65,8 @@ def write_model_card(
     text = "\n\n".join(
         [
             f"# Model Card for {escape(name)}",
-            _introduction(config, data),
-            "## Quick start\n\n" + _loading(trainer.hub_model_id or name, config),
+            introduction(config, data),
+            "## Quick start\n\n" + loading_snippet(trainer.hub_model_id or name, config),
             "## Results\n\n" + _results(trainer, evaluation, comparison),
             "## Labels\n\n" + _labels(trainer, evaluation, comparison),
             "## Settings\n\n" + _settings(trainer, config),
@@ -99,7 +99,8 @@ def _eval_results(evaluation: GroupEvaluation | None, data: str | None) -> list[
     ]
 
 
-def _introduction(config: Any, data: str | None) -> str:
+def introduction(config: Any, data: str | None) -> str:
+    """What the classifier is: how many labels, on which features, on which data."""
     backbone = config.backbone or {}
     on = f" features of {escape(last_part(str(backbone.get('name', ''))))}" if backbone.get("name") else " features"
     of = f", trained on {escape(data)}" if data else ""
@@ -112,12 +113,34 @@ def _introduction(config: Any, data: str | None) -> str:
     )
 
 
-def _loading(repository: str, config: Any) -> str:
-    lines = [
-        "from fairpo_trl import MultiLabelClassifier",
-        "",
-        f"model = MultiLabelClassifier.from_pretrained({json.dumps(repository)})",
-    ]
+def loading_snippet(repository: str, config: Any) -> str:
+    """
+    The code that loads the classifier from the Hub and scores a picture, or features where it knows no backbone.
+
+    Args:
+        repository (`str`):
+            Hub id of the classifier.
+        config (`MultiLabelClassifierConfig`):
+            Its configuration; a backbone from a local folder has to be loaded by whoever uses it.
+    """
+    backbone = config.backbone or {}
+    library, _, source = str(backbone.get("spec", "")).partition(":")
+    if source and not is_hub_id(source):
+        kind = f"{library}:local-dir" if source.startswith("local-dir:") else library
+        lines = [
+            "from fairpo_trl import MultiLabelClassifier",
+            "from fairpo_trl.classification.features.backbones import load_backbone",
+            "",
+            f"spec = {json.dumps(f'{kind}:{last_part(source)}')}  # the path of the backbone on your machine",
+            f"backbone = load_backbone(spec, pooling={json.dumps(backbone.get('pooling'))})",
+            f"model = MultiLabelClassifier.from_pretrained({json.dumps(repository)}, backbone=backbone)",
+        ]
+    else:
+        lines = [
+            "from fairpo_trl import MultiLabelClassifier",
+            "",
+            f"model = MultiLabelClassifier.from_pretrained({json.dumps(repository)})",
+        ]
     if config.backbone:
         lines += [
             'for image in model.predict(["picture.jpg"], top_k=5):',

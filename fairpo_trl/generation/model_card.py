@@ -55,13 +55,13 @@ def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None)
 
     facts = _metadata(card.data.to_dict(), trainer, base, method, win_rates or {})
     title = facts["model_name"]
-    repository = trainer.hub_model_id or title
+    repository, chats = trainer.hub_model_id or title, bool(trainer.processing_class.chat_template)
     text = "\n\n".join(
         [
             f"# Model Card for {escape(title)}",
-            _introduction(base, method, datasets),
-            _about_fairpo(),
-            "## Quick start\n\n" + _loading(repository, base, method, trainer.processing_class),
+            introduction(base, method, datasets),
+            about_fairpo(),
+            "## Quick start\n\n" + loading_snippet(repository, base, method, chats),
             "## Attributes and results\n\n" + _results(trainer, win_rates or {}),
             "## FairPO settings\n\n" + _settings(trainer.args),
             *command_section(trainer.accelerator.num_processes),
@@ -136,7 +136,8 @@ def _eval_results(trainer: Any, win_rates: Mapping[str, float]) -> list[EvalResu
     ]
 
 
-def _introduction(base: BaseModel, method: str | None, datasets: list[str]) -> str:
+def introduction(base: BaseModel, method: str | None, datasets: list[str]) -> str:
+    """What the model is: of which base, by which PEFT method (`None`: all weights), on which data."""
     kind = {None: "a fine-tuned version", "lora": "a LoRA adapter"}.get(method, f"a PEFT adapter ({method})")
     if base.hub_id:
         origin = f"[{base.hub_id}](https://huggingface.co/{base.hub_id})"
@@ -155,7 +156,8 @@ def _introduction(base: BaseModel, method: str | None, datasets: list[str]) -> s
     )
 
 
-def _about_fairpo() -> str:
+def about_fairpo() -> str:
+    """FairPO in two sentences, with the papers."""
     return (
         f"**FairPO** ([arXiv 2505.02433]({PAPERS['fairpo']})) divides the attributes of preference pairs into "
         "privileged ones, which are trained with the DPO loss so that they get better, and all others, which a hinge "
@@ -165,7 +167,24 @@ def _about_fairpo() -> str:
     )
 
 
-def _loading(repository: str, base: BaseModel, method: str | None, tokenizer: Any) -> str:
+def loading_snippet(
+    repository: str, base: BaseModel, method: str | None, has_chat_template: bool, has_tokenizer: bool = True
+) -> str:
+    """
+    The code that loads the model from the Hub and writes a text.
+
+    Args:
+        repository (`str`):
+            Hub id of the model.
+        base (`BaseModel`):
+            What an adapter was trained on; one without a Hub id has to be named by whoever loads it.
+        method (`str`, *optional*):
+            PEFT method; `None` for a full model.
+        has_chat_template (`bool`):
+            Whether the prompt is a conversation.
+        has_tokenizer (`bool`, *optional*, defaults to `True`):
+            Whether the tokenizer is in the repository; else that of an adapter's base is loaded.
+    """
     name = json.dumps(repository)
     if not method:
         lines = [
@@ -189,8 +208,9 @@ def _loading(repository: str, base: BaseModel, method: str | None, tokenizer: An
             'model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", device_map="auto")',
             f"model = PeftModel.from_pretrained(model, {name})",
         ]
-    lines += [f"tokenizer = AutoTokenizer.from_pretrained({name})", ""]
-    if getattr(tokenizer, "chat_template", None):
+    tokenizer = name if has_tokenizer else json.dumps(base.hub_id) if base.hub_id else "base"
+    lines += [f"tokenizer = AutoTokenizer.from_pretrained({tokenizer})", ""]
+    if has_chat_template:
         lines += [
             'messages = [{"role": "user", "content": "Why is the sea blue?"}]',
             "inputs = tokenizer.apply_chat_template(",

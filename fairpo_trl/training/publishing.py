@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -21,6 +21,9 @@ _SECRET_OPTION = re.compile(r"token|secret|password|api_?key", re.IGNORECASE)
 _HUB_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{8,}")
 # A path of two or more parts inside a longer text, not the part of a URL.
 _INNER_PATH = re.compile(r"(?<![\w.:/\\])(?:~|[A-Za-z]:)?(?:[/\\][^\s\"'/\\,;:=]+){2,}[/\\]?")
+_ABSOLUTE = re.compile(r"(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\]+){2,}[/\\]?|~[/\\][^\s/\\]+")
+# Somebody's home folder, whoever's; not a part of a URL.
+_HOME = re.compile(r"(?<![\w.:/\\-])(?:/(?:home|Users)/[\w.-]+|/root(?=/)|[A-Za-z]:\\{1,2}Users\\{1,2}[\w.-]+)")
 _SNAPSHOT = re.compile(r"models--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)[/\\]snapshots")
 
 
@@ -40,33 +43,93 @@ def make_publishable(folder: str | os.PathLike[str]) -> None:
             A folder written by `save_model`.
     """
     folder = Path(folder)
-    config_path = folder / "adapter_config.json"
-    if config_path.is_file():
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-        base = BaseModel.of(config.get("base_model_name_or_path") or "")
-        if base.name and base.name != config["base_model_name_or_path"]:
-            config["base_model_name_or_path"] = base.name
-            config_path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False), encoding="utf-8")
-    classifier_path = folder / "config.json"
-    config = json.loads(classifier_path.read_text(encoding="utf-8")) if classifier_path.is_file() else {}
-    backbone = config.get("backbone")
-    if isinstance(backbone, dict) and "spec" in backbone:
-        library, _, source = backbone["spec"].partition(":")
-        if not is_hub_id(source) and last_part(source) != source:
-            config["backbone"] = {**backbone, "spec": f"{library}:{last_part(source)}", "name": last_part(source)}
-            classifier_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for name in ("adapter_config.json", "config.json"):
+        path = folder / name
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        public = public_config(config)
+        if public != config:
+            path.write_text(json.dumps(public, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     card_path = folder / "README.md"
     if card_path.is_file():
         card = ModelCard.load(card_path, ignore_metadata_errors=True)
         named = card.data.get("base_model")
         if isinstance(named, str) and BaseModel.of(named).name != named:
-            base = BaseModel.of(named)
-            card.text = card.text.replace(named, base.name)
-            facts = card.data.to_dict()
-            facts["tags"] = [tag for tag in facts.get("tags", []) if named not in tag]
-            facts["base_model"] = base.hub_id
-            ModelCard(f"---\n{ModelCardData(**facts).to_yaml()}\n---\n{card.text}").save(card_path)
+            facts, text = public_card(card)
+            ModelCard(f"---\n{ModelCardData(**facts).to_yaml()}\n---\n{text}").save(card_path)
     (folder / "training_args.bin").unlink(missing_ok=True)
+
+
+def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    A configuration (of an adapter, a model or a tokenizer) with the last part of each path where the path was.
+
+    Args:
+        config (`Mapping[str, Any]`):
+            The parsed JSON. A Hub id stays, also where the config names its snapshot in the cache.
+
+    Returns:
+        `dict[str, Any]`: equal to `config` if nothing in it is local.
+    """
+    public = {key: _without_path(value) for key, value in config.items()}
+    for key in ("base_model_name_or_path", "_name_or_path", "name_or_path"):
+        if isinstance(config.get(key), str):
+            public[key] = BaseModel.of(config[key]).name or config[key]
+    backbone = config.get("backbone")
+    if isinstance(backbone, dict) and "spec" in backbone:
+        library, _, source = backbone["spec"].partition(":")
+        if not is_hub_id(source) and last_part(source) != source:
+            public["backbone"] = {**backbone, "spec": f"{library}:{last_part(source)}", "name": last_part(source)}
+    return public
+
+
+def public_card(card: ModelCard) -> tuple[dict[str, Any], str]:
+    """The metadata and the text of a card, without the path of a local base model (PEFT's card has it three times)."""
+    facts, text = card.data.to_dict(), card.text
+    named = facts.get("base_model")
+    if isinstance(named, str) and BaseModel.of(named).name != named:
+        base = BaseModel.of(named)
+        text = text.replace(named, base.name)
+        facts["tags"] = [tag for tag in facts.get("tags", []) if named not in tag]
+        facts["base_model"] = base.hub_id
+    return facts, text
+
+
+def private_places(text: str, folders: Sequence[str] = (), token: str | None = None) -> list[tuple[int, str]]:
+    """
+    Where a text that is to be published names this machine, somebody's home folder or a token.
+
+    Args:
+        text (`str`):
+            What would be published.
+        folders (`Sequence[str]`, *optional*):
+            Paths that must not be in it.
+        token (`str`, *optional*):
+            The token in use; what looks like one of the Hub's is found without it.
+
+    Returns:
+        `list[tuple[int, str]]`: line (from 1) and what is there; a token is not shown.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if _HUB_TOKEN.search(line) or (token and token in line):
+            found.append((number, "a Hub token"))
+        elif match := _HOME.search(line):
+            found.append((number, f"the path {match[0]!r}"))
+        else:
+            found += [(number, f"the path {folder!r}") for folder in folders if folder in line][:1]
+    return found
+
+
+def _without_path(value: Any) -> Any:
+    """A value of a configuration; a text that is the absolute path of something here keeps its last part."""
+    if isinstance(value, dict):
+        return {key: _without_path(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_path(inner) for inner in value]
+    # That it exists tells it from a name with slashes, such as the labels `/m/01g317` of Open Images.
+    if isinstance(value, str) and _ABSOLUTE.fullmatch(value) and os.path.exists(os.path.expanduser(value)):
+        return BaseModel.of(value).name or "."
+    return value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,241 @@
+"""`fairpo push`: publishes a saved adapter, language model or classifier with its card, privately by default."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+
+from fairpo_trl.commands.parsing import CommandParser
+from fairpo_trl.commands.push_card import CardFacts, compose_card
+from fairpo_trl.commands.push_plan import PushPlan, check_repo_id, plan_push, saved_kind
+from fairpo_trl.commands.push_results import read_any_results
+
+
+_STATUS = {
+    401: "does not know the token (401): log in again with `hf auth login`, or correct HF_TOKEN",
+    403: "lets this token not write there (403): it needs the right to write, and its owner must belong to the "
+    "organisation {owner!r}",
+    404: "does not find it (404): is {owner!r} your name or organisation, and may the token see it?",
+    413: "finds the upload too large (413)",
+    429: "has had too many requests (429): try again in some minutes",
+}
+
+
+@dataclass
+class PushArguments:
+    """What is published where."""
+
+    folder: str | None = field(
+        default=None, metadata={"help": "Saved adapter, language model or classifier; also given as first argument."}
+    )
+    repo_id: str | None = field(default=None, metadata={"help": "Repository on the Hub: owner/name."})
+    private: bool = field(
+        default=True, metadata={"help": "Only you see the repository. `--private false` publishes it for everyone."}
+    )
+    dry_run: bool = field(
+        default=False, metadata={"help": "Print every file with its size, and the card. Sends nothing."}
+    )
+    merged: bool = field(
+        default=False,
+        metadata={
+            "help": "Merge the adapter into its base first (in a temporary folder), for users without PEFT. Needs "
+            "the memory and disk of the whole model."
+        },
+    )
+    results: str | None = field(
+        default=None,
+        metadata={"help": "results.json of `fairpo evaluate` or of the training. Default: the one in the folder."},
+    )
+    license: str | None = field(
+        default=None, metadata={"help": "Licence of these weights. Default: that of the base model's card, if known."}
+    )
+    dataset: str | None = field(
+        default=None, metadata={"help": "Hub id or name of the training data. Default: what the card names."}
+    )
+    dataset_license: str | None = field(default=None, metadata={"help": "Licence of the training data."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, created if needed. Default: main."})
+    commit_message: str = field(default="Upload with fairpo push", metadata={"help": "Message of the commit."})
+
+
+def make_parser() -> CommandParser:
+    """Parser of `fairpo push`."""
+    return CommandParser(
+        (PushArguments,),
+        command="fairpo push",
+        summary="Publish a saved adapter, language model or classifier with its card, privately by default.",
+        examples=(
+            "fairpo push out --repo_id me/concise-lora --dry_run",
+            "fairpo push out --repo_id me/concise-lora --results evaluation/out/results.json",
+            "fairpo push out --repo_id me/concise --merged --license apache-2.0 --private false",
+        ),
+        positional="folder",
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Parses and runs."""
+    (args,) = make_parser().parse(arguments)
+    run(args)
+
+
+def run(args: PushArguments) -> PushPlan | None:
+    """
+    Plans the push and, unless it is a dry run, sends it; of several processes only the first does anything.
+
+    Args:
+        args ([`PushArguments`]):
+            As parsed.
+
+    Returns:
+        [`PushPlan`], *optional*: what was sent, or would be; `None` on other processes than the first.
+
+    Raises:
+        ValueError: For options or a folder that cannot be pushed; see [`plan_push`].
+        OSError: If a file is not there, nobody is logged in, or the Hub refuses or cannot be reached.
+    """
+    if int(os.environ.get("RANK", "0")) != 0:  # started by a launcher
+        return None
+    if args.folder is None:
+        raise ValueError("Name the folder of the saved model: `fairpo push FOLDER --repo_id YOUR-NAME/NAME`.")
+    repo_id, folder = check_repo_id(args.repo_id, args.folder), Path(args.folder)
+    if not args.commit_message.strip():
+        raise ValueError("`--commit_message` is empty: leave it out, or write what changed.")
+    facts = CardFacts(args.license, args.dataset, args.dataset_license)
+    kind = saved_kind(folder)
+    if args.merged and kind != "adapter":
+        raise ValueError(f"`--merged` merges an adapter into its base; {folder} holds a whole {kind}: leave it out.")
+    beside = folder / "results.json"
+    path = args.results or (beside if beside.is_file() else None)
+    results = read_any_results(path, classifier=kind == "classifier") if path is not None else None
+    if not args.dry_run:
+        _require_login()
+    with ExitStack() as stack:
+        if args.merged:
+            # PEFT and transformers take seconds to load, and no other push needs them.
+            from fairpo_trl.generation.merging import merge_adapter
+
+            plan_push(folder, repo_id, "", private=args.private)  # the adapter is whole and holds nothing unsafe
+            temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="fairpo-push-"))
+            merged = merge_adapter(folder, Path(temporary) / "merged")
+            card = compose_card(merged, "model", repo_id, results, facts, adapter=folder)
+            plan = plan_push(merged, repo_id, card, private=args.private)
+        else:
+            card = compose_card(folder, kind, repo_id, results, facts)
+            plan = plan_push(folder, repo_id, card, private=args.private)
+        if args.dry_run:
+            _print_plan(plan, path)
+        else:
+            address = upload(plan, revision=args.revision, commit_message=args.commit_message)
+            visible = "private" if plan.private else "public"
+            print(f"Pushed to {address} ({visible}): {len(plan.files)} files, {_size(_total(plan))}.")
+    return plan
+
+
+def upload(plan: PushPlan, *, revision: str | None = None, commit_message: str = "Upload with fairpo push") -> str:
+    """
+    Creates the repository if it is not there, and uploads the files of a plan and no others.
+
+    Args:
+        plan ([`PushPlan`]):
+            What to send.
+        revision (`str`, *optional*):
+            Branch, created if needed; `None` is `main`.
+        commit_message (`str`, *optional*):
+            Message of the commit.
+
+    Returns:
+        `str`: the address of the repository.
+
+    Raises:
+        ValueError: If the repository exists and everyone sees it, while the plan is private.
+        OSError: If the Hub refuses or cannot be reached; one line with the mend.
+    """
+    api, owner = HfApi(), plan.repo_id.partition("/")[0]
+    try:
+        address = api.create_repo(plan.repo_id, private=plan.private, exist_ok=True)
+        # For a repository that exists already, `private` was without effect.
+        if plan.private and not api.model_info(plan.repo_id).private:
+            raise ValueError(
+                f"{plan.repo_id} exists and is public: pass `--private false` to publish there for everyone, or "
+                "another `--repo_id`. Nothing was uploaded."
+            )
+        if revision is not None:
+            api.create_branch(plan.repo_id, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="fairpo-push-") as temporary:
+            _stage(plan, Path(temporary))
+            api.upload_folder(
+                repo_id=plan.repo_id,
+                folder_path=temporary,
+                revision=revision,
+                commit_message=commit_message,
+                allow_patterns=[file.name for file in plan.files],
+            )
+    except OfflineModeIsEnabled:
+        raise OSError("HF_HUB_OFFLINE is set: unset it to push, or look at the push with `--dry_run`.") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        told = _STATUS.get(status, "failed ({status}): try again later").format(owner=owner, status=status)
+        raise OSError(f"Push to {plan.repo_id}: the Hub {told}. {_server_message(error)}".strip()) from error
+    except HTTPError as error:  # no answer at all
+        raise OSError(f"The Hub at {api.endpoint} cannot be reached ({type(error).__name__}).") from error
+    return str(address)
+
+
+def _require_login() -> None:
+    if get_token() is None:
+        raise OSError(
+            "Nobody is logged in to the Hub: run `hf auth login`, or set HF_TOKEN to a token that may write. "
+            "`--dry_run` needs none."
+        )
+
+
+def _server_message(error: HfHubHTTPError) -> str:
+    """What the server adds, on one line."""
+    return f"It says: {' '.join(error.server_message.split())[:200]}" if error.server_message else ""
+
+
+def _stage(plan: PushPlan, folder: Path) -> None:
+    """The repository as a folder: links to what is sent as it is, and the other files written."""
+    for file in plan.files:
+        target = folder / file.name
+        target.parent.mkdir(exist_ok=True)
+        if file.content is not None:
+            target.write_bytes(file.content)
+            continue
+        assert file.source is not None
+        try:
+            target.symlink_to(file.source.resolve())
+        except OSError:  # a system or a disk without links
+            shutil.copyfile(file.source, target)
+
+
+def _print_plan(plan: PushPlan, results: str | Path | None) -> None:
+    visible = "private" if plan.private else "PUBLIC"
+    print(f"Would create (or update) the {visible} repository {plan.repo_id} with this {plan.kind}:")
+    for file in plan.files:
+        note = "" if file.content is None else "  written for the Hub" if file.name == "README.md" else "  paths cut"
+        print(f"  {_size(file.size):>10}  {file.name}{note}")
+    print(f"  {_size(_total(plan)):>10}  in {len(plan.files)} files")
+    if plan.left_out:
+        print(f"Stays here: {', '.join(plan.left_out)}")
+    print(f"Results: {results if results is not None else 'none (`--results`)'}")
+    print(f"Nothing was sent. The card:\n\n{plan.card}")
+
+
+def _total(plan: PushPlan) -> int:
+    return sum(file.size for file in plan.files)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

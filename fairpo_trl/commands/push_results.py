@@ -1,0 +1,200 @@
+"""Results of a run, of either half, as a section of the card and as the Hub's `model-index`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+from huggingface_hub import EvalResult
+
+from fairpo_trl.reporting.label_blocks import groups_block, moved_block, promises
+from fairpo_trl.reporting.label_markdown import block_markdown
+from fairpo_trl.reporting.label_results import GROUPS, METRICS, LabelResults, check_label_results, difference
+from fairpo_trl.reporting.markdown import escape, pipe_table
+from fairpo_trl.reporting.numbers import ABSENT, interval, role_text, share, verdict_text
+from fairpo_trl.reporting.results import Interval, Results, by_role, check_results, judges
+from fairpo_trl.training.publishing import printable
+
+
+AnyResults: TypeAlias = Mapping[str, Any]
+"""`Results` or `LabelResults`; the latter has `evaluations`."""
+
+_METRIC_NAMES = {"map": "mAP", "sample_f1": "sample F1", "accuracy": "accuracy", "exact_match": "exact match"}
+
+
+def read_any_results(path: str | Path, classifier: bool) -> AnyResults:
+    """
+    Reads the results of one run.
+
+    Args:
+        path (`str` or `Path`):
+            `results.json` of `fairpo evaluate`, or of a training recipe.
+        classifier (`bool`):
+            Whether a classifier is pushed, or a language model.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no results, or those of the other half.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`--results`: there is no file {str(path)!r}.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    keys = found.keys() if isinstance(found, dict) else set()
+    if "methods" in keys:
+        raise ValueError(f"{path} is a comparison of many methods: name the results.json of one run with `--results`.")
+    if "evaluations" not in keys and "attributes" not in keys:
+        raise ValueError(
+            f"{path} is not the results of a run (it has neither 'attributes' nor 'evaluations'): name those of "
+            "`fairpo evaluate` or of the training with `--results`."
+        )
+    if ("evaluations" in keys) != classifier:
+        kinds = ("a language model", "a classifier")
+        raise ValueError(f"{path} holds results of {kinds[not classifier]}, and {kinds[classifier]} is pushed.")
+    try:
+        if classifier:
+            check_label_results(cast(LabelResults, found))
+        else:
+            check_results(cast(Results, found))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}.") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return cast(AnyResults, found)
+
+
+def evaluation_section(results: AnyResults) -> str:
+    """Per attribute, or per group and label, what became of it against the reference, with intervals."""
+    if "evaluations" in results:
+        labels = cast(LabelResults, results)
+        parts = [_plain(block_markdown(groups_block(labels)))]
+        parts.append("\n".join(f"- {escape(sentence)}" for sentence in promises(labels)))
+        parts.append(_plain(block_markdown(moved_block(labels, None))))
+        return "\n\n".join(parts)
+    found = cast(Results, results)
+    named = judges(found)
+    parts = []
+    if named:
+        parts.append(
+            "Win rate of fresh completions against the reference (.50: as good as it), mean over held-out prompts "
+            "[95 % interval]. Difference: less that of the reference against itself with another seed."
+        )
+        rows = []
+        for judge in named:
+            for entry in by_role(found):
+                rates = entry.get("win_rate", {}).get(judge)
+                change = rates.get("difference") if rates else None
+                rows.append(
+                    [
+                        escape(entry["attribute"]),
+                        role_text(entry["role"]),
+                        escape(judge),
+                        interval(rates["trained"] if rates else None),
+                        interval(change, signed=True),
+                        interval(entry.get("length_controlled", {}).get(judge)),
+                        verdict_text(change),
+                    ]
+                )
+        header = ["attribute", "role", "judge", "win rate", "difference", "at equal length", ""]
+        parts.append(pipe_table(header, rows, numbers_from=3))
+    parts.append(_pairs(found))
+    if "data" in found:
+        parts.append(f"Data: {escape(found['data'])}.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def evaluation_results(results: AnyResults | None) -> list[EvalResult]:
+    """The same numbers for the `model-index`; an interval stands in a metric's arguments."""
+    if results is None:
+        return []
+    if "evaluations" in results:
+        return _label_index(cast(LabelResults, results))
+    found = cast(Results, results)
+    named: list[tuple[str, str, Interval]] = []
+    for entry in by_role(found):
+        attribute = entry["attribute"]
+        for judge, rates in entry.get("win_rate", {}).items():
+            named.append(("win_rate", f"Win rate: {attribute} ({judge})", rates["trained"]))
+            if "difference" in rates:
+                named.append(
+                    ("win_rate_difference", f"Win rate less control: {attribute} ({judge})", rates["difference"])
+                )
+        for judge, controlled in entry.get("length_controlled", {}).items():
+            named.append(("length_controlled_win_rate", f"At equal length: {attribute} ({judge})", controlled))
+        if "pair_accuracy" in entry:
+            named.append(
+                ("pair_accuracy", f"Held-out pair accuracy: {attribute}", {"mean": entry["pair_accuracy"]["trained"]})
+            )
+    return [
+        _eval_result("text-generation", "Text generation", "prompts", found.get("data", "held-out prompts"), *values)
+        for values in named
+    ]
+
+
+def _pairs(results: Results) -> str:
+    """Held-out pairs, where any attribute has such numbers."""
+    measured = ("pairs", "pair_accuracy", "inside_hinge", "final_weight")
+    if not any(part in entry for entry in results["attributes"] for part in measured):
+        return ""
+    rows = []
+    for entry in by_role(results):
+        accuracy = entry.get("pair_accuracy")
+        rows.append(
+            [
+                escape(entry["attribute"]),
+                role_text(entry["role"]),
+                str(entry["pairs"]) if "pairs" in entry else ABSENT,
+                share(accuracy.get("reference") if accuracy else None),
+                share(accuracy["trained"] if accuracy else None),
+                share(entry.get("inside_hinge")),
+                share(entry.get("final_weight")),
+            ]
+        )
+    header = ["attribute", "role", "held-out pairs", "accuracy, reference", "trained", "inside hinge", "final weight"]
+    return pipe_table(header, rows, numbers_from=2)
+
+
+def _label_index(results: LabelResults) -> list[EvalResult]:
+    data = printable(results["title"])
+    task = ("image-classification", "Multi-label image classification", "multi-label", data)
+    index = []
+    trained, changes = results["evaluations"]["trained"]["by_group"], results["comparison"]["by_group"]
+    for group in (group for group in GROUPS if group in trained):
+        for metric in METRICS:
+            value = trained[group].get(metric)
+            if value is not None and math.isfinite(value):
+                index.append(
+                    _eval_result(*task, metric, f"{_METRIC_NAMES[metric]} ({role_text(group)})", {"mean": value})
+                )
+        if (change := difference(changes.get(group, {}))) is not None:
+            index.append(
+                _eval_result(*task, "map_difference", f"mAP less the reference's ({role_text(group)})", change)
+            )
+    return index
+
+
+def _eval_result(
+    task: str, task_name: str, kind: str, data: str, metric: str, name: str, value: Interval
+) -> EvalResult:
+    has_interval = "low" in value and "high" in value
+    return EvalResult(
+        task_type=task,
+        task_name=task_name,
+        dataset_type=kind,
+        dataset_name=printable(data),
+        metric_type=metric,
+        metric_name=printable(name),
+        metric_value=round(value["mean"], 6) + 0.0,  # no -0.0
+        metric_args={"low": round(value["low"], 6), "high": round(value["high"], 6)} if has_interval else None,
+    )
+
+
+def _plain(block: str) -> str:
+    """A block below a heading of its own level."""
+    return block.replace("## ", "### ", 1) if block.startswith("## ") else block
