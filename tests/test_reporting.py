@@ -264,7 +264,7 @@ class TestMarkdown:
         names = {"win_rates_scorer.png", "win_rates_second_judge.png", "weights.png", "margins.png"}
         for name in names:
             assert f"({name})" in text
-        assert {file.name for file in report.parent.iterdir()} == names | {"results.json", "report.md"}
+        assert {file.name for file in report.parent.iterdir()} == names | {"results.json", "report.md", "report.html"}
         assert "someone" not in text and "▲ better" in text and "21 min" in text
 
 

@@ -1,5 +1,6 @@
 """Reads results and shows them: files, terminal tables, plots, Markdown. Knows neither trainers nor torch."""
 
+from fairpo_trl.reporting.html import write_html_report, write_label_html_report
 from fairpo_trl.reporting.label_markdown import write_label_report
 from fairpo_trl.reporting.label_results import LabelComparison, LabelResults
 from fairpo_trl.reporting.label_tables import print_label_comparison, print_label_results
@@ -25,7 +26,9 @@ __all__ = [
     "print_results",
     "read_results",
     "render_markdown",
+    "write_html_report",
     "write_label_comparison",
+    "write_label_html_report",
     "write_label_report",
     "write_report",
     "write_results",

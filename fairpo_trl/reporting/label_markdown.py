@@ -12,6 +12,7 @@ from fairpo_trl.reporting.comparison_blocks import (
     main_block,
     per_label_block,
 )
+from fairpo_trl.reporting.html.labels import write_label_html_report
 from fairpo_trl.reporting.label_blocks import (
     Block,
     calibration_block,
@@ -87,7 +88,7 @@ def render_label_markdown(results: LabelResults, images: Mapping[str, str] | Non
 
 
 def write_label_report(results: LabelResults, folder: str | os.PathLike[str]) -> Path:
-    """Write `results.json`, the plots and `report.md` of a run into one folder.
+    """Write `results.json`, the plots, `report.md` and the page `report.html` of a run into one folder.
 
     Args:
         results: The run; images of its samples lie in the folder already.
@@ -114,6 +115,7 @@ def write_label_report(results: LabelResults, folder: str | os.PathLike[str]) ->
         images["Images with the best labels of both models"] = plot_samples(results, folder / "samples.png").name
     report = folder / "report.md"
     report.write_text(render_label_markdown(results, images), encoding="utf-8")
+    write_label_html_report(results, folder / "report.html")
     return report
 
 

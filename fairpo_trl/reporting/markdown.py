@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fairpo_trl.reporting.html.generation import write_html_report
 from fairpo_trl.reporting.numbers import (
     ABSENT,
     GUARD_LABELS,
@@ -75,7 +76,7 @@ def render_markdown(results: Results, images: Mapping[str, str] | None = None) -
 
 
 def write_report(results: Results, folder: str | os.PathLike[str]) -> Path:
-    """Write `results.json`, its plots and `report.md` into one folder.
+    """Write `results.json`, its plots, `report.md` and the page `report.html` into one folder.
 
     Args:
         results: A run; what it lacks is left out of the report.
@@ -100,6 +101,7 @@ def write_report(results: Results, folder: str | os.PathLike[str]) -> Path:
         images["Margins of the pairs over training"] = plot_margins(results, folder / "margins.png").name
     report = folder / "report.md"
     report.write_text(render_markdown(results, images), encoding="utf-8")
+    write_html_report([results], folder / "report.html")
     return report
 
 

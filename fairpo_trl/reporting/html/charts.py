@@ -1,6 +1,7 @@
 """Charts as positions in per cent, which the templates draw as inline SVG that keeps its text size at any width."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
@@ -104,21 +105,32 @@ class Plane:
     points: tuple[PlanePoint, ...]
 
 
-def scale(values: Sequence[float], text: Callable[[float], str], neutral: float | None = None, most: int = 4) -> Scale:
-    """An axis that holds all values and the neutral one, with at most `most` + 1 ticks at round numbers."""
+def scale(
+    values: Sequence[float], *, neutral: float | None = None, most: int = 5, signed: bool = False, factor: float = 1.0
+) -> Scale:
+    """An axis that holds all values and the neutral one.
+
+    Args:
+        values: What it has to hold; at least one.
+        neutral: What is as good as the reference.
+        most: Largest number of spaces between ticks, which stand at round numbers.
+        signed: Whether a plus stands before positive numbers.
+        factor: What the ticks' texts are multiplied by: 100 for points.
+    """
     known = [*values, *([] if neutral is None else [neutral])]
     low, high = min(known), max(known)
-    if high - low < 1e-9:
-        low, high = low - 0.1, high + 0.1
-    margin = 0.04 * (high - low)
+    margin = 0.04 * (high - low) if high - low > 1e-9 else 0.1
     low, high = low - margin, high + margin
     ticks = [t for t in MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= t <= high]
-    found = Scale(low, high, (), None)
+    rounded = [round(factor * tick, 9) + 0.0 for tick in ticks]  # + 0.0: no negative zero
+    digits = max((len(f"{tick:.9f}".rstrip("0").partition(".")[2]) for tick in rounded), default=0)
+    texts = [f"{tick:{'+' if signed and tick else ''}.{digits}f}" for tick in rounded]
+    bare = Scale(low, high, (), None)
     return Scale(
         low,
         high,
-        tuple((found.at(tick), text(round(tick, 10))) for tick in ticks),
-        None if neutral is None else found.at(neutral),
+        tuple((bare.at(tick), re.sub(r"^([+-]?)0\.", r"\1.", text)) for tick, text in zip(ticks, texts, strict=True)),
+        None if neutral is None else bare.at(neutral),
     )
 
 
@@ -156,8 +168,8 @@ def history(
     roles: Mapping[str, Role] = {role: role for role in ROLES} | dict(partition)
     names.sort(key=lambda name: roles.get(name) != "privileged")
     shown = _thinned(entries)
-    x = scale([entry["step"] for entry in shown], lambda step: f"{step:g}")
-    y = scale([v for entry in shown for name, v in entry.items() if name != "step"], share, neutral)
+    x = scale([entry["step"] for entry in shown], most=6)
+    y = scale([v for entry in shown for name, v in entry.items() if name != "step"], neutral=neutral, most=6)
     named = len(names) <= MOST_NAMED
     lines = []
     for i, name in enumerate(names):
@@ -189,18 +201,16 @@ def plane(
     axes: tuple[str, str],
     points: Sequence[tuple[str, Interval, Interval]],
     all_values: Sequence[tuple[Interval, Interval]],
-    text: Callable[[float], str],
-    words: Callable[[Interval], str] = lambda value: interval(value, signed=True),
 ) -> Plane:
     """Points of (name, x, y) with 0 as good as the reference; `all_values` are what panels side by side share."""
-    x = scale(ends([value for value, _ in all_values]), text, 0.0)
-    y = scale(ends([value for _, value in all_values]), text, 0.0)
+    x = scale(ends([value for value, _ in all_values]), neutral=0.0, most=6, signed=True)
+    y = scale(ends([value for _, value in all_values]), neutral=0.0, most=6, signed=True)
     found = []
     for i, (name, across, up) in enumerate(points):
         across_mark, up_mark = mark(x, across, "privileged", ""), mark(y, up, "non_privileged", "")
         assert across_mark is not None and up_mark is not None
         letter = ascii_uppercase[i % 26] + (str(i // 26 + 1) if i >= 26 else "")
-        said = f"{name}: {axes[0]} {words(across)}, {axes[1]} {words(up)}"
+        said = f"{name}: {axes[0]} {interval(across, signed=True)}, {axes[1]} {interval(up, signed=True)}"
         found.append(PlanePoint(letter, name, f"s{i % COLOURS}", across_mark, up_mark, said))
     return Plane(title, x, y, *axes, tuple(found))
 

@@ -183,7 +183,7 @@ def _rates(results: Results) -> tuple[DotColumn | None, Block]:
     values = ends([value for _, value in drawn])
     if not values:
         return None, block
-    axis = scale(values, _signed if differences else share, 0.0 if differences else 0.5)
+    axis = scale(values, neutral=0.0 if differences else 0.5, signed=differences)
     marks = tuple(mark(axis, value, entry["role"], interval(value)) for entry, value in drawn)
     return DotColumn("worse ← → better", axis, marks), block
 
@@ -265,7 +265,7 @@ def _judges(results: Results) -> Block | None:
 
 
 def _about(results: Results) -> tuple[tuple[str, str], ...]:
-    rows = [(name, results[name]) for name in ("model", "data", "hardware") if name in results]  # type: ignore[literal-required]
+    rows: list[tuple[str, str]] = [(name, results[name]) for name in ("model", "data", "hardware") if name in results]  # type: ignore[literal-required]
     for role in ("privileged", "non_privileged"):
         names = [name for name, found in results["partition"].items() if found == role]
         rows.append((role_text(role), ", ".join(names) or ABSENT))
@@ -316,7 +316,6 @@ def _planes(documents: Sequence[Results], candidates: Sequence[Candidate]) -> tu
             ("privileged gain", f"held, {what}"),
             [(name, gain, values[i]) for name, gain, *values in points],
             shared,
-            _signed,
         )
         for i, what in enumerate(("mean", "worst"))
     )

@@ -27,7 +27,7 @@ from fairpo_trl.reporting.label_results import (
     difference,
     public_document,
 )
-from fairpo_trl.reporting.numbers import delta, duration, points, verdict
+from fairpo_trl.reporting.numbers import delta, duration, verdict
 from fairpo_trl.reporting.results import Delta, Role
 
 
@@ -99,7 +99,7 @@ def write_label_html_report(results: LabelResults, path: str | os.PathLike[str])
 def _dots(measured: Sequence[tuple[str, Delta]], results: LabelResults) -> DotColumn | None:
     if not measured:
         return None
-    axis = scale(ends([value for _, value in measured]), points, 0.0)
+    axis = scale(ends([value for _, value in measured]), neutral=0.0, signed=True, factor=100)
     marks = tuple(mark(axis, value, results["partition"][name], delta(value)) for name, value in measured)
     return DotColumn("worse ← → better", axis, marks)
 

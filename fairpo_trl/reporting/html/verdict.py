@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from fairpo_trl.reporting.html.charts import mean_interval
 from fairpo_trl.reporting.label_results import LabelResults, difference
 from fairpo_trl.reporting.numbers import delta, interval, percent, verdict, verdict_text
 from fairpo_trl.reporting.results import AttributeResult, Interval, Results, Role, by_role
+
+
+Sign: TypeAlias = Literal["better", "worse", "same"]
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,9 @@ class Tile:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kind` is the sign of the whole: `better` (privileged better, nothing held worse), `worse`, or `same`, unclear."""
+    """What came out: `better` (privileged better, nothing held worse), `worse`, or `same`, which is unclear."""
 
-    kind: Literal["better", "worse", "same"]
+    kind: Sign
     sentence: str
     details: tuple[str, ...]
     tiles: tuple[Tile, ...]
@@ -48,47 +51,55 @@ def worst(values: dict[str, Interval]) -> tuple[str, Interval] | None:
 
 
 def generation_verdict(results: Results) -> Verdict:
-    """Whether the privileged attributes got better and whether a held one got worse, as each one's first judge sees it."""
+    """Whether the privileged attributes got better and a held one worse, as the first judge of each sees it.
+
+    Where only another judge sees a held attribute fall, the verdict is unclear and says so.
+    """
     privileged, held = changes(results, "privileged"), changes(results, "non_privileged")
-    names = {role: [name for name, found in results["partition"].items() if found == role] for role in
-             ("privileged", "non_privileged")}  # fmt: skip
-    fell = [name for name, value in held.items() if verdict(value) == "worse"]
-    found = [verdict(privileged.get(name)) for name in names["privileged"]]
-    got_worse = "worse" in found
-    kind: Literal["better", "worse", "same"] = "same"
-    if fell or got_worse:
-        kind = "worse"
-    elif found and set(found) == {"better"} and all(verdict(held.get(name)) for name in names["non_privileged"]):
-        kind = "better"
-    if not names["non_privileged"]:
+    aims = [name for name, role in results["partition"].items() if role == "privileged"]
+    others = [name for name in results["partition"] if name not in aims]
+    found = {verdict(privileged.get(name)) for name in aims}
+    fell = [name for name in others if verdict(held.get(name)) == "worse"]
+    unknown = [name for name in others if verdict(held.get(name)) is None]
+    doubts = _falls_by_later_judges(results)
+    if not others:
         second = "nothing is held"
     elif fell:
         second = f"{_listed(fell)} got worse"
-    elif unknown := [name for name in names["non_privileged"] if verdict(held.get(name)) is None]:
-        second = f"whether {_listed(unknown)} kept {_its(unknown)} level was not measured"
+    elif unknown:
+        second = f"whether {_listed(unknown)} kept {'its' if len(unknown) == 1 else 'their'} level was not measured"
     else:
         second = "no held attribute got measurably worse"
-    first = _privileged_clause(names["privileged"], privileged)
-    joint = ", but " if fell and set(found) == {"better"} else "; " if ";" in first or kind == "same" else ", and "
-    details = [
-        "Change of the win rate against the reference, less that of the reference against itself: "
-        + ", ".join(f"{name} {interval(value, signed=True)}" for name, value in privileged.items())
-        + (f"; lowest held: {low[0]} {interval(low[1], signed=True)}" if (low := worst(held)) else "")
-        + "."
-    ] if privileged or held else []  # fmt: skip
-    details += _second_opinions(results)
-    tiles = []
-    for title, value, about in (
-        ("privileged", mean_interval(list(privileged.values())), _listed(list(privileged))),
-        ("held, mean", mean_interval(list(held.values())), f"{len(held)} attributes"),
-        ("held, worst", low[1] if (low := worst(held)) else None, low[0] if low else ""),
-    ):
-        if value is not None:
-            tiles.append(Tile(title, interval(value, signed=True), about))
-    sentence = f"{first}{joint}{second}."
-    if not {"better", "worse"} & set(found):  # otherwise it begins with a name, which stays as it is
+    first = _privileged_clause(aims, privileged)
+    kind: Sign = "same"
+    if fell or "worse" in found:
+        kind = "worse"
+    elif found == {"better"} and not unknown and not doubts:
+        kind = "better"
+    joint = "; " if found != {"better"} else ", but " if fell else ", and "
+    sentence = first + joint + second
+    if doubts and not fell:
+        sentence += "".join(
+            f", but the {_plain(judge)} sees {_listed(names)} worse" for judge, names in doubts.items()
+        )
+    if not {"better", "worse"} & found:  # otherwise it begins with a name, which stays as it is
         sentence = _capital(sentence)
-    return Verdict(kind, sentence, tuple(details), tuple(tiles))
+    low = worst(held)
+    details = []
+    if privileged or held:
+        numbers = [f"{name} {interval(value, signed=True)}" for name, value in privileged.items()]
+        numbers += [f"lowest held: {low[0]} {interval(low[1], signed=True)}"] if low else []
+        details.append(f"Change of the win rate, less that of the reference against itself: {'; '.join(numbers)}.")
+    tiles = [
+        Tile(title, interval(value, signed=True), about)
+        for title, value, about in (
+            ("privileged", mean_interval(list(privileged.values())), _listed(list(privileged))),
+            ("held, mean", mean_interval(list(held.values())), f"of {len(held)}"),
+            ("held, worst", low[1] if low else None, low[0] if low else ""),
+        )
+        if value is not None
+    ]
+    return Verdict(kind, f"{sentence}.", (*details, *_second_opinions(results)), tuple(tiles))
 
 
 def label_verdict(results: LabelResults) -> Verdict:
@@ -111,10 +122,11 @@ def label_verdict(results: LabelResults) -> Verdict:
     elif surely:
         second = f"{len(surely)} held {'label' if len(surely) == 1 else 'labels'} fell by more than {eps} {unit}"
     elif fell:
-        second = f"no held label surely fell by more than {eps} {unit} ({len(fell)} did, not with the whole interval)"
+        count = "1 held label" if len(fell) == 1 else f"{len(fell)} held labels"
+        second = f"{count} fell by more than {eps} {unit}, none with the whole interval"
     else:
         second = f"no held label fell by more than {eps} {unit}"
-    kind: Literal["better", "worse", "same"] = "same"
+    kind: Sign = "same"
     if "worse" in (found, kept) or surely:
         kind = "worse"
     elif found == "better":
@@ -156,33 +168,41 @@ def _privileged_clause(names: Sequence[str], values: dict[str, Interval]) -> str
     return "; ".join(parts)
 
 
-def _second_opinions(results: Results) -> list[str]:
-    """Where a judge after an attribute's first one comes to another verdict."""
+def _falls_by_later_judges(results: Results) -> dict[str, list[str]]:
+    """Judge -> held attributes which it sees fall although their first judge does not."""
     found: dict[str, list[str]] = {}
-    judged = set()
+    for entry in by_role(results):
+        if entry["role"] == "non_privileged" and verdict(first_difference(entry)) != "worse":
+            for judge, rates in list(entry.get("win_rate", {}).items())[1:]:
+                if verdict(rates.get("difference")) == "worse":
+                    found.setdefault(judge, []).append(entry["attribute"])
+    return found
+
+
+def _second_opinions(results: Results) -> list[str]:
+    """Whether the judges after an attribute's first one come to the same verdicts."""
+    found: dict[str, list[str]] = {}
     for entry in by_role(results):
         first = verdict(first_difference(entry))
         for judge, rates in list(entry.get("win_rate", {}).items())[1:]:
             value = rates.get("difference")
-            if verdict(value) is not None:
-                judged.add(judge)
-            if verdict(value) not in (None, first):
+            if (second := verdict(value)) is not None:
                 told = f"{entry['attribute']} {interval(value, signed=True)} {verdict_text(value)}"
-                found.setdefault(judge, []).append(told)
-    sentences = [
-        f"The {judge.replace('_', ' ')} sees it differently: {', '.join(told)}." for judge, told in found.items()
+                found.setdefault(judge, []).extend([told] if second != first else [])
+    return [
+        f"The {_plain(judge)} sees it differently: {', '.join(told)}."
+        if told
+        else f"The {_plain(judge)} agrees with every verdict."
+        for judge, told in found.items()
     ]
-    if agree := [judge.replace("_", " ") for judge in sorted(judged) if judge not in found]:
-        sentences.append(f"The {_listed(agree)} {'agrees' if len(agree) == 1 else 'agree'} with every verdict.")
-    return sentences
+
+
+def _plain(judge: str) -> str:
+    return judge.replace("_", " ")
 
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
-
-
-def _its(names: Sequence[str]) -> str:
-    return "its" if len(names) == 1 else "their"
 
 
 def _capital(sentence: str) -> str:
