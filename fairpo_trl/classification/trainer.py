@@ -350,13 +350,14 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         scores = np.asarray(prediction.predictions)
         evaluation = evaluate_groups(np.asarray(prediction.label_ids), scores, self.partition)
         self.evaluations["eval"] = evaluation
-        # "map/privileged" and so on; absent means absent.
-        return {
-            f"{metric}/{group}": float(value)
+        # "map/privileged", "ap/label/<name>" and so on; absent means absent.
+        groups = {
+            f"{metric}/{group}": value
             for metric in ("map", "sample_f1", "accuracy", "exact_match")
             for group, value in evaluation.by_group[metric].items()
-            if value == value
         }
+        labels = {f"ap/label/{name}": value for name, value in evaluation.by_label["ap"].items()}
+        return {name: float(value) for name, value in {**groups, **labels}.items() if value == value}
 
 
 def _groups_and_constants(partition: Partition, args: MultiLabelFairPOConfig) -> tuple[Any, dict[str, float] | None]:
