@@ -99,8 +99,8 @@ def check_mergeable(folder: str | os.PathLike[str]) -> str:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
         raise ValueError(
             f"The base model {base_name!r} is quantised ({getattr(method, 'value', method)}): a merged weight would "
-            "be rounded to its few levels, which loses most of what the adapter learned. Name the full-precision model "
-            "in base_model_name_or_path of adapter_config.json, or push the adapter without --merged."
+            "be rounded to its few levels, which loses most of what the adapter learned. Name the full-precision "
+            "model in base_model_name_or_path of adapter_config.json, or push the adapter without --merged."
         )
     return str(base_name)
 
