@@ -1,0 +1,59 @@
+"""What FairPO sends between processes: one small all-reduce per optimizer step, and a digest of weights per save."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    folder = tmp_path_factory.mktemp("collectives")
+    script = str(Path(__file__).with_name("helpers_distributed_collectives.py"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launcher, script, str(folder / "results.json"), str(folder / "out")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+    )
+    assert done.returncode == 0, done.stderr[-8000:]
+    return json.loads((folder / "results.json").read_text())
+
+
+# Of K groups and A attributes or labels: loss sums and counts of the last step (2 K + 2 A), the group sizes of this
+# one (K), and whether a process was asked to stop (1); float64.
+@pytest.mark.parametrize(
+    ("run", "groups", "items"),
+    [
+        ("fairpo", 2, 3),
+        ("fairpo current", 2, 3),
+        ("fairpo 64 groups", 64, 64),
+        ("labels", 2, 6),
+        ("labels current", 2, 6),
+    ],
+)
+def test_an_optimizer_step_sends_one_small_all_reduce(run, groups, items, sent):
+    size = 8 * (3 * groups + 2 * items + 1)
+    assert sent[run] == [[["all_reduce", size]]] * len(sent[run])
+    assert len(sent[run]) >= 4
+
+
+def test_that_is_exactly_one_more_than_plain_training_and_far_less_than_dpo_trainer(sent):
+    # Below these DDP sums the gradients, in all alike. The two steps have two micro-batches each.
+    assert sent["plain"] == [[]] * len(sent["labels"])
+    per_step = {len(step) for step in sent["dpo"]}
+    assert min(per_step) > 1, "DPOTrainer gathers its metrics in every micro-batch"
+
+
+def test_weights_that_differ_in_the_last_bit_are_found_at_the_next_save(sent):
+    assert sent["unequal"].startswith("the group weights of process [1] differ from those of process 0 after step 2")
+    assert sent["complete"] == "None"
