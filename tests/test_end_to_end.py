@@ -19,6 +19,7 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
 from fairpo_trl import FairPOTrainer
+from fairpo_trl.commands import generation
 from fairpo_trl.evaluation import mean_token_log_prob
 from fairpo_trl.generation.load_pairs import load_pairs
 
@@ -92,10 +93,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "disable_tqdm": True,
     }
     arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
-    script_args, training_args, model_args = recipe.make_parser().parse_args_and_config(
+    script_args, training_args, model_args = generation.make_parser().parse(
         ["--config", str(recipe.DEMO_CONFIG), *arguments]
     )
-    trainer = recipe.train(script_args, training_args, model_args)
+    trainer = generation.train(script_args, training_args, model_args)
     trainer.save_model(str(output))
     trainer.create_model_card(dataset_name=script_args.dataset_name)
     args = trainer.args

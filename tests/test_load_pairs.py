@@ -130,7 +130,7 @@ def test_streaming_a_file_divided_by_a_column_is_refused(suffix: str, tmp_path: 
     "name", ["missing.jsonl", "data/missing.parquet", "./missing", "/nowhere/at/all", "~/missing"]
 )
 def test_a_missing_path_is_not_looked_up_on_the_hub(name: str, hub: list) -> None:
-    with pytest.raises(FileNotFoundError, match=f"{Path(name).name}.*dataset_name"):
+    with pytest.raises(FileNotFoundError, match=f"no file or folder .*{Path(name).name}"):
         load_pairs(name)
     assert hub == []
 
@@ -139,7 +139,7 @@ def test_a_missing_path_is_not_looked_up_on_the_hub(name: str, hub: list) -> Non
 def test_an_unknown_file_type_is_named_with_the_known_ones(suffix: str, tmp_path: Path, hub: list) -> None:
     path = tmp_path / f"pairs{suffix}"
     path.write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"pairs{suffix}: unknown file type '{suffix}'.*'\.csv'.*'\.jsonl'"):
+    with pytest.raises(ValueError, match=rf"pairs{suffix}: unknown file type '{suffix}'.*'\.jsonl'.*'\.csv'"):
         load_pairs(str(path))
     assert hub == []
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 import yaml
 from conftest import make_rows, make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from fairpo_trl.commands import generation
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,16 +34,6 @@ TWO_STEPS = {
     "max_length": 64,
     "disable_tqdm": True,
 }
-
-
-@pytest.fixture(scope="module")
-def recipe() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generation_fairpo", ROOT / "recipes" / "generation_fairpo.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +61,8 @@ def arguments(options: dict) -> list[str]:
     return [text for key, value in options.items() for text in (f"--{key}", str(value))]
 
 
-def parse(recipe: ModuleType, path: Path, options: dict):
-    return recipe.make_parser().parse_args_and_config(["--config", str(path), *arguments(options)])
+def parse(path: Path, options: dict):
+    return generation.make_parser().parse(["--config", str(path), *arguments(options)])
 
 
 def test_there_are_recipes() -> None:
@@ -91,9 +81,9 @@ def test_header_says_how_on_what_how_long_and_what_comes_out(path: Path) -> None
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_every_option_is_known_and_taken_over(recipe: ModuleType, path: Path) -> None:
+def test_every_option_is_known_and_taken_over(path: Path) -> None:
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    parsed = parse(recipe, path, {"use_cpu": True, "bf16": False})
+    parsed = parse(path, {"use_cpu": True, "bf16": False})
     for key, value in given.items():
         if key in ("use_cpu", "bf16", "report_to", "lora_target_modules"):
             continue  # overridden above, or put in another form by TRL and Transformers
@@ -115,9 +105,7 @@ def test_gpu_recipes_keep_the_checkpoint_with_the_best_worst_attribute(path: Pat
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_two_optimizer_steps(
-    recipe: ModuleType, path: Path, tiny_model_path: str, wide_model_path: str, tmp_path: Path
-) -> None:
+def test_two_optimizer_steps(path: Path, tiny_model_path: str, wide_model_path: str, tmp_path: Path) -> None:
     data = tmp_path / "pairs.jsonl"
     split = yaml.safe_load(path.read_text(encoding="utf-8")).get("dataset_test_split", "test")
     rows = [{**row, "split": "train" if i < 18 else split} for i, row in enumerate(make_rows(24))]
@@ -131,7 +119,7 @@ def test_two_optimizer_steps(
         "dataset_name": str(data),
         "output_dir": str(output),
     }
-    trainer = recipe.main(*parse(recipe, path, options))
+    trainer = generation.run(*parse(path, options))
 
     assert trainer.state.global_step == 2
     weights = "model.safetensors" if path.name == "full.yaml" else "adapter_model.safetensors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from rich.console import Console
 from trl import ScriptArguments
 
 from fairpo_trl.generation.load_pairs import load_pairs
-from fairpo_trl.preferences import SOURCES, load_preferences
+from fairpo_trl.preferences.load import load_preferences, select_and_divide
+from fairpo_trl.preferences.own import mix
+from fairpo_trl.preferences.sources import SOURCES
 
 
 SHIPPED = Path(__file__).resolve().parents[2]
@@ -47,6 +50,10 @@ class DataArguments(ScriptArguments):
     ratings: list[str] | None = field(
         default=None,
         metadata={"help": "Rating columns: rows are then `prompt`, `response` and a number per attribute."},
+    )
+    mixture: list[str] | None = field(
+        default=None,
+        metadata={"help": "Instead of `dataset_name`: one source per attribute, as `helpful=a.jsonl kind=b.jsonl`."},
     )
     attributes: list[str] | None = field(default=None, metadata={"help": "Keep only the pairs of these attributes."})
     min_margin: float | None = field(default=None, metadata={"help": "Least difference of two ratings or scores."})
@@ -82,16 +89,21 @@ def load_data(
         FileNotFoundError: If nothing is at the path.
         ValueError: If an option, column or row is wrong; the message names it.
     """
+    console = console or main_console()
+    if args.mixture is not None:
+        return _mixed(args, attribute_column, console)
     if not args.dataset_name:
         raise ValueError("Name the preference data: `--dataset_name` with a published set, a Hub id or a path.")
-    console = console or main_console()
     shipped = SHIPPED / args.dataset_name  # from wherever a recipe of a clone is called
     name = str(shipped) if args.dataset_name.startswith("recipes/") and shipped.exists() else args.dataset_name
     converts = name in SOURCES or any(name == known.hub_id for known in SOURCES.values())
     here = Path(name).expanduser()
-    if args.dataset_streaming or not (converts or args.dataset_source or here.exists() or _looks_like_path(name)):
-        _refuse_without_conversion(args, "streamed" if args.dataset_streaming else "a Hub data set without converter")
-        return load_pairs(name, args.dataset_config, args.dataset_streaming)
+    if args.dataset_streaming:
+        _refuse(args, (*_CONVERSION, "attributes", "test_share"), "a stream is taken as it is")
+        return load_pairs(name, args.dataset_config, streaming=True)
+    if not (converts or args.dataset_source or here.exists() or _looks_like_path(name)):
+        _refuse(args, _CONVERSION, f"{name!r} on the Hub is no published set with a converter")
+        return _selected(load_pairs(name, args.dataset_config), args, attribute_column, console)
     options: dict[str, Any] = _source_options(args)
     if args.min_margin is not None:
         options["min_margin"] = args.min_margin
@@ -115,18 +127,47 @@ def main_console() -> Console:
     return Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 
 
+_CONVERSION = ("dataset_source", "source_options", "ratings", "min_margin", "max_pairs")
+
+
+def _mixed(args: DataArguments, column: str, console: Console) -> DatasetDict:
+    """One source per attribute."""
+    if args.dataset_name:
+        raise ValueError("Give either `dataset_name` or `mixture`, not both.")
+    if column != "attribute":
+        raise ValueError(f"A mixture names its attributes in the column 'attribute': leave out `{column=}`.")
+    _refuse(args, _CONVERSION, "the sources of a mixture are pairs")
+    sources: dict[str, str] = {}
+    for entry in args.mixture or ():
+        attribute, found, path = entry.partition("=")
+        if not (attribute and found and path):
+            raise ValueError(f"`mixture` takes entries such as helpful=pairs.jsonl, got {entry!r}.")
+        if attribute in sources:
+            raise ValueError(f"`mixture` names {attribute!r} twice: put its pairs into one file.")
+        sources[attribute] = path
+    return _selected(mix(sources, console=console), args, column, console)
+
+
+def _selected(data: DatasetDict, args: DataArguments, column: str, console: Console) -> DatasetDict:
+    return select_and_divide(
+        data,
+        attributes=args.attributes,
+        column=column,
+        test_share=args.test_share,
+        seed=args.split_seed,
+        console=console,
+    )
+
+
 def _looks_like_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or Path(name).suffix in (".jsonl", ".json", ".csv", ".parquet", ".gz")
 
 
-def _refuse_without_conversion(args: DataArguments, why: str) -> None:
-    names = ("dataset_source", "source_options", "ratings", "attributes", "min_margin", "max_pairs", "test_share")
+def _refuse(args: DataArguments, names: Sequence[str], why: str) -> None:
+    """Options that would have no effect."""
     given = [f"`{name}`" for name in names if getattr(args, name) not in (None, 0.0)]
     if given:
-        raise ValueError(
-            f"{', '.join(given)} cannot be used: {args.dataset_name!r} is {why} and is taken as it is. Save it to "
-            "disk and name the folder, or leave these options out."
-        )
+        raise ValueError(f"{', '.join(given)} cannot be used: {why}. Leave out, or save the data and name the file.")
 
 
 def _source_options(args: DataArguments) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 
@@ -45,6 +46,9 @@ def exit_clearly(work: Callable[[list[str]], object], arguments: Sequence[str]) 
         SystemExit: With code 2, after bad input.
     """
     debug, kept = split_debug(arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # transformers says again and again that an attribute which TRL reads has a new name.
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*is deprecated.*")
     try:
         work(kept)
     except (ValueError, OSError, ImportError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -70,21 +71,16 @@ class CommandParser(TrlParser):
         if self.positional and given and not given[0].startswith("-"):
             given.insert(0, f"--{self.positional}")
         self._check_config(given)
-        *parsed, unknown = self.parse_args_and_config(given, return_remaining_strings=True)
-        if unknown:
-            options = [text for text in unknown if text.startswith("-")]
-            if options:
-                raise ValueError(unknown_names_message("option", options, self._flags()) + self._where_help_is())
-            raise ValueError(f"{' '.join(unknown)!r} belongs to no option.{self._where_help_is()}")
-        return tuple(parsed)
+        self._check_options(given)
+        return self.parse_args_and_config(given)
 
     def error(self, message: str) -> NoReturn:
         """A mistake that argparse found, as `ValueError`; argparse would print 300 options first."""
-        raise ValueError(message.removeprefix("argument ") + self._where_help_is())
+        raise ValueError(f"{message.removeprefix('argument ')}.{self._where_help_is()}")
 
     def options(self) -> dict[str, argparse.Action]:
         """Option name -> what argparse knows of it."""
-        return {action.dest: action for action in self._actions}
+        return {action.dest: action for action in reversed(self._actions)}  # a switch comes before its negation
 
     def print_topic(self, topic: str, console: Console | None = None) -> None:
         """
@@ -146,6 +142,20 @@ class CommandParser(TrlParser):
     def _where_help_is(self) -> str:
         return f" `{self.command} --help` lists the options."
 
+    def _check_options(self, given: list[str]) -> None:
+        """Every option exists; said before the dataclasses look at values."""
+        rest = list(given)
+        if "--config" in rest:
+            place = rest.index("--config")
+            del rest[place : place + 2]
+        _, unknown = self.parse_known_args(rest)
+        options = [text.split("=")[0] for text in unknown if text.startswith("-")]
+        if options:
+            unknown_ones = unknown_names_message("option", options, self._flags()).partition(" Known: ")[0]
+            raise ValueError(unknown_ones + self._where_help_is())
+        if unknown:
+            raise ValueError(f"{' '.join(unknown)!r} belongs to no option.{self._where_help_is()}")
+
     def _check_config(self, given: list[str]) -> None:
         """The YAML file is there, is a mapping, and holds known options with values of the right kind."""
         if "--config" not in given:
@@ -165,7 +175,8 @@ class CommandParser(TrlParser):
         known = self.options()
         unknown = [str(name) for name in config if name not in known and name != "env"]
         if unknown:
-            raise ValueError(f"{path.name}: {unknown_names_message('option', unknown, list(known))}")
+            unknown_ones = unknown_names_message("option", unknown, list(known)).partition(" Known: ")[0]
+            raise ValueError(f"{path.name}: {unknown_ones}{self._where_help_is()}")
         for name, value in config.items():
             if name != "env":
                 _check_value(known[name], value, path.name)
@@ -179,7 +190,7 @@ def in_recipe_or_command(name: str) -> str:
 
 def _check_value(action: argparse.Action, value: Any, file: str) -> None:
     """argparse converts text only, so a value that YAML has typed itself is checked here."""
-    if value is None or isinstance(value, str):
+    if value is None or (isinstance(value, str) and action.nargs not in ("*", "+")):
         return
     if isinstance(value, list) and action.nargs in ("*", "+"):
         for entry in value:
@@ -200,14 +211,17 @@ def _check_value(action: argparse.Action, value: Any, file: str) -> None:
 
 def _option_table(actions: Iterable[argparse.Action]) -> Table:
     """One line per option: flag, default, the first sentence of its help."""
+    rows = [
+        (_flag(action), _default(action), _first_sentence(action.help or ""))
+        for action in actions
+        if not (isinstance(action, argparse._StoreFalseAction) and _flag(action).startswith("--no"))
+    ]
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, max_width=18, overflow="ellipsis", style="dim")
+    table.add_column(no_wrap=True, min_width=max(len(flag) for flag, _, _ in rows))
+    table.add_column(no_wrap=True, min_width=min(16, max(len(default) for _, default, _ in rows)), max_width=16)
     table.add_column(no_wrap=True, overflow="ellipsis")
-    for action in actions:
-        if action.dest.startswith("no_") and isinstance(action, argparse._StoreFalseAction):
-            continue  # the negation that every true switch has
-        table.add_row(Text(_flag(action)), Text(_default(action)), Text(_first_sentence(action.help or "")))
+    for flag, default, text in rows:
+        table.add_row(Text(flag), Text(default, style="dim", overflow="ellipsis"), Text(text, overflow="ellipsis"))
     return table
 
 
@@ -226,4 +240,4 @@ def _default(action: argparse.Action) -> str:
 
 def _first_sentence(text: str) -> str:
     flat = " ".join(text.replace("%%", "%").split())
-    return flat.split(". ")[0].rstrip(".")
+    return re.split(r"(?<!Eq)(?<!e\.g)\. ", flat)[0].rstrip(".")

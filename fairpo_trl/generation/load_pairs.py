@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from datasets import DatasetDict, IterableDatasetDict, load_dataset, load_from_disk
+from datasets import DatasetDict, IterableDatasetDict, load_dataset
+
+from fairpo_trl.preferences.read import as_dataset, read_splits
 
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -29,26 +30,23 @@ def load_pairs(name: str, config: str | None = None, streaming: bool = False) ->
 
     Raises:
         FileNotFoundError: If `name` looks like a path and nothing is there.
-        ValueError: If the file type is unknown, or a file divided by a column `split` is to be streamed.
+        ValueError: If the file type is unknown, or a file divided by a column `split` or a folder written by
+            `save_to_disk` is to be streamed.
     """
     path = Path(name).expanduser()
+    if not streaming and (path.exists() or path.suffix in _BUILDERS or name.startswith((".", "/", "~"))):
+        return DatasetDict({split: as_dataset(rows, path.name) for split, rows in read_splits(path).items()})
     if path.is_dir():
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-            loaded: Any = load_from_disk(str(path))
-            return loaded if isinstance(loaded, DatasetDict) else DatasetDict({"train": loaded})
-        return load_dataset(str(path), name=config, streaming=streaming)
+            raise ValueError(f"{path.name} was written by `save_to_disk`: load it without streaming.")
+        return load_dataset(str(path), name=config, streaming=True)
     if path.is_file():
         if path.suffix not in _BUILDERS:
             raise ValueError(f"{path.name}: unknown file type {path.suffix!r}; use one of {sorted(_BUILDERS)}.")
-        data = load_dataset(_BUILDERS[path.suffix], data_files=str(path), streaming=streaming)
-        if "split" not in (data["train"].column_names or ()):
-            return data
-        if streaming:
+        data = load_dataset(_BUILDERS[path.suffix], data_files=str(path), streaming=True)
+        if "split" in (data["train"].column_names or ()):
             raise ValueError(f"{path.name} is divided by its column 'split': load it without streaming.")
-        names = list(dict.fromkeys(data["train"]["split"]))
-        return DatasetDict(
-            {s: data["train"].filter(lambda value, s=s: value == s, input_columns="split") for s in names}
-        )
+        return data
     if path.suffix in _BUILDERS or name.startswith((".", "/", "~")):
         raise FileNotFoundError(f"There is no file {path.name!r} to read pairs from: check `dataset_name`.")
     return load_dataset(name, name=config, streaming=streaming)

@@ -97,14 +97,36 @@ def load_preferences(
         assert path is not None
         data = own_pairs(path, attribute_column)
         console.print(Text(f"{path.name}: {counts_line(data, attribute_column)}"))
+    return select_and_divide(
+        data, attributes=attributes, column=attribute_column, test_share=test_share, seed=seed, console=console
+    )
+
+
+def select_and_divide(
+    data: DatasetDict,
+    *,
+    attributes: Sequence[str] | None,
+    column: str,
+    test_share: float,
+    seed: int,
+    console: Console,
+) -> DatasetDict:
+    """
+    Keeps the pairs of some attributes, and divides `train` by prompt into `train` and `test`; prints the counts.
+
+    Raises:
+        ValueError: If an attribute is unknown, or `test_share` is asked for and there is a split `test` or no `train`.
+    """
     if attributes is not None:
-        data = _only(data, attributes, attribute_column)
-        console.print(Text(f"Only {', '.join(attributes)}: {counts_line(data, attribute_column)}"))
+        data = _only(data, attributes, column)
+        console.print(Text(f"Only {', '.join(attributes)}: {counts_line(data, column)}"))
     if test_share:
         if "test" in data:
             raise ValueError("The data has a split 'test' already: leave out `test_share`.")
+        if "train" not in data:
+            raise ValueError(f"`test_share` divides the split 'train'; the data has only {sorted(data)}.")
         data["train"], data["test"] = split_by_prompt(data["train"], test_share, seed)
-        console.print(Text(f"Divided by prompt: {counts_line(data, attribute_column)}"))
+        console.print(Text(f"Divided by prompt: {counts_line(data, column)}"))
     return data
 
 

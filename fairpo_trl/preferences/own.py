@@ -83,11 +83,11 @@ def own_pairs(path: Path, column: str) -> DatasetDict:
     """
     splits = read_splits(path)
     for rows in splits.values():
-        _hint_at_source(columns_of(rows), path.name)
+        hint_at_source(columns_of(rows), path.name)
     return DatasetDict({split: _checked(rows, _what(path, split), column) for split, rows in splits.items()})
 
 
-def _hint_at_source(columns: Sequence[str], what: str) -> None:
+def hint_at_source(columns: Sequence[str], what: str) -> None:
     """Raises `ValueError` for a file that is of a published schema rather than of pairs."""
     if {"chosen", "rejected"} < set(columns):  # pairs, if not perfect ones; hh-rlhf has these two columns alone
         return

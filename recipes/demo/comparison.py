@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 import yaml
-from generation_fairpo import DEMO_CONFIG, make_parser, train
+from generation_fairpo import DEMO_CONFIG
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig
 
 from fairpo_trl import FairPOConfig
+from fairpo_trl.commands.generation import make_parser, train
 from fairpo_trl.evaluation import Completion
 from fairpo_trl.files import write_json
 
@@ -138,7 +139,7 @@ class Measurer:
             for name, value in overrides.items()
             for text in (f"--{name}", *(value if isinstance(value, list) else [_option(value)]))
         ]
-        script_args, training_args, model_args = make_parser().parse_args_and_config(
+        script_args, training_args, model_args = make_parser().parse(
             ["--config", str(config), "--model_name_or_path", str(path), "--method", row.method, *options]
         )
         callback = _MeasureAtStops(self, row, seed)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fairpo_trl import MultiLabelFairPOConfig, MultiLabelFairPOTrainer
 from fairpo_trl.classification.features.backbones import load_backbone
+from fairpo_trl.commands.label_run import run
 
 from .dinov2 import dinov2_path
 from .load import check_features, load_openclipart
+
+
+CONFIG = Path(__file__).resolve().parents[1] / "classification" / "openclipart.yaml"
+
+
+def shipped_unless_given(arguments: Sequence[str]) -> list[str]:
+    """The arguments; with neither `--config` nor `--data_dir` those of the shipped set before them."""
+    if {"--config", "--data_dir", "-h", "--help"} & set(arguments):
+        return list(arguments)
+    return ["--config", str(CONFIG), *arguments]
 
 
 def run_openclipart(
@@ -23,8 +36,6 @@ def run_openclipart(
         instead_of (`str`):
             The data set the recipe is named after, whose images cannot be had without `--data_dir`.
     """
-    from multilabel import run
-
     if training_args.process_index == 0:
         print(
             f"No --data_dir: the images of {instead_of} cannot be shipped. This runs the recipe on openclipart "

@@ -1,4 +1,4 @@
-"""What the multi-label recipes share: from splits to features, reference, training, tables and pictures."""
+"""One multi-label run: from splits to features, reference, training, tables and pictures."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
-from trl import TrlParser
 
-from fairpo_trl import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelFairPOTrainer, Partition
-from fairpo_trl.classification import MultiLabelClassifierConfig
+from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
+from fairpo_trl.classification.config import MultiLabelFairPOConfig
 from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.data.split import MultiLabelSplit, print_data_summary
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits
@@ -26,81 +24,16 @@ from fairpo_trl.classification.evaluation.confusion import confusion_of_privileg
 from fairpo_trl.classification.evaluation.group_report import evaluate_groups
 from fairpo_trl.classification.features.backbones import Backbone, load_backbone
 from fairpo_trl.classification.features.cache import extract_features
-from fairpo_trl.classification.methods import Method, apply_method
+from fairpo_trl.classification.methods import apply_method
+from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.reference import options_of, train_reference
+from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
+from fairpo_trl.commands.label_arguments import LabelArguments
+from fairpo_trl.core.partition import Partition
 from fairpo_trl.reporting.label_markdown import write_label_report
 from fairpo_trl.reporting.label_results import LabelResults
 from fairpo_trl.reporting.label_tables import print_label_results
 from fairpo_trl.training.publishing import public_command
-
-
-@dataclass
-class LabelArguments:
-    """What is trained on which images; the rest is in `MultiLabelFairPOConfig`."""
-
-    data_dir: str | None = field(default=None, metadata={"help": "Folder of the official tree."})
-    method: str = field(
-        default="fairpo_cpo", metadata={"help": "FairPO or a baseline.", "choices": list(get_args(Method))}
-    )
-    reweight_factor: float = field(default=3.0, metadata={"help": "Of `--method reweighted`."})
-    partition: str = field(
-        default="least_frequent",
-        metadata={
-            "help": "Who is privileged, unless `--privileged_labels` names them.",
-            "choices": ["least_frequent", "worst_reference_ap", "random"],
-        },
-    )
-    privileged_share: float = field(default=0.2, metadata={"help": "Share of the labels that is privileged."})
-    partition_seed: int = field(default=0, metadata={"help": "Of `--partition random`."})
-    backbone: str = field(
-        default="timm:vit_base_patch16_224.augreg_in21k",
-        metadata={"help": "timm:<name>, hf:<Hub id>, or a local transformers folder."},
-    )
-    pooling: str | None = field(default=None, metadata={"help": "cls, mean, cls_mean, last4_cls_mean; else its own."})
-    backbone_trainable: str = field(
-        default="none",
-        metadata={"help": "What of the backbone is trained.", "choices": ["none", "last_blocks", "lora"]},
-    )
-    backbone_blocks: int = field(default=0, metadata={"help": "Number of last blocks trained or adapted."})
-    head: str = field(
-        default="linear", metadata={"help": "The classifier.", "choices": ["linear", "label_mlp", "shared_mlp"]}
-    )
-    hidden_size: int = field(default=256, metadata={"help": "Hidden units of the MLP heads."})
-    dropout: float = field(default=0.0, metadata={"help": "Dropout of the head."})
-    reference: str | None = field(default=None, metadata={"help": "A trained reference; else one is trained first."})
-    reference_epochs: float = field(default=100.0, metadata={"help": "Upper bound for the reference."})
-    patience: int = field(default=5, metadata={"help": "Epochs without a gain that end the reference's training."})
-    anneal_epochs: float = field(
-        default=0.0, metadata={"help": "Epochs after the plateau in which the reference's learning rate falls to 0."}
-    )
-    start: str = field(
-        default="reference",
-        metadata={"help": "Where the method starts from.", "choices": ["reference", "fresh"]},
-    )
-    validation_share: float = field(default=0.1, metadata={"help": "Share of train that is validation."})
-    cache_dir: str = field(
-        default=str(Path.home() / ".cache" / "fairpo_trl" / "features"), metadata={"help": "Feature caches."}
-    )
-    feature_dtype: str = field(
-        default="float16", metadata={"help": "Of the cached features.", "choices": ["float16", "float32"]}
-    )
-    extraction_batch_size: int = field(default=32, metadata={"help": "Images per forward pass of the extraction."})
-    bad_images: str = field(
-        default="raise", metadata={"help": "What an unreadable image does.", "choices": ["raise", "skip"]}
-    )
-    live_images: int = field(
-        default=100,
-        metadata={"help": "Without --data_dir: images whose features are extracted again, to check the shipped ones."},
-    )
-
-
-def parse_recipe(kind: type[Any], arguments: list[str] | None) -> tuple[Any, MultiLabelFairPOConfig]:
-    """YAML with `--config`, every option also on the command line; with neither config nor tree: the shipped set."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if "--config" not in arguments and "--data_dir" not in arguments:
-        shipped = Path(__file__).resolve().parent / "classification" / "openclipart.yaml"
-        arguments = ["--config", str(shipped), *arguments]
-    return TrlParser((kind, MultiLabelFairPOConfig)).parse_args_and_config(arguments)
 
 
 def run(
@@ -222,6 +155,7 @@ def _new_model(
         )
     )
     if frozen:
+        assert train.features is not None
         model.set_feature_statistics(train.features)
     else:
         assert backbone is not None
@@ -321,17 +255,17 @@ def _results(
         "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
         "seeds": [args.seed],
         "seconds": time.time() - started,
-        "evaluations": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
-        "comparison": trainer.comparison.to_dict(),
+        "evaluations": {name: value.to_dict() for name, value in evaluations.items()},  # type: ignore[typeddict-item]
+        "comparison": trainer.comparison.to_dict(),  # type: ignore[typeddict-item]
         "hinge": {"pairs": hinge.pairs, "labels": hinge.labels, "eps": hinge.eps},
-        "confusion": confusion,
+        "confusion": confusion,  # type: ignore[typeddict-item]
         "weights_history": [
             {"step": entry["step"], **{k[7:]: v for k, v in entry.items() if k.startswith("weight/")}}
             for entry in history
             if any(key.startswith("weight/") for key in entry)
         ],
         "notes": ["The sample images are those of the test set whose privileged labels rose most."],
-        "samples": _samples(parts["test"], partition, logits, Path(args.output_dir)),
+        "samples": _samples(parts["test"], partition, logits, Path(args.output_dir)),  # type: ignore[typeddict-item]
     }
 
 

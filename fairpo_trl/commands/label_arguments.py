@@ -1,0 +1,104 @@
+"""The options of a multi-label run beside those of `MultiLabelFairPOConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from fairpo_trl.classification.methods import Method
+
+
+@dataclass
+class LabelArguments:
+    """What is trained on which images; the rest is in `MultiLabelFairPOConfig`."""
+
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of the images and annotations."})
+    method: str = field(
+        default="fairpo_cpo", metadata={"help": "FairPO or a baseline.", "choices": list(get_args(Method))}
+    )
+    reweight_factor: float = field(default=3.0, metadata={"help": "Of `--method reweighted`."})
+    partition: str = field(
+        default="least_frequent",
+        metadata={
+            "help": "Who is privileged, unless `--privileged_labels` names them.",
+            "choices": ["least_frequent", "worst_reference_ap", "random"],
+        },
+    )
+    privileged_share: float = field(default=0.2, metadata={"help": "Share of the labels that is privileged."})
+    partition_seed: int = field(default=0, metadata={"help": "Of `--partition random`."})
+    backbone: str = field(
+        default="timm:vit_base_patch16_224.augreg_in21k",
+        metadata={"help": "timm:<name>, hf:<Hub id>, or a local transformers folder."},
+    )
+    pooling: str | None = field(default=None, metadata={"help": "cls, mean, cls_mean, last4_cls_mean; else its own."})
+    backbone_trainable: str = field(
+        default="none",
+        metadata={"help": "What of the backbone is trained.", "choices": ["none", "last_blocks", "lora"]},
+    )
+    backbone_blocks: int = field(default=0, metadata={"help": "Number of last blocks trained or adapted."})
+    head: str = field(
+        default="linear", metadata={"help": "The classifier.", "choices": ["linear", "label_mlp", "shared_mlp"]}
+    )
+    hidden_size: int = field(default=256, metadata={"help": "Hidden units of the MLP heads."})
+    dropout: float = field(default=0.0, metadata={"help": "Dropout of the head."})
+    reference: str | None = field(default=None, metadata={"help": "A trained reference; else one is trained first."})
+    reference_epochs: float = field(default=100.0, metadata={"help": "Upper bound for the reference."})
+    patience: int = field(default=5, metadata={"help": "Epochs without a gain that end the reference's training."})
+    anneal_epochs: float = field(
+        default=0.0, metadata={"help": "Epochs after the plateau in which the reference's learning rate falls to 0."}
+    )
+    start: str = field(
+        default="reference",
+        metadata={"help": "Where the method starts from.", "choices": ["reference", "fresh"]},
+    )
+    validation_share: float = field(default=0.1, metadata={"help": "Share of train that is validation."})
+    cache_dir: str = field(
+        default=str(Path.home() / ".cache" / "fairpo_trl" / "features"), metadata={"help": "Feature caches."}
+    )
+    feature_dtype: str = field(
+        default="float16", metadata={"help": "Of the cached features.", "choices": ["float16", "float32"]}
+    )
+    extraction_batch_size: int = field(default=32, metadata={"help": "Images per forward pass of the extraction."})
+    bad_images: str = field(
+        default="raise", metadata={"help": "What an unreadable image does.", "choices": ["raise", "skip"]}
+    )
+    live_images: int = field(
+        default=100,
+        metadata={"help": "Without --data_dir: images whose features are extracted again, to check the shipped ones."},
+    )
+
+
+@dataclass
+class ClassificationArguments(LabelArguments):
+    """The shared options, and how a data set is read."""
+
+    dataset: str = field(
+        default="coco",
+        metadata={
+            "help": "What is read: the official tree of MS-COCO 2014 or NUS-WIDE in `data_dir`, a table (CSV, JSONL, "
+            "Parquet) or a folder of precomputed features at `data_dir`, or a `datasets` data set (`dataset_name`).",
+            "choices": ["coco", "nus_wide", "table", "features", "datasets"],
+        },
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "With `--dataset datasets`: a Hub id or a folder written by save_to_disk."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
+    keep_unlabeled: bool | None = field(
+        default=None, metadata={"help": "Keep images without any label; by default all but those of COCO."}
+    )
+    missing_images: str | None = field(
+        default=None,
+        metadata={"help": "What a missing image file does; NUS-WIDE's are skipped.", "choices": ["raise", "skip"]},
+    )
+    label_order: str = field(
+        default="id", metadata={"help": "Column order of COCO's labels.", "choices": ["id", "alphabetical"]}
+    )
+    image_root: str | None = field(default=None, metadata={"help": "Folder of a table's images; else the table's."})
+    image_column: str = field(default="image", metadata={"help": "Column of the images of a `datasets` data set."})
+    labels_column: str = field(default="labels", metadata={"help": "Column of the labels of a row."})
+    label_columns: list[str] | None = field(
+        default=None, metadata={"help": "Instead of `labels_column`: one column of 0 and 1 per label."}
+    )
+    separator: str | None = field(default=None, metadata={"help": "What stands between labels in one cell of text."})
