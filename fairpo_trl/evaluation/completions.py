@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from fairpo_trl.core.names import shortened
+from fairpo_trl.core.options import check_number
 from fairpo_trl.evaluation.common_random import gumbel_noise, row_keys
+from fairpo_trl.preferences.rules import text_problem
 
 
 if TYPE_CHECKING:
@@ -55,8 +58,11 @@ def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[
         Token ids, at least one.
 
     Raises:
-        ValueError: The prompt has no tokens.
+        ValueError: The prompt has no tokens, or is neither text nor messages.
     """
+    problem = text_problem(list(prompt) if isinstance(prompt, tuple) else prompt, "prompt")
+    if prompt is None or problem:
+        raise ValueError(f"A prompt must be text or messages, but {problem or 'it is None'}.")
     if isinstance(prompt, str):
         ids = tokenizer(prompt)["input_ids"]
     else:
@@ -65,7 +71,9 @@ def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[
             list(prompt), add_generation_prompt=not opened, continue_final_message=opened, return_dict=False
         )
     if not ids:
-        raise ValueError(f"The prompt {prompt!r} has no tokens; give at least one character or a beginning token.")
+        raise ValueError(
+            f"The prompt {shortened(prompt)} has no tokens; give at least one character or a beginning token."
+        )
     return list(ids)
 
 
@@ -142,10 +150,18 @@ def sample_completions(
         ValueError: A setting is out of its range, or there is no end token.
         FloatingPointError: The model's logits are not finite (it has diverged).
     """
-    if samples_per_prompt < 1 or max_new_tokens < 1 or batch_size < 1:
-        raise ValueError("samples_per_prompt, max_new_tokens and batch_size must be at least 1.")
-    if temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
-        raise ValueError("temperature and top_k must be at least 0, and top_p within (0, 1].")
+    for option, value in (
+        ("samples_per_prompt", samples_per_prompt),
+        ("max_new_tokens", max_new_tokens),
+        ("batch_size", batch_size),
+    ):
+        check_number(option, value, least=1, whole=True)
+    check_number("temperature", temperature)
+    check_number("top_k", top_k, whole=True)
+    if not 0 < top_p <= 1:
+        raise ValueError(f"`top_p` must be within (0, 1], got {top_p}.")
+    if isinstance(prompts, str):
+        raise ValueError(f"`prompts` must be a list of prompts, got the text {shortened(prompts)}: pass it in a list.")
     if end_token_ids is None:
         if tokenizer.eos_token_id is None:
             raise ValueError("The tokenizer has no end-of-sequence token: pass end_token_ids.")

@@ -98,7 +98,7 @@ def paired_bootstrap(
         intervals are too narrow.
 
     Raises:
-        ValueError: Shapes differ, there are no prompts, a value is NaN, or `n` or `level` is out of range.
+        ValueError: Shapes differ, there are no prompts, a value is not finite, or `n` or `level` is out of range.
     """
     values = np.asarray(per_prompt, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0:
@@ -109,8 +109,10 @@ def paired_bootstrap(
             raise ValueError(f"per_prompt has shape {values.shape}, baseline {other.shape}: they must be the same.")
         values = values - other
     _refuse_nan(values[:, None], "per_prompt (or baseline)")
+    if np.isinf(values).any():
+        raise ValueError(f"per_prompt (or baseline) is infinite at prompt {np.flatnonzero(np.isinf(values))[0]}.")
     if n < 1 or not 0 < level < 1:
-        raise ValueError("n must be at least 1 and level between 0 and 1.")
+        raise ValueError(f"n must be at least 1 and level between 0 and 1, got {n} and {level}.")
     prompts = len(values)
     if prompts == 1:
         return Estimate(mean=float(values[0]), low=None, high=None, n=1)
@@ -132,7 +134,10 @@ def _compare(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float
 
 
 def _scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    scores = np.asarray(values, dtype=np.float64)
+    try:
+        scores = np.asarray(values, dtype=np.float64)
+    except (ValueError, TypeError) as error:  # text, or rows of different lengths
+        raise ValueError(f"{name} must be a matrix of numbers [prompts, samples]: {error}.") from error
     if scores.ndim == 1:
         scores = scores[:, None]
     if scores.ndim != 2 or scores.size == 0:

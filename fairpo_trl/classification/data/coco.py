@@ -108,13 +108,19 @@ def _load_split(
         categories = [(item["id"], item["name"]) for item in content["categories"]]
         listed = [(item["id"], item["file_name"]) for item in content["images"]]
         objects = [(item["image_id"], item["category_id"]) for item in content["annotations"]]
+        hash((*categories, *listed, *objects))  # ids and names are numbers and strings
         crowds = sum(item["iscrowd"] for item in content["annotations"])
         flat = sum(item["bbox"][2] * item["bbox"][3] <= 0 for item in content["annotations"])
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file.name} is not complete JSON ({error}): download or unpack it again.") from error
     except (KeyError, TypeError, IndexError) as error:
+        what = (
+            f"{error.args[0]!r} is missing from it"
+            if isinstance(error, KeyError)
+            else f"a value is of a wrong type ({error})"
+        )
         raise ValueError(
-            f"{file.name} is not a COCO instances file: {error!r} is missing from it. It needs `images` (id, "
+            f"{file.name} is not a COCO instances file: {what}. It needs `images` (id, "
             "file_name), `annotations` (image_id, category_id, iscrowd, bbox) and `categories` (id, name)."
         ) from error
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fairpo_trl.classification.data.split import ImageSource
+from fairpo_trl.core.names import shortened
 
 
 MAX_PIXELS = 89_478_485
@@ -136,7 +137,9 @@ def resolve_inside(root: str | Path, name: str) -> Path:
     root = Path(root)
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"The path {name!r} leads out of the data folder through a link: put the file itself there.")
+        raise ValueError(
+            f"The path {shortened(name)} leads out of the data folder through a link: put the file itself there."
+        )
     return path
 
 
@@ -214,4 +217,4 @@ def _check_relative(name: str) -> None:
     elif ".." in name and ".." in (*PurePosixPath(name).parts, *PureWindowsPath(name).parts):
         problem = "goes up with '..'"
     if problem:
-        raise ValueError(f"The path {name!r} {problem}: write it relative to the data folder and inside it.")
+        raise ValueError(f"The path {shortened(name)} {problem}: write it relative to the data folder and inside it.")

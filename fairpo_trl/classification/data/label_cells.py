@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.names import shortened, unknown_names_message
 
 
 _VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1, "false": 0, "true": 1, "": -1}
@@ -50,20 +50,20 @@ def names_of_cells(cells: Sequence[Any], separator: str | None, where: str, colu
             if cell.lstrip().startswith("["):
                 try:
                     items = json.loads(cell)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{place}: {cell!r} is not a JSON list ({error}).") from error
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise ValueError(f"{place}: {shortened(cell)} is not a JSON list ({error}).") from error
             else:
                 items = cell.split(separator or "|")
         if not isinstance(items, list | tuple):
-            raise ValueError(f"{place} must hold the names of the labels present, got {cell!r}; [] for none.")
+            raise ValueError(f"{place} must hold the names of the labels present, got {shortened(cell)}; [] for none.")
         for item in items:
             if not isinstance(item, str):
                 raise ValueError(
-                    f"{place}: labels are given by name, got {item!r}. A matrix of 0 and 1 goes into one column per "
-                    "label."
+                    f"{place}: labels are given by name, got {shortened(item)}. A matrix of 0 and 1 goes into one "
+                    "column per label."
                 )
             if not item.strip():
-                raise ValueError(f"{place}: empty label in {cell!r}; write [] for a row without a label.")
+                raise ValueError(f"{place}: empty label in {shortened(cell)}; write [] for a row without a label.")
         parsed.append([item.strip() for item in items])
     return parsed
 
@@ -126,9 +126,9 @@ def matrix_of_columns(
         bad = next((row for row, text in enumerate(texts) if text not in values), None)
         if bad is not None:
             raise ValueError(
-                f"{where}, row {bad + 1}, column {column!r} holds {cells[bad]!r}; a label is 1, 0, or empty where "
-                "it is unknown. If the column is not a label, name those that are in `label_columns`; if that value "
-                "means unknown, pass it as `unknown`."
+                f"{where}, row {bad + 1}, column {column!r} holds {shortened(cells[bad])}; a label is 1, 0, or empty "
+                "where it is unknown. If the column is not a label, name those that are in `label_columns`; if that "
+                "value means unknown, pass it as `unknown`."
             )
         labels[:, position] = [values[text] for text in texts]
     return tuple(columns), labels

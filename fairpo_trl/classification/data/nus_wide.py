@@ -67,6 +67,9 @@ def load_nus_wide(
     concepts_places = ("ConceptsList/Concepts81.txt", "Concepts81.txt")
     concepts_file = next((root / place for place in concepts_places if (root / place).is_file()), None)
     concepts = _lines(concepts_file) if concepts_file else []
+    for name in concepts:
+        if "/" in name or "\\" in name:
+            raise ValueError(f"Concepts81.txt: {name!r} is no concept; a name that is a path could leave the folder.")
     if concepts_file and len(concepts) != _CONCEPTS:
         raise ValueError(f"{concepts_file.name} has {len(concepts)} concepts instead of {_CONCEPTS}.")
 
@@ -158,7 +161,11 @@ def _read_labels(path: Path) -> NDArray[np.uint8]:
 
 
 def _lines(path: Path) -> list[str]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not text in UTF-8 ({error}).") from error
+    lines = [line.strip() for line in text.splitlines()]
     while lines and not lines[-1]:
         lines.pop()
     return lines

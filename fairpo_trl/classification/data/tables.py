@@ -12,13 +12,14 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
 from fairpo_trl.classification.data.images import ImageFiles, existing_files
 from fairpo_trl.classification.data.label_cells import matrix_of_columns, matrix_of_names, names_of_cells
 from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit, check_splits
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.names import shortened, unknown_names_message
 
 
 MissingImages = Literal["raise", "skip"]
@@ -146,9 +147,17 @@ def load_features(
     features_file = _one_of(root, ("features.npy", "features.safetensors"))
     table = _one_of(root, tuple(f"labels{suffix}" for suffix in _SUFFIXES))
     if features_file.suffix == ".npy":
-        features = np.load(features_file, mmap_mode="r", allow_pickle=False)
+        try:
+            features = np.load(features_file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:  # numpy's own advice for an unknown file is to unpickle it
+            raise ValueError(
+                f"{features_file.name} is not a whole array of numbers in NumPy's format; objects are never read."
+            ) from error
     else:
-        tensors = safetensors.numpy.load_file(features_file)
+        try:
+            tensors = safetensors.numpy.load_file(features_file)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{features_file.name} is not a whole safetensors file ({error}).") from error
         if set(tensors) != {"features"}:
             raise ValueError(f"{features_file.name} must hold one tensor 'features', got {sorted(tensors)}.")
         features = tensors["features"]
@@ -212,7 +221,7 @@ def _splits(
         for row, value in enumerate(ids):
             if value in first:
                 raise ValueError(
-                    f"{where}: rows {first[value] + 1} and {row + 1} have the same {id_column} {value!r}; "
+                    f"{where}: rows {first[value] + 1} and {row + 1} have the same {id_column} {shortened(value)}; "
                     "remove one, or give a column 'id'."
                 )
             first[value] = row
@@ -306,8 +315,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _read_csv(path: Path) -> tuple[dict[str, Any], int]:
+    rows: list[list[str]] = []
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
+        try:
+            rows.extend(row for row in csv.reader(file) if row)
+        except csv.Error as error:
+            raise ValueError(
+                f"{path.name}, row {max(len(rows), 1)} cannot be read ({error}): is a quote left open there?"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path.name} is not text in UTF-8 ({error}).") from error
     header, body = (rows[0], rows[1:]) if rows else ([], [])
     doubled = sorted({name for name in header if header.count(name) > 1 or not name.strip()})
     if doubled:
@@ -323,10 +340,15 @@ def _read_csv(path: Path) -> tuple[dict[str, Any], int]:
 
 def _read_jsonl(path: Path) -> tuple[dict[str, Any], int]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not text in UTF-8 ({error}).") from error
+    lines = text.split("\n")  # not splitlines(): a string in JSON may hold what Unicode counts as the end of a line
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path.name}, row {number} is not JSON ({error}).") from error
         if not isinstance(row, dict):
             raise ValueError(
@@ -344,7 +366,7 @@ def _texts(cells: Sequence[Any], column: str, where: str) -> list[str]:
     for row, cell in enumerate(cells):
         if isinstance(cell, bool | float) or not isinstance(cell, str | int) or not str(cell).strip():
             raise ValueError(
-                f"{where}, row {row + 1}, column {column!r} must be a text that is not empty, got {cell!r}."
+                f"{where}, row {row + 1}, column {column!r} must be a text that is not empty, got {shortened(cell)}."
             )
     return [str(cell) for cell in cells]
 
