@@ -298,7 +298,7 @@ class TestCharts:
     @pytest.mark.parametrize(
         ("values", "options", "expected"),
         [
-            ([-0.1, 0.2], {"signed": True}, ["-.1", ".0", "+.1", "+.2"]),
+            ([-0.1, 0.2], {"signed": True}, ["-.1", "0", "+.1", "+.2"]),
             ([-0.1, 0.2], {"signed": True, "factor": 100}, ["-10", "0", "+10", "+20"]),
             ([0.496, 0.504], {}, [".496", ".498", ".500", ".502", ".504"]),
             ([0, 40], {}, ["0", "10", "20", "30", "40"]),
@@ -315,6 +315,14 @@ class TestCharts:
         found = history("t", "u", entries, {"a": "privileged"}, None)
         assert (len(found.rows), found.left_out) == (MOST_STEPS, 700)
         assert (found.rows[0][0], found.rows[-1][0]) == ("0", "999")
+
+    def test_many_lines_are_told_apart_by_role_and_stay_a_small_table(self):
+        names = [f"label {i}" for i in range(1000)]
+        entries = [{"step": step} | {name: i / 1000 for i, name in enumerate(names)} for step in range(50)]
+        found = history("t", "u", entries, {name: "non_privileged" for name in names}, None)
+        assert not found.named and {line.colour for line in found.lines} == {"held"}
+        assert [line.name for line in found.highest] == ["label 999", "label 998", "label 997"]
+        assert (len(found.rows), found.left_out) == (12, 38)
 
     def test_the_interval_of_a_mean_is_the_conservative_one(self):
         assert mean_interval([around(0.1, 0.02), around(0.3, 0.04)]) == pytest.approx(

@@ -17,8 +17,8 @@ COLOURS = 7
 MOST_NAMED = 12
 """With more lines than this, colours no longer tell them apart: roles do."""
 
-MOST_STEPS = 300
-"""Steps of a history that are drawn and listed; of longer ones evenly chosen, with the first and the last."""
+MOST_STEPS, MOST_FIGURES = 300, 12_000
+"""Steps of a history that are drawn and listed, and figures in all; of more steps, even ones from first to last."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,11 @@ class Line:
 
 @dataclass(frozen=True)
 class History:
-    """Lines over optimizer steps. `rows` are the figures behind them, of every step or, with `left_out`, of fewer."""
+    """Lines over optimizer steps.
+
+    `rows` are the figures behind them, without those of `left_out` steps. If there are too many lines to be `named`,
+    `highest` are the three that end highest.
+    """
 
     title: str
     unit: str
@@ -76,6 +80,7 @@ class History:
     y: Scale
     lines: tuple[Line, ...]
     named: bool
+    highest: tuple[Line, ...]
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left_out: int
@@ -124,7 +129,7 @@ def scale(
     ticks = [t for t in MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= t <= high]
     rounded = [round(factor * tick, 9) + 0.0 for tick in ticks]  # + 0.0: no negative zero
     digits = max((len(f"{tick:.9f}".rstrip("0").partition(".")[2]) for tick in rounded), default=0)
-    texts = [f"{tick:{'+' if signed and tick else ''}.{digits}f}" for tick in rounded]
+    texts = [f"{tick:{'+' if signed else ''}.{digits}f}" if tick else "0" for tick in rounded]
     bare = Scale(low, high, (), None)
     return Scale(
         low,
@@ -167,33 +172,36 @@ def history(
         return None
     roles: Mapping[str, Role] = {role: role for role in ROLES} | dict(partition)
     names.sort(key=lambda name: roles.get(name) != "privileged")
-    shown = _thinned(entries)
+    shown = _thinned(entries, min(MOST_STEPS, max(2, MOST_FIGURES // len(names))))
     x = scale([entry["step"] for entry in shown], most=6)
     y = scale([v for entry in shown for name, v in entry.items() if name != "step"], neutral=neutral, most=6)
     named = len(names) <= MOST_NAMED
-    lines = []
+    lines, last_values = [], []
     for i, name in enumerate(names):
         privileged = roles.get(name) == "privileged"
         found = [entry for entry in shown if name in entry]
-        last = found[-1]
-        # A single step is a point, which only a line of some length shows.
-        at = [(x.at(entry["step"]), 100 - y.at(entry[name])) for entry in (found if len(found) > 1 else found * 2)]
-        if len(found) == 1:
-            at = [(at[0][0] - 1, at[0][1]), (at[1][0] + 1, at[1][1])]
+        last_values.append(found[-1][name])
+        at = [(x.at(entry["step"]), 100 - y.at(entry[name])) for entry in found]
+        if len(at) == 1:  # a single step: only a line of some length can be seen
+            at = [(at[0][0] - 1, at[0][1]), (at[0][0] + 1, at[0][1])]
         lines.append(
             Line(
                 role_text(name),
                 f"s{i % COLOURS}" if named else ("privileged" if privileged else "held"),
                 not privileged,
                 " ".join(f"{a:.2f},{b:.2f}" for a, b in at),
-                share(last[name]),
+                share(found[-1][name]),
             )
         )
     rows = tuple(
         (f"{entry['step']:g}", *(share(entry[name]) if name in entry else ABSENT for name in names)) for entry in shown
     )
     header = ("step", *(role_text(name) for name in names))
-    return History(title, unit, x, y, tuple(lines), named, header, rows, len(entries) - len(shown))
+    highest = [] if named else sorted(range(len(lines)), key=lambda i: -last_values[i])[:3]
+    return History(
+        title, unit, x, y, tuple(lines), named, tuple(lines[i] for i in highest), header, rows,
+        len(entries) - len(shown),
+    )  # fmt: skip
 
 
 def plane(
@@ -233,7 +241,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _thinned(entries: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
-    if len(entries) <= MOST_STEPS:
+def _thinned(entries: Sequence[Mapping[str, float]], most: int) -> list[Mapping[str, float]]:
+    if len(entries) <= most:
         return list(entries)
-    return [entries[round(i * (len(entries) - 1) / (MOST_STEPS - 1))] for i in range(MOST_STEPS)]
+    return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]

@@ -71,6 +71,8 @@ def write_label_html_report(results: LabelResults, path: str | os.PathLike[str])
     found = {name: difference(row) for name, row in label_deltas(results).items()}
     rows = moved_block(results, None)
     measured = [(row[0], value) for row in rows.rows() if (value := found[row[0]])]
+    level = results["comparison"]["level"]
+    by_chance = (1 - level) / 2 * sum(results["partition"][name] == "non_privileged" for name, _ in measured)
     weights = history(
         "Group weights during training", "weight", results.get("weights_history", []), results["partition"], None
     )
@@ -85,7 +87,8 @@ def write_label_html_report(results: LabelResults, path: str | os.PathLike[str])
         dots=_dots(measured, results),
         rows=[{"role": results["partition"][name], "kind": verdict(value) or ""} for name, value in measured],
         unmeasured=[name for name, value in found.items() if value is None],
-        by_chance=f"{0.025 * sum(results['partition'][name] == 'non_privileged' for name, _ in measured):.1f}",
+        level=f"{100 * level:.0f}",
+        by_chance=f"{by_chance:.1f}" if by_chance >= 0.1 else "",
         calibration=calibration_block(results),
         histories=[weights] if weights else [],
         pictures=[_picture(sample, results, path.parent) for sample in results.get("samples", [])],
