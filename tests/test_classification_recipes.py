@@ -11,6 +11,7 @@ import coco_fairpo
 import numpy as np
 import nuswide_fairpo
 import pytest
+import torch
 import yaml
 from helpers_trees import COCO_NAMES, NUS_CONCEPTS, write_coco, write_nus_wide
 from huggingface_hub import ModelCard
@@ -237,7 +238,10 @@ def test_real_pixels_through_the_real_backbone(tmp_path):
     loaded = MultiLabelClassifier.from_pretrained(tmp_path / "saved")
     image = open_image(part.images[0])
     first, second = trainer.model.predict([image]), loaded.predict([image])
-    assert first[0]["scores"] == second[0]["scores"]
+    for name, saved in trainer.model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], saved), name
+    # The backbone's weights are read from another place in memory, which moves the last bit of float32 products.
+    assert first[0]["scores"] == pytest.approx(second[0]["scores"], abs=1e-6)
 
 
 # ---- files ----
