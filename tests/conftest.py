@@ -12,9 +12,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 from datasets import Dataset
+from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+
+# Examples of each fuzzed property: few in the suite, `pytest --hypothesis-profile=many tests/test_fuzz_*.py` for more.
+settings.register_profile("suite", max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile("many", settings.get_profile("suite"), max_examples=2000)
+settings.load_profile("suite")
 
 WORDS = (
     "the a one two small big red blue cat dog sea moon tea is was likes sees and or very not good bad warm cold "
