@@ -3,6 +3,7 @@
 import base64
 import copy
 import hashlib
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -385,6 +386,18 @@ class TestNothingActs:
         with pytest.raises(ValueError, match="at least one document"):
             write_html_report([], path)
         assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["p.html"]
+
+    @pytest.mark.parametrize("name", ["one", "three", "labels"])
+    def test_headings_skip_no_level_and_ids_are_unique(self, pages, name):
+        page = Page(pages[name])
+        levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+        assert levels[0] == 1 and levels.count(1) == 1
+        assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+        ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        for _, attributes in page.elements:
+            for key in ("aria-controls", "aria-labelledby"):
+                assert attributes.get(key, ids[0] if ids else None) in [*ids, None], attributes
 
     def test_a_missing_image_is_named(self, tmp_path):
         found = label_document(tmp_path)
