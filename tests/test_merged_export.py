@@ -158,6 +158,8 @@ def test_a_merged_push_sends_a_plain_model_and_leaves_the_adapter_alone(trained,
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with FakeHub() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        plan = run(PushArguments(folder=str(adapter), repo_id="me/whole", merged=True, dry_run=True))
+        assert not hub.requests and "model.safetensors" in {file.name for file in plan.files}
         run(PushArguments(folder=str(adapter), repo_id="me/whole", merged=True))
         ((_, _, files),) = hub.commits()
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(files)

@@ -29,6 +29,7 @@ from fairpo_trl.commands.push_plan import plan_push
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.trainer import FairPOTrainer
+from fairpo_trl.training.publishing import private_places, public_config
 
 
 TOKEN = "hf_" + "notARealToken" * 2
@@ -395,7 +396,7 @@ def spoil_card(folder):
         (cut_weights, {}, ValueError, r"adapter_model.safetensors is cut or damaged"),
         (write("pytorch_model.bin", "x"), {}, ValueError, r"holds pytorch_model.bin: such files can run code"),
         (write("adapter_config.json", "{"), {}, ValueError, r"adapter_config.json is damaged"),
-        (spoil_card, {}, ValueError, r"README.md, line \d+, would publish the path '/home/alice'"),
+        (spoil_card, {}, ValueError, r"The card would publish the path '/home/alice': take it"),
         (write("LICENSE", f"x\nkey = {TOKEN}"), {}, ValueError, r"LICENSE, line 2, would publish a Hub token"),
         (write("results.json", "[]"), {}, ValueError, r"results.json is not the results of a run"),
         (write("results.json", "{"), {}, ValueError, r"results.json is not JSON"),
@@ -489,6 +490,7 @@ def test_the_card_has_results_with_intervals_and_the_hub_can_read_them(adapter):
     )
     assert "| polite | held | counter | .44 [.40, .48] | -.06 [-.10, -.02] | – | ▼ worse |" in card.text
     assert "| concise | privileged | 40 | .50 | .90 | – | .80 |" in card.text
+    assert "- Held, and worse than the reference all the same: polite." in card.text
     index = {(r.metric_type, r.metric_name): r for r in card.data.eval_results}
     win = index["win_rate", "Win rate: concise (counter)"]
     assert win.metric_value == 0.69 and win.metric_args == {"low": 0.64, "high": 0.74}
@@ -612,6 +614,43 @@ def test_label_names_that_look_like_paths_stay(labels):
     (labels / "config.json").write_text(json.dumps(config))
     (sent,) = [f.content for f in plan_push(labels, "me/tiny", "card").files if f.name == "config.json"]
     assert json.loads(sent)["notes"] == ["/m/01g317"] and json.loads(sent)["training"] == {"data": "label-fairpo"}
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("see /home/alice/runs", "the path '/home/alice'"),
+        ('"C:\\\\Users\\\\bob\\\\x"', r"the path 'C:\\\\Users\\\\bob'"),
+        ("/root/model", "the path '/root'"),
+        ("in /data/runs/7", "the path '/data/runs'"),
+        (f"key {TOKEN}", "a Hub token"),
+        ("key opaque-token", "a Hub token"),
+        ("https://example.org/home/alice, and/or root/x, /rooted", None),
+        ("{{ '/think' }} ~/.cache", None),
+    ],
+)
+def test_what_names_this_machine_is_found(line, found):
+    places = private_places(f"first\n{line}", ["/data/runs"], "opaque-token")
+    assert places == ([(2, found)] if found else [])
+
+
+def test_paths_of_a_configuration_keep_their_last_part_and_hub_ids_stay(tmp_path):
+    snapshot = "/x/hub/models--some-org--tiny/snapshots/0a1b"
+    given = {
+        "base_model_name_or_path": "/elsewhere/alice/base",
+        "nested": {"cache": [str(tmp_path)]},
+        "r": 8,
+        "s": None,
+    }
+    assert public_config(given) == {
+        "base_model_name_or_path": "base",
+        "nested": {"cache": [tmp_path.name]},
+        "r": 8,
+        "s": None,
+    }
+    assert public_config({"base_model_name_or_path": snapshot}) == {"base_model_name_or_path": "some-org/tiny"}
+    same = {"base_model_name_or_path": "some-org/tiny", "label_names": ["/m/01g317", "a/b"]}
+    assert public_config(same) == same
 
 
 def test_facts_alone_are_checked():

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from fairpo_trl.classification import model_card as classifier_card
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
 from fairpo_trl.commands.push_plan import Kind, has_chat_template, has_tokenizer, read_json
-from fairpo_trl.commands.push_results import AnyResults, evaluation_results, evaluation_section
+from fairpo_trl.commands.push_results import AnyResults, became_worse, evaluation_results, evaluation_section
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation import model_card as language_card
 from fairpo_trl.training.cards import escape, markdown_table
@@ -308,6 +308,8 @@ def _limits(kind: Kind, base: BaseModel, results: AnyResults | None) -> str:
     lines = []
     if results is None:
         lines.append("No comparison with the reference is attached, so what got better or worse is not shown.")
+    elif fell := became_worse(results):
+        lines.append(f"Held, and worse than the reference all the same: {', '.join(map(escape, fell))}.")
     if kind == "classifier":
         lines += [
             "The training promises a bound on each held group's loss, not on average precision: read the changes per "

@@ -18,7 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from fairpo_trl.training.checkpoints import checkpoint_step, list_checkpoints, require_complete
-from fairpo_trl.training.publishing import last_part, private_places, public_config
+from fairpo_trl.training.publishing import private_places, public_config
 
 
 Kind = Literal["adapter", "model", "classifier"]
@@ -140,7 +140,8 @@ def check_repo_id(repo_id: str | None, folder: str | os.PathLike[str]) -> str:
     Raises:
         ValueError: If it is missing, without an owner, or not a name for the Hub; proposes one.
     """
-    name = re.sub(r"[^\w.-]+|--+|\.\.+", "-", (repo_id or "").rpartition("/")[2] or last_part(str(folder))).strip("-.")
+    wanted = (repo_id or "").rpartition("/")[2] or Path(folder).resolve().name
+    name = re.sub(r"[^\w.-]+|--+|\.\.+", "-", wanted).strip("-.")
     owner = re.sub(r"[^\w-]+", "-", (repo_id or "").rpartition("/")[0]).strip("-") or "YOUR-NAME"
     proposal = f"{owner}/{name[:90] or 'model'}"
     if not repo_id:
@@ -304,4 +305,6 @@ def _refuse_private(files: Sequence[PlannedFile], folder: Path) -> None:
         found = private_places(content.decode(errors="replace"), local, get_token())
         if found:
             line, what = found[0]
+            if file.name == "README.md":  # its lines are not those of the local file
+                raise ValueError(f"The card would publish {what}: take it out of {folder / file.name} or the results.")
             raise ValueError(f"{file.name}, line {line}, would publish {what}: take it out of {folder / file.name}.")

@@ -14,7 +14,7 @@ from fairpo_trl.reporting.label_blocks import groups_block, moved_block, promise
 from fairpo_trl.reporting.label_markdown import block_markdown
 from fairpo_trl.reporting.label_results import GROUPS, METRICS, LabelResults, check_label_results, difference
 from fairpo_trl.reporting.markdown import escape, pipe_table
-from fairpo_trl.reporting.numbers import ABSENT, interval, role_text, share, verdict_text
+from fairpo_trl.reporting.numbers import ABSENT, interval, role_text, share, verdict, verdict_text
 from fairpo_trl.reporting.results import Interval, Results, by_role, check_results, judges
 from fairpo_trl.training.publishing import printable
 
@@ -107,6 +107,18 @@ def evaluation_section(results: AnyResults) -> str:
     if "data" in found:
         parts.append(f"Data: {escape(found['data'])}.")
     return "\n\n".join(part for part in parts if part)
+
+
+def became_worse(results: AnyResults) -> list[str]:
+    """Held attributes or labels that surely fell (the whole interval is below zero), whatever the judge."""
+    if "evaluations" in results:
+        return list(results["comparison"]["fell_surely"])
+    return [
+        entry["attribute"]
+        for entry in by_role(cast(Results, results))
+        if entry["role"] == "non_privileged"
+        and any(verdict(rates.get("difference")) == "worse" for rates in entry.get("win_rate", {}).values())
+    ]
 
 
 def evaluation_results(results: AnyResults | None) -> list[EvalResult]:
