@@ -1,7 +1,10 @@
-"""One FairPO run on 1 or 2 gloo processes; `test_trainer_distributed.py` starts it and compares what it writes.
+"""FairPO runs on 1, 2 or 4 gloo processes; `test_trainer_distributed.py` starts it and compares what it writes.
 
 python tests/helpers_distributed.py CASES.json FOLDER                                       (1 process)
 python -m torch.distributed.run --nproc_per_node 2 tests/helpers_distributed.py CASES.json FOLDER
+
+A case with `splits` runs once for every number of micro-batches that its global batch can be cut into. One with
+`checkpoints` goes on from a checkpoint that half as many processes wrote.
 """
 
 from __future__ import annotations
@@ -23,14 +26,16 @@ from helpers_trainer import NAMES, ExactHead, data, fairpo, lora, parameters  # 
 from trl.trainer import utils as trl_utils  # noqa: E402
 
 
-OF_THE_DATA = ("rows", "eval_rows", "attributes", "sort", "stream", "lora")
+OF_THE_DATA = ("rows", "eval_rows", "attributes", "sort", "stream", "lora", "splits", "checkpoints")
 
 
 def write_data(case: dict[str, Any], folder: Path) -> None:
     """The data of one case on disk: processes share TRL's cache of reference log-probs only beside a file."""
     attributes = tuple(case.get("attributes", NAMES))
     train = data(case["rows"], attributes=attributes)
-    if case.get("sort"):  # runs of privileged and of held pairs: a process has only one kind in its batch
+    if case.get("sort") == "attribute":  # whole steps lack all attributes but one
+        train = train.sort("attribute")
+    elif case.get("sort"):  # runs of privileged and of held pairs: a process has only one kind in its batch
         half = case["per_device_train_batch_size"] // 2
         kinds = [[i for i, a in enumerate(train["attribute"]) if (a == "concise") == first] for first in (True, False)]
         order = []
@@ -42,6 +47,18 @@ def write_data(case: dict[str, Any], folder: Path) -> None:
     data(case.get("eval_rows", 7), seed=9, attributes=attributes).save_to_disk(folder / "eval")
 
 
+def splits_of(case: dict[str, Any], world: int) -> dict[str, dict[str, int]]:
+    """What is added to a name -> batch size of one process and number of micro-batches, for the same global batch."""
+    whole = case["per_device_train_batch_size"]
+    if not case.get("splits"):
+        return {"": {"per_device_train_batch_size": whole // world}}
+    return {
+        f" / {count}": {"per_device_train_batch_size": whole // world // count, "gradient_accumulation_steps": count}
+        for count in (1, 2, 4, 8)
+        if count * world <= whole
+    }
+
+
 def main(cases: str, folder: str) -> None:
     """Trains each case of the JSON file; rank 0 writes {case: results}."""
     torch.set_num_threads(1)
@@ -49,40 +66,50 @@ def main(cases: str, folder: str) -> None:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     results = {}
     for name, case in json.loads(Path(cases).read_text()).items():
-        options = {key: value for key, value in case.items() if key not in OF_THE_DATA}
-        options["per_device_train_batch_size"] //= world
-        options["per_device_eval_batch_size"] = 4 // world
-        train = load_from_disk(Path(folder) / name / "train")
-        with tempfile.TemporaryDirectory() as out:
-            trainer = fairpo(
-                out,
-                train.to_iterable_dataset() if case.get("stream") else train,
-                eval_dataset=load_from_disk(Path(folder) / name / "eval"),
-                eval_strategy="steps",
-                eval_steps=2,
-                ddp_backend="gloo" if world > 1 else None,
-                **({"peft_config": lora()} if case.get("lora") else {}),
-                **options,
-            )
-            assert trainer.accelerator.num_processes == world
-            trainer.train()
-            trainer.evaluate()
-        mine = json.dumps([trainer.group_weights.state_dict(), trainer.running_losses.state_dict()])
-        if world > 1:
-            everyone: list[str | None] = [None] * world
-            torch.distributed.all_gather_object(everyone, mine)
-            assert len(set(everyone)) == 1, "the weights differ between processes"
-        results[name] = {
-            "parameters": parameters(trainer),
-            "weights": trainer.group_weights.state_dict(),
-            "logs": trainer.state.log_history,
-            "pairs": {mode: metrics.by_role["pairs"].to_dict() for mode, metrics in trainer.group_metrics.items()},
-            "steps": trainer.state.global_step,
-        }
+        for suffix, split in splits_of(case, world).items():
+            results[name + suffix] = run(name, {**case, **split}, Path(folder), world)
     if int(os.environ.get("RANK", "0")) == 0:
         torch.save(results, Path(folder) / "results.pt")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def run(name: str, case: dict[str, Any], folder: Path, world: int) -> dict[str, Any]:
+    """Trains one case whose batch sizes are those of this process."""
+    options = {key: value for key, value in case.items() if key not in OF_THE_DATA}
+    options["per_device_eval_batch_size"] = 4 // world
+    train = load_from_disk(folder / name / "train")
+    with tempfile.TemporaryDirectory() as scratch:
+        out, resume = Path(scratch), None
+        if case.get("checkpoints"):
+            out = folder / name / "run"
+            options |= {"save_strategy": "steps", "save_steps": 2}
+            resume = str(folder.parent / str(world // 2) / name / "run" / f"checkpoint-{world}") if world > 1 else None
+        trainer = fairpo(
+            out,
+            train.to_iterable_dataset() if case.get("stream") else train,
+            eval_dataset=load_from_disk(folder / name / "eval"),
+            eval_strategy="steps",
+            eval_steps=2,
+            ddp_backend="gloo" if world > 1 else None,
+            **({"peft_config": lora()} if case.get("lora") else {}),
+            **options,
+        )
+        assert trainer.accelerator.num_processes == world
+        trainer.train(resume_from_checkpoint=resume)
+        trainer.evaluate()
+    mine = json.dumps([trainer.group_weights.state_dict(), trainer.running_losses.state_dict()])
+    if world > 1:
+        everyone: list[str | None] = [None] * world
+        torch.distributed.all_gather_object(everyone, mine)
+        assert len(set(everyone)) == 1, "the weights differ between processes"
+    return {
+        "parameters": parameters(trainer),
+        "weights": trainer.group_weights.state_dict(),
+        "logs": trainer.state.log_history,
+        "pairs": {mode: metrics.by_role["pairs"].to_dict() for mode, metrics in trainer.group_metrics.items()},
+        "steps": trainer.state.global_step,
+    }
 
 
 if __name__ == "__main__":

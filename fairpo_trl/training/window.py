@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import SkipBatchSampler
 
 
 def padded_duplicates(accelerator: Accelerator, rows: int) -> torch.Tensor | None:
@@ -24,10 +25,16 @@ def padded_duplicates(accelerator: Accelerator, rows: int) -> torch.Tensor | Non
         `torch.Tensor` or `None`: bool `[rows]`, on the CPU; `None` if every row is real.
     """
     state = accelerator.gradient_state
-    if not state.end_of_dataloader or state.remainder <= 0:
+    if accelerator.num_processes == 1 or not state.end_of_dataloader:
+        return None
+    remainder, sampler = state.remainder, state.active_dataloader.batch_sampler
+    if isinstance(sampler, SkipBatchSampler) and not sampler.batch_sampler.drop_last:
+        # An epoch that a resume entered in its middle: accelerate loses the remainder behind this sampler.
+        remainder = len(state.active_dataloader.dataset) % (accelerator.num_processes * rows)
+    if remainder <= 0:
         return None
     # The processes' last batches lie one after the other; the first `remainder` rows are real.
-    return accelerator.process_index * rows + torch.arange(rows) >= state.remainder
+    return accelerator.process_index * rows + torch.arange(rows) >= remainder
 
 
 class StepTotals(NamedTuple):
