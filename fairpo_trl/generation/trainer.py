@@ -264,7 +264,9 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         if self.precompute_ref_logps:
             ref_chosen, ref_rejected = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
         else:
-            ref_chosen, ref_rejected = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
+            # Not `or`: a compiled model asked for its truth looks for a length.
+            reference = self.model if self.ref_model is None else self.ref_model
+            ref_chosen, ref_rejected = self.compute_ref_log_probs(reference, inputs)
         pairs = pair_losses(policy, ref_chosen, ref_rejected, self.args)
         self.watch(inputs, policy.chosen, policy.rejected, ref_chosen, ref_rejected, pairs.privileged)
         losses = losses_per_group(pairs, self._is_held, self._open_gates(attribute_mask))  # [B, K]
