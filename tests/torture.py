@@ -3,6 +3,7 @@
     python tests/torture.py --kills 20                      (or: make torture)
     python tests/torture.py --kills 3 --half generation --seed 1
     python tests/torture.py --kills 3 --launcher "accelerate launch --config_file accelerate_configs/ddp_cpu.yaml"
+    python tests/torture.py --half features          (or table: work without checkpoints, see torture_files.py)
 
 Every second kill waits for a checkpoint that is being written. Each life of the run is the same command, from the
 second on with `--resume_from_checkpoint true`. At the end parameters, optimizer, scheduler, generators, group state,
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
+from torture_files import Features, MethodTable, torture_files  # noqa: E402
 from transformers.trainer_pt_utils import safe_globals  # noqa: E402
 
 from fairpo_trl.training.checkpoints import (  # noqa: E402
@@ -158,6 +160,7 @@ HALVES = {
     "generation": Half("recipes/generation_fairpo.py", prepare_generation),
     "classification": Half("recipes/coco_fairpo.py", prepare_classification),
 }
+WORKS = {"features": Features, "table": lambda folder: MethodTable()}
 
 
 class Torture:
@@ -315,11 +318,15 @@ def _expect_success(process: subprocess.Popen, log: Path) -> None:
         raise RuntimeError(f"Exit code {process.returncode}:\n{log.read_text(encoding='utf-8')[-4000:]}")
 
 
+def _verdict(differences: list[str]) -> str:
+    return f"DIFFERENT: {differences}" if differences else "bit-equal to the run in peace"
+
+
 def main() -> int:
     """The command line; the exit code is 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--half", choices=[*HALVES, "all"], default="all")
+    parser.add_argument("--half", choices=[*HALVES, *WORKS, "all"], default="all")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--save_steps", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
@@ -328,15 +335,27 @@ def main() -> int:
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="torture-"))
     failed = False
-    for name in HALVES if args.half == "all" else [args.half]:
+    for name in [*HALVES, *WORKS] if args.half == "all" else [args.half]:
+        started = time.monotonic()
+        if name in WORKS:
+            print(f"{name}: {args.kills} kills")
+            (folder / name).mkdir(parents=True)
+            files = torture_files(WORKS[name](folder / name), folder / name, args.kills, args.seed)
+            seconds = time.monotonic() - started
+            print(
+                f"{name}: {files.kills} kills survived in {seconds:.0f} s, up to {files.drafts} drafts of files left "
+                f"behind; {_verdict(files.differences)}"
+            )
+            failed |= bool(files.differences) or files.kills < args.kills
+            continue
         print(f"{name}: {args.kills} kills in {args.steps} steps, a checkpoint every {args.save_steps}")
         launcher = args.launcher.split() if args.launcher else None
         options = {"launcher": launcher, "seed": args.seed}
         outcome = torture(HALVES[name], folder / name, args.kills, args.steps, args.save_steps, **options)
         print(
-            f"{name}: {outcome.kills} kills survived, {outcome.in_a_save} of them in the middle of a save; "
-            f"{outcome.passed_over} unfinished checkpoints passed over on resume; "
-            + (f"DIFFERENT: {outcome.differences}" if outcome.differences else "bit-equal to the run in peace")
+            f"{name}: {outcome.kills} kills survived in {time.monotonic() - started:.0f} s, {outcome.in_a_save} of "
+            f"them in the middle of a save; {outcome.passed_over} unfinished checkpoints passed over on resume; "
+            f"{_verdict(outcome.differences)}"
         )
         failed |= bool(outcome.differences) or outcome.kills < args.kills
     if args.folder is None:
