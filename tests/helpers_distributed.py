@@ -22,6 +22,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 import torch  # noqa: E402
 from datasets import load_from_disk  # noqa: E402
+from helpers_distributed_splits import splits_of  # noqa: E402
 from helpers_trainer import NAMES, ExactHead, data, fairpo, lora, parameters  # noqa: E402
 from trl.trainer import utils as trl_utils  # noqa: E402
 
@@ -45,18 +46,6 @@ def write_data(case: dict[str, Any], folder: Path) -> None:
         train = train.select(order)
     train.save_to_disk(folder / "train")
     data(case.get("eval_rows", 7), seed=9, attributes=attributes).save_to_disk(folder / "eval")
-
-
-def splits_of(case: dict[str, Any], world: int) -> dict[str, dict[str, int]]:
-    """What is added to a name -> batch size of one process and number of micro-batches, for the same global batch."""
-    whole = case["per_device_train_batch_size"]
-    if not case.get("splits"):
-        return {"": {"per_device_train_batch_size": whole // world}}
-    return {
-        f" / {count}": {"per_device_train_batch_size": whole // world // count, "gradient_accumulation_steps": count}
-        for count in (1, 2, 4, 8)
-        if count * world <= whole
-    }
 
 
 def main(cases: str, folder: str) -> None:

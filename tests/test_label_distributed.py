@@ -15,6 +15,8 @@ from helpers_classification import rows
 from helpers_trainer import assert_same
 
 
+pytestmark = pytest.mark.slow
+
 # Batch sizes are those of one process; several processes share them. 27 rows: a short last window, padded duplicates.
 CASES = {
     "current": {"rows": 27, "per_device_train_batch_size": 4, "eta_alpha": 0.5, "epsilon": 0.0, "num_train_epochs": 2},
@@ -47,13 +49,38 @@ CASES = {
     "mostly unknown": {"rows": 27, "per_device_train_batch_size": 4, "unknown": 0.9, "grouping": "label"},
     "label hinge": {"rows": 27, "per_device_train_batch_size": 4, "hinge_level": "label", "epsilon": 0.0},
 }
+# One global batch of 8 in every way: 1, 2 and 4 processes, each with every number of micro-batches there can be.
+# 27 rows are windows of 8, 8, 8 and 3.
+SPLITS = {
+    "every split": {
+        "rows": 27,
+        "per_device_train_batch_size": 8,
+        "timing": "lagged",
+        "num_train_epochs": 2,
+        "eta_alpha": 0.5,
+        "epsilon": 0.0,
+    },
+    "every split, groups mostly absent": {
+        "rows": 27,
+        "per_device_train_batch_size": 8,
+        "timing": "lagged",
+        "num_train_epochs": 2,
+        "unknown": 0.9,
+        "grouping": "label",
+        "scaling": "relative",
+        "floor": 0.05,
+        "eta_alpha": 0.5,
+        "label_sampling": "uniform",
+    },
+}
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict]:
     folder = tmp_path_factory.mktemp("label-distributed")
     cases = folder / "cases.json"
-    cases.write_text(json.dumps(CASES))
+    splits = {name: {**case, "splits": True} for name, case in SPLITS.items()}
+    cases.write_text(json.dumps(CASES | splits))
     script = str(Path(__file__).with_name("helpers_distributed_labels.py"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     found: dict[int, dict] = {}
@@ -67,11 +94,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4])
-@pytest.mark.parametrize("case", CASES)
-def test_several_processes_are_one(case, processes, results):
-    one, several = results[1][case], results[processes][case]
+def assert_same_run(one: dict, several: dict, but: tuple[str, ...] = ()) -> None:
     assert one["steps"] == several["steps"] > 1
     assert_same(one["parameters"], several["parameters"], 1e-6)
     for key in ("log_weights", "multipliers", "moment"):
@@ -84,13 +107,28 @@ def test_several_processes_are_one(case, processes, results):
         different = {
             k: (a[k], b[k])
             for k in a
-            if not k.endswith(("runtime", "per_second", "total_flos", "preparation_time"))
+            if not k.endswith(("runtime", "per_second", "total_flos", "preparation_time", *but))
             and not math.isclose(a[k], b[k], rel_tol=1e-6, abs_tol=1e-6)
         }
         assert not different, f"step {a['step']}"
 
 
-@pytest.mark.slow
-def test_evaluation_counts_no_padded_duplicate(results):
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_several_processes_are_one(case, processes, results):
+    assert_same_run(results[1][case], results[processes][case])
+
+
+@pytest.mark.parametrize(
+    ("processes", "micro_batches"), [(1, 2), (1, 4), (1, 8), (2, 1), (2, 2), (2, 4), (4, 1), (4, 2)]
+)
+@pytest.mark.parametrize("case", SPLITS)
+def test_one_global_batch_is_the_same_step_however_it_is_split(case, processes, micro_batches, results):
+    # A short window counts as a part of an epoch by its micro-batches.
+    assert_same_run(results[1][f"{case} / 1"], results[processes][f"{case} / {micro_batches}"], but=("epoch",))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_evaluation_counts_no_padded_duplicate(processes, results):
     known = int((rows(13, seed=4).labels >= 0).sum())
-    assert sum(results[4]["current"]["counts"]["eval"].values()) == known
+    assert sum(results[processes]["current"]["counts"]["eval"].values()) == known

@@ -15,6 +15,8 @@ from helpers_distributed import write_data
 from helpers_trainer import assert_same
 
 
+pytestmark = pytest.mark.slow
+
 SEVERAL = ["concise", ["polite", "factual"], ["concise", "polite"], "factual"]
 # Batch sizes are those of one process; several processes share them. 21 rows: 5 batches of 4 and one of 1 for one
 # process; the others of several get padded duplicates at the end.
@@ -80,7 +82,6 @@ SPLITS = {
     },
 }
 CHAIN = {"rows": 21, "per_device_train_batch_size": 4, "eta_alpha": 0.5, "logging_steps": 3, "checkpoints": True}
-SEVERAL_PROCESSES = [2, pytest.param(4, marks=pytest.mark.slow)]
 
 
 class Runs:
@@ -143,25 +144,20 @@ def assert_same_logs(one: list[dict], other: list[dict], but: tuple[str, ...] = 
         assert not different, f"step {a['step']}"
 
 
-@pytest.mark.parametrize("processes", SEVERAL_PROCESSES)
+@pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("case", CASES)
 def test_several_processes_are_one(case, processes, results):
     assert_same_run(results[1][case], results[processes][case])
 
 
-@pytest.mark.parametrize("processes", SEVERAL_PROCESSES)
+@pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("case", CASES)
 def test_logged_metrics_are_those_of_one_process(case, processes, results):
     assert_same_logs(results[1][case]["logs"], results[processes][case]["logs"])
 
 
 @pytest.mark.parametrize(
-    ("processes", "micro_batches"),
-    [
-        *((1, count) for count in (2, 4, 8)),
-        *((2, count) for count in (1, 2, 4)),
-        *(pytest.param(4, count, marks=pytest.mark.slow) for count in (1, 2)),
-    ],
+    ("processes", "micro_batches"), [(1, 2), (1, 4), (1, 8), (2, 1), (2, 2), (2, 4), (4, 1), (4, 2)]
 )
 @pytest.mark.parametrize("case", SPLITS)
 def test_one_global_batch_is_the_same_step_however_it_is_split(case, processes, micro_batches, results):
@@ -171,14 +167,14 @@ def test_one_global_batch_is_the_same_step_however_it_is_split(case, processes, 
     assert_same_logs(one["logs"], other["logs"], but=("epoch",))
 
 
-@pytest.mark.parametrize("processes", SEVERAL_PROCESSES)
+@pytest.mark.parametrize("processes", [2, 4])
 def test_evaluation_counts_no_padded_duplicate(processes, results):
     # 7 pairs in rounds of 4: one duplicate fills the last.
     assert sum(results[processes]["odd"]["pairs"]["eval"].values()) == 7
     assert sum(results[processes]["five eval rows"]["pairs"]["eval"].values()) == 5
 
 
-@pytest.mark.parametrize("processes", SEVERAL_PROCESSES)
+@pytest.mark.parametrize("processes", [2, 4])
 def test_a_checkpoint_of_half_as_many_processes_goes_on_to_the_same_end(processes, results):
     # Within an epoch whose last batch is padded: accelerate does not say so of an epoch entered in its middle.
     assert_same_run(results[1]["chain"], results[processes]["chain"])
