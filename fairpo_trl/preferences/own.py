@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fairpo_trl.core.names import unknown_names_message
 from fairpo_trl.preferences.read import Rows, as_dataset, check_columns, columns_of, read_splits
-from fairpo_trl.preferences.rules import completion_text, find_problems, one_format, row_numbers
+from fairpo_trl.preferences.rules import completion_text, find_problems, row_numbers
 from fairpo_trl.preferences.sources import SOURCES
 
 
@@ -111,15 +111,6 @@ def _checked(rows: Rows, what: str, column: str) -> Dataset:
     problems, _ = find_problems(({name: row.get(name) for name in columns} for row in rows), columns, what, column)
     if problems:
         raise ValueError(problems[0].message)
-    empty = [index for index, row in enumerate(rows) if not completion_text(row["prompt"]).strip()]
-    if empty:
-        raise ValueError(f"{row_numbers(empty, capital=True)} of the {what} data have no prompt. Remove them.")
-    mixed = [index for index, row in enumerate(rows) if not one_format(row)]
-    if mixed:
-        raise ValueError(
-            f"In {row_numbers(mixed)} of the {what} data prompt, chosen and rejected are not all text or all "
-            "messages. Bring them into one format."
-        )
     seen: dict[tuple[str, ...], int] = {}
     repeated = []
     for index, row in enumerate(rows):
