@@ -5,6 +5,7 @@ whole batch. The loop here drops a row from the batch (and from the key-value ca
 tokens that all prompts of a batch begin with only once, and keys every draw by prompt, sample, position and token.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +107,27 @@ def left_pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch
     return ids, mask
 
 
+def end_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a completion: the tokenizer's, and those of the model's generation configuration.
+
+    A chat model may end a turn with another token than a text.
+
+    Raises:
+        ValueError: There is none.
+    """
+    own = model.generation_config.eos_token_id
+    found = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
+    if not found:
+        raise ValueError("Neither the tokenizer nor the model has an end-of-sequence token: completions never end.")
+    return sorted(found)
+
+
+def context_length(model: Model) -> float:
+    """Most tokens that the model can read and write together; infinite if its configuration sets no limit."""
+    config = model.config.get_text_config()
+    return getattr(config, "max_position_embeddings", None) or math.inf  # recurrent models have none
+
+
 def sample_completions(
     model: Model,
     tokenizer: PreTrainedTokenizerBase,
@@ -119,6 +141,7 @@ def sample_completions(
     seed: int = 0,
     batch_size: int = 64,
     end_token_ids: Sequence[int] | None = None,
+    first_prompt: int = 0,
     progress: bool = True,
     desc: str = "Writing completions",
 ) -> list[list[Completion]]:
@@ -140,6 +163,8 @@ def sample_completions(
         seed: Any integer. Two seeds give independent samples.
         batch_size: Rows computed at once.
         end_token_ids: Tokens that end a completion, by default the tokenizer's end-of-sequence token.
+        first_prompt: Index of the first prompt in a longer list, of which `prompts` is a part: the completions are
+            then those that a call with the whole list gives.
         progress: Show a progress bar (counting completions) on stderr.
         desc: Its label.
 
@@ -174,7 +199,7 @@ def sample_completions(
     with evaluation_mode(model), tqdm(total=len(rows), desc=desc, unit="text", disable=not progress) as bar:
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            keys = row_keys(seed, np.array([p for p, _ in batch]), np.array([s for _, s in batch]))
+            keys = row_keys(seed, np.array([first_prompt + p for p, _ in batch]), np.array([s for _, s in batch]))
             token_rows = [prompt_ids[p] for p, _ in batch]
             for row, ids, ended in _continue(model, token_rows, keys, draw, max_new_tokens, set(end_token_ids)):
                 text = str(tokenizer.decode(ids, skip_special_tokens=True))

@@ -60,16 +60,44 @@ def compare_scores(
         ValueError: Shapes differ or a score is NaN.
     """
     values = win_rate(trained, reference)
+    baseline = None if reference_again is None else win_rate(reference_again, reference)
+    return compare_win_values(attribute, role, judge, trained=values, reference_again=baseline, seed=seed)
+
+
+def compare_win_values(
+    attribute: str,
+    role: str,
+    judge: str,
+    *,
+    trained: ArrayLike,
+    reference_again: ArrayLike | None = None,
+    seed: int = 0,
+) -> WinRateRow:
+    """Win rates of one attribute from win values, as a judge gives them that compares texts without scoring them.
+
+    Args:
+        attribute: Name of the attribute.
+        role: `privileged` or `non_privileged`.
+        judge: Name of the judge.
+        trained: `[prompts]` win values of the trained model against the reference (1 won, 0.5 tied, 0 lost).
+        reference_again: The same of the reference with another sampling seed, if there is one.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The row; what cannot be computed is `None`.
+
+    Raises:
+        ValueError: Shapes differ or a value is NaN.
+    """
     if reference_again is None:
-        return WinRateRow(attribute, role, judge, trained=paired_bootstrap(values, seed=seed))
-    baseline = win_rate(reference_again, reference)
+        return WinRateRow(attribute, role, judge, trained=paired_bootstrap(trained, seed=seed))
     return WinRateRow(
         attribute,
         role,
         judge,
-        trained=paired_bootstrap(values, seed=seed),
-        reference_vs_itself=paired_bootstrap(baseline, seed=seed),
-        difference=paired_bootstrap(values, baseline, seed=seed),
+        trained=paired_bootstrap(trained, seed=seed),
+        reference_vs_itself=paired_bootstrap(reference_again, seed=seed),
+        difference=paired_bootstrap(trained, reference_again, seed=seed),
     )
 
 

@@ -1,0 +1,263 @@
+"""`fairpo evaluate`: lets models write on held-out prompts, judges every attribute against the reference, reports."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from datasets import IterableDatasetDict
+from rich.console import Console
+
+from fairpo_trl.commands.data import DataArguments, load_data, main_console
+from fairpo_trl.commands.evaluate_inputs import (
+    EvaluateArguments,
+    candidate_names,
+    check_templates,
+    distinct_prompts,
+    find_reference,
+)
+from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges, load_judges
+from fairpo_trl.commands.evaluate_results import (
+    AGAIN,
+    REFERENCE,
+    Texts,
+    attribute_results,
+    judge_calls,
+    judge_texts,
+    regressions_of,
+    samples_of,
+)
+from fairpo_trl.commands.evaluate_runs import choose_partition, read_run
+from fairpo_trl.commands.parsing import CommandParser
+from fairpo_trl.evaluation import text_guards
+from fairpo_trl.evaluation.completions import Prompt
+from fairpo_trl.evaluation.judges import KINDS, assign_judges, parse_judge
+from fairpo_trl.evaluation.models import LoadedModels, ModelSource, find_model, load_tokenizer
+from fairpo_trl.evaluation.writing import Sampling, kept_log_probs, write_completions
+from fairpo_trl.reporting.html import write_html_report
+from fairpo_trl.reporting.markdown import write_report
+from fairpo_trl.reporting.results import Results
+from fairpo_trl.reporting.tables import print_results
+from fairpo_trl.training.publishing import last_part, public_command
+
+
+GUARDED = 100
+"""Prompts whose completions' log-prob under the reference is taken: enough for a mean."""
+
+
+def make_parser() -> CommandParser:
+    """Parser of the command."""
+    data = {entry.name for entry in fields(DataArguments)}
+    sampling = "samples_per_prompt max_new_tokens temperature top_k top_p seed batch_size dtype max_prompts".split()
+    hidden = ("ignore_bias_buffers", "dataset_streaming", "dataset_train_split")
+    own = [entry.name for entry in fields(EvaluateArguments) if entry.name not in data]
+    return CommandParser(
+        (EvaluateArguments, JudgeArguments),
+        command="fairpo evaluate",
+        summary="Models write on held-out prompts; every attribute is judged against the reference; an HTML report.",
+        examples=(
+            "fairpo evaluate out --dataset pairs.jsonl --judges concise=count:words:fewer helpful=reward:my/reward",
+            "fairpo evaluate run-a run-b --reference my/base-model --dataset ratings.csv --ratings helpful kind \\",
+            "    --judges all=llm:http://localhost:8000/v1#my-judge --judge_api_key_env JUDGE_KEY",
+        ),
+        topics={
+            "models": [name for name in own if name not in sampling],
+            "judges": [entry.name for entry in fields(JudgeArguments)],
+            "sampling": sampling,
+            "data": [name for name in (e.name for e in fields(DataArguments)) if name not in hidden],
+        },
+        positional="models",
+    )
+
+
+def run(
+    args: EvaluateArguments, judging: JudgeArguments, console: Console | None = None, command: str | None = None
+) -> list[Results]:
+    """
+    Evaluates every model, writes its results and the reports, and prints the tables.
+
+    Completions and answers of language-model judges are kept in the output folder: the same call after an interruption
+    computes only what is missing.
+
+    Args:
+        args ([`EvaluateArguments`]):
+            Models, data, sampling.
+        judging ([`JudgeArguments`]):
+            The judges.
+        console (`Console`, *optional*):
+            Where to print; the standard output by default.
+        command (`str`, *optional*):
+            The command line, for the report.
+
+    Returns:
+        `list[Results]`: one document per model, in their order.
+
+    Raises:
+        FileNotFoundError: If data, a model or a file are not there.
+        ValueError: If an option is wrong or things do not go together; before any model is loaded.
+        OSError: If a judge cannot be reached, or the output cannot be written.
+    """
+    started, console = time.time(), console or main_console()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("`fairpo evaluate` runs in one process: call it without a launcher.")
+    if not args.models:
+        raise ValueError("Name the models: `fairpo evaluate FOLDER_OR_HUB_ID ...`.")
+    if not judging.judges:
+        raise ValueError(f"Name the judges: `--judges ATTRIBUTE=KIND:TARGET ...`. Kinds: {'; '.join(KINDS.values())}.")
+    specs = [parse_judge(entry) for entry in judging.judges]
+    check_judges(specs, judging)
+    names = candidate_names(args)
+    data = load_data(args, args.attribute_column, console)
+    if isinstance(data, IterableDatasetDict):
+        raise ValueError("A stream cannot be evaluated on: leave out `dataset_streaming`.")
+    prompts, attributes, pairs = distinct_prompts(args, data)
+    assigned = assign_judges(specs, attributes)
+    sources = {name: find_model(m, base_model=args.base_model, tokenizer=args.tokenizer) for name, m in names.items()}
+    reference = find_reference(args, list(sources.values()))
+    runs = {name: read_run(source.folder) for name, source in sources.items()}
+    partition = choose_partition(attributes, args.privileged_attributes, runs)
+    judges = load_judges(specs, judging, attributes, Path(args.output_dir), args.batch_size)
+    sources = {REFERENCE: reference, **sources}
+    check_templates(prompts, sources)
+    console.print(
+        f"{len(prompts)} prompts, {len(names)} {'model' if len(names) == 1 else 'models'} against {reference.name}."
+    )
+
+    models = LoadedModels(args.dtype)
+    texts = _write(args, models, sources, prompts)
+    guards = _guards(args, models, sources, texts)
+    models.close()
+    comparisons = judge_texts(texts, assigned, judges)
+    documents = []
+    described = {written: judge.description for written, judge in judges.items()}
+    for name in names:
+        found, own_run = comparisons[name], runs[name]
+        results: Results = {
+            "title": f"{name} against {_short(reference.name)}",
+            "name": name,
+            "reference_name": _short(reference.name),
+            "model": _short(sources[name].name),
+            "data": _data_name(args, len(prompts)),
+            "partition": {attribute: partition.role_of(attribute) for attribute in partition.names},
+            "settings": _settings(args),
+            "seeds": [args.seed],
+            "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+            "attributes": attribute_results(found, partition, own_run, pairs, args.seed),
+            "guards": {"reference": guards[REFERENCE], "trained": guards[name]},
+            "judges": judge_calls(found, assigned, described),
+            "samples": samples_of(texts, name, found),
+            "regressions": regressions_of(texts, name, found),
+        }
+        if command:
+            results["command"] = command
+        if own_run is not None and own_run.weights_history:
+            results["weights_history"] = own_run.weights_history
+        if own_run is not None and own_run.margins_history:
+            results["margins_history"] = own_run.margins_history
+        results["seconds"] = time.time() - started
+        documents.append(results)
+    _report(args, documents, list(names), console)
+    return documents
+
+
+def main(arguments: list[str]) -> None:
+    """Parses and runs."""
+    args, judging = make_parser().parse(arguments)
+    run(args, judging, command=public_command(["fairpo", "evaluate", *arguments]).removeprefix("python "))
+
+
+def _write(
+    args: EvaluateArguments, models: LoadedModels, sources: dict[str, ModelSource], prompts: list[Prompt]
+) -> Texts:
+    """What every model writes; models on one base in a row, so that it is loaded once."""
+    sampling = Sampling(args.samples_per_prompt, args.max_new_tokens, args.temperature, args.top_k, args.top_p)
+    # The reference's first writing has its own random numbers; its second one shares those of the models.
+    jobs = [(REFERENCE, REFERENCE, 2 * args.seed), (AGAIN, REFERENCE, 2 * args.seed + 1)]
+    jobs += [(name, name, 2 * args.seed + 1) for name in sources if name != REFERENCE]
+    order = list(dict.fromkeys(sources[name].weights for _, name, _ in jobs))
+    written = {}
+    for key, name, seed in sorted(jobs, key=lambda job: order.index(sources[job[1]].weights)):
+        source = sources[name]
+        try:
+            written[key] = write_completions(
+                Path(args.output_dir) / "completions",
+                name or "reference",
+                f"{source.fingerprint()}-{args.dtype}",
+                lambda source=source: models.open(source),  # type: ignore[misc]
+                load_tokenizer(source),
+                prompts,
+                sampling,
+                seed=seed,
+                batch_size=args.batch_size,
+                desc=f"{name or 'reference'} writes" + (" again" if key == AGAIN else ""),
+            )
+        except FloatingPointError as error:
+            raise ValueError(f"{source.name!r} cannot be evaluated: {error}") from error
+    return Texts(prompts, {key: written[key] for key, _, _ in jobs})
+
+
+def _guards(
+    args: EvaluateArguments, models: LoadedModels, sources: dict[str, ModelSource], texts: Texts
+) -> dict[str, dict[str, float]]:
+    """Guards of every model; the log-prob under the reference where a model has the reference's vocabulary."""
+    reference, tokenizer = sources[REFERENCE], load_tokenizer(sources[REFERENCE])
+    found = {}
+    for name, source in sources.items():
+        # The reference is measured on the writing that shares its random numbers with the models'.
+        completions = texts.completions[AGAIN if name == REFERENCE else name]
+        found[name] = text_guards(completions).to_dict()
+        same = source.tokenizer == reference.tokenizer or load_tokenizer(source).get_vocab() == tokenizer.get_vocab()
+        if same and all(row[0].token_ids or row[0].ended for row in completions[:GUARDED]):
+            log_probs = kept_log_probs(
+                Path(args.output_dir) / "completions",
+                f"{reference.fingerprint()}-{args.dtype}",
+                lambda: models.open(reference),
+                tokenizer,
+                texts.prompts[:GUARDED],
+                completions[:GUARDED],
+                args.batch_size,
+            )
+            found[name]["mean_token_log_prob"] = float(log_probs.mean())
+    return found
+
+
+def _report(args: EvaluateArguments, documents: list[Results], names: Sequence[str], console: Console) -> None:
+    output = Path(args.output_dir)
+    for name, document in zip(names, documents, strict=True):
+        write_report(document, output / name)
+        print_results(document, console)
+        console.print(f"\n{_worst(document)}", highlight=False, markup=False)
+    page = write_html_report(documents, output / "report.html")
+    console.print(f"\nReport: {page}   (results.json, report.md and plots in a folder per model beside it)")
+
+
+def _worst(document: Results) -> str:
+    """The attribute with the lowest difference to the reference against itself, by its first judge."""
+    found = {
+        entry["attribute"]: next(iter(entry["win_rate"].values()))["difference"]["mean"]
+        for entry in document["attributes"]
+        if entry.get("win_rate")
+    }
+    if not found:
+        return "No attribute could be judged: every judge failed."
+    name = min(found, key=found.__getitem__)
+    return f"Worst attribute: {name} ({found[name]:+.2f} against the reference, less the reference against itself)."
+
+
+def _settings(args: EvaluateArguments) -> dict[str, object]:
+    names = ("samples_per_prompt", "max_new_tokens", "temperature", "top_k", "top_p", "max_prompts", "dtype")
+    return {name: getattr(args, name) for name in names}
+
+
+def _data_name(args: EvaluateArguments, prompts: int) -> str:
+    name = args.dataset_name or ", ".join(args.mixture or ())
+    return f"{_short(name)}, {prompts} prompts of {args.dataset_test_split}"
+
+
+def _short(name: str) -> str:
+    """A Hub id as it is; a path by its last part."""
+    return name if name.count("/") == 1 and not Path(name).expanduser().exists() else last_part(name) or name

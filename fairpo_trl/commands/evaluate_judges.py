@@ -1,0 +1,151 @@
+"""The judges of `fairpo evaluate`: their options, and the judges themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fairpo_trl.evaluation.http_judge import HttpAnswerer, check_address, read_key
+from fairpo_trl.evaluation.judges import KINDS, JudgeSpec, PairJudge, ScoreJudge, parse_descriptions
+from fairpo_trl.evaluation.llm_judge import Answerer, LlmJudge, LocalAnswerer
+from fairpo_trl.evaluation.models import find_model
+from fairpo_trl.evaluation.score_judges import ClassifierJudge, CountJudge, PythonJudge
+
+
+@dataclass
+class JudgeArguments:
+    """Who judges which attribute, and how endpoints are asked."""
+
+    judges: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "ATTRIBUTE=KIND:TARGET for each attribute, `all` for every one; a second entry is a second judge. "
+            "Kinds: " + "; ".join(KINDS.values()) + "."
+        },
+    )
+    descriptions: list[str] | None = field(
+        default=None, metadata={"help": "ATTRIBUTE=what it means, for judges that are language models."}
+    )
+    judge_api_key_env: str | None = field(
+        default=None, metadata={"help": "NAME of the environment variable with the key of an endpoint."}
+    )
+    judge_max_tokens: int = field(default=256, metadata={"help": "Longest answer of a language model, in tokens."})
+    judge_timeout: float = field(default=60.0, metadata={"help": "Seconds after which a request is given up."})
+    judge_attempts: int = field(default=5, metadata={"help": "Attempts per question, with growing pauses."})
+    judge_requests_per_minute: float | None = field(
+        default=None, metadata={"help": "Most requests begun in a minute. Default: no limit."}
+    )
+    judge_concurrency: int = field(default=4, metadata={"help": "Requests under way at once."})
+
+    def __post_init__(self) -> None:
+        for name in ("judge_max_tokens", "judge_attempts", "judge_concurrency"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name in ("judge_timeout", "judge_requests_per_minute"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` must be positive, got {value}.")
+
+
+def check_judges(specs: Sequence[JudgeSpec], args: JudgeArguments) -> None:
+    """
+    Says what is wrong with judges before data or models are loaded.
+
+    Raises:
+        ValueError: If an address, a count or the key's variable is wrong, or options of endpoints have no endpoint.
+    """
+    endpoints = [spec for spec in specs if is_endpoint(spec)]
+    for spec in endpoints:
+        check_address(spec.target)
+        if spec.option is None:
+            raise ValueError(f"`judges`: {spec} names no model: write {KINDS['llm']}.")
+    for spec in specs:
+        if spec.kind == "count":
+            CountJudge(spec.target)
+        if spec.kind == "llm" and spec.option is not None and not is_endpoint(spec):
+            raise ValueError(f"`judges`: {spec}: a model that runs here has no #{spec.option}.")
+    if args.judge_api_key_env is not None:
+        if not endpoints:
+            raise ValueError("`judge_api_key_env` has no effect: no judge is an endpoint (llm:http...).")
+        read_key(args.judge_api_key_env)
+    if args.descriptions and not any(spec.kind == "llm" for spec in specs):
+        raise ValueError("`descriptions` has no effect: no judge is a language model (llm:...).")
+
+
+def is_endpoint(spec: JudgeSpec) -> bool:
+    """Whether a language model is asked over HTTP."""
+    return spec.kind == "llm" and "://" in spec.target
+
+
+def load_judges(
+    specs: Sequence[JudgeSpec], args: JudgeArguments, attributes: Sequence[str], output: Path, batch_size: int
+) -> dict[str, ScoreJudge | PairJudge]:
+    """
+    The judges by the way they are written, each loaded once.
+
+    Args:
+        specs (`Sequence[JudgeSpec]`):
+            What the user named.
+        args ([`JudgeArguments`]):
+            The options.
+        attributes (`Sequence[str]`):
+            Every attribute, for `descriptions`.
+        output (`Path`):
+            Verdicts of language models are kept in `verdicts` there.
+        batch_size (`int`):
+            Texts that models on this machine read at once.
+
+    Raises:
+        FileNotFoundError: If a model or file is not there.
+        ValueError: If a judge cannot be what it should be.
+    """
+    descriptions = parse_descriptions(args.descriptions or (), attributes)
+    found: dict[str, ScoreJudge | PairJudge] = {}
+    for spec in {str(spec): spec for spec in specs}.values():
+        if spec.kind == "count":
+            found[str(spec)] = CountJudge(spec.target)
+        elif spec.kind == "python":
+            found[str(spec)] = PythonJudge(spec.target)
+        elif spec.kind == "llm":
+            answerer: Answerer = _endpoint(spec, args) if is_endpoint(spec) else _local(spec, args, batch_size)
+            found[str(spec)] = LlmJudge(answerer, output / "verdicts", descriptions)
+        else:
+            source = find_model(spec.target)
+            if source.base is not None:
+                raise ValueError(f"`judges`: {spec.target!r} is an adapter: merge it, and name the merged model.")
+            found[str(spec)] = ClassifierJudge(
+                source.folder,
+                spec.option,
+                with_prompt=spec.kind == "reward",
+                name=source.folder.name if Path(spec.target).expanduser().is_dir() else spec.target,
+                batch_size=batch_size,
+            )
+    return found
+
+
+def _endpoint(spec: JudgeSpec, args: JudgeArguments) -> HttpAnswerer:
+    assert spec.option is not None  # `check_judges` has looked
+    return HttpAnswerer(
+        spec.target,
+        spec.option,
+        api_key_env=args.judge_api_key_env,
+        max_tokens=args.judge_max_tokens,
+        timeout=args.judge_timeout,
+        attempts=args.judge_attempts,
+        requests_per_minute=args.judge_requests_per_minute,
+        concurrency=args.judge_concurrency,
+    )
+
+
+def _local(spec: JudgeSpec, args: JudgeArguments, batch_size: int) -> LocalAnswerer:
+    source = find_model(spec.target)
+    if source.base is not None:
+        raise ValueError(f"`judges`: {spec.target!r} is an adapter: merge it, and name the merged model.")
+    return LocalAnswerer(
+        source.folder,
+        name=source.folder.name if Path(spec.target).expanduser().is_dir() else spec.target,
+        fingerprint=source.fingerprint(),
+        max_new_tokens=args.judge_max_tokens,
+        batch_size=batch_size,
+    )

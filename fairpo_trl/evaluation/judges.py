@@ -1,0 +1,176 @@
+"""Judges of completions: what they have in common, and how a command line names them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.evaluation.completions import Prompt
+
+
+Kind: TypeAlias = Literal["count", "reward", "classifier", "python", "llm"]
+
+KINDS: dict[Kind, str] = {
+    "count": "count:words:fewer (words, characters or sentences; fewer or more)",
+    "reward": "reward:FOLDER_OR_HUB_ID[#LABEL] (a sequence classifier that reads prompt and completion)",
+    "classifier": "classifier:FOLDER_OR_HUB_ID[#LABEL] (one that reads the completion alone)",
+    "python": "python:FILE.py:FUNCTION or python:MODULE:FUNCTION (your own; its code is run)",
+    "llm": "llm:http://HOST:PORT/v1#MODEL (an OpenAI-compatible endpoint) or llm:FOLDER_OR_HUB_ID (run here)",
+}
+"""Kind -> how it is written."""
+
+ALL = "all"
+"""Stands for every attribute."""
+
+JUDGE_NAMES = ("judge", "second_judge", "third_judge")
+"""What the first, second and third judge of an attribute are called in results."""
+
+
+class ScoreJudge(Protocol):
+    """Says how much of an attribute a completion has."""
+
+    description: str
+
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> NDArray[np.float64]:
+        """Scores of completions, `[completions]`, higher is more; NaN where it failed, which is never imputed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """
+    What a pairwise judge says.
+
+    Attributes:
+        outcomes: `[comparisons]`: 1 the first text has more of the attribute, 0 the second, 0.5 neither; NaN failed.
+        calls: Questions it was asked.
+        cached: Questions whose answers were on disk or were asked already.
+        failures: Questions without a usable answer.
+    """
+
+    outcomes: NDArray[np.float64]
+    calls: int
+    cached: int
+    failures: int
+
+
+class PairJudge(Protocol):
+    """Says which of two completions has more of an attribute."""
+
+    description: str
+
+    def compare(
+        self, attribute: str, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]
+    ) -> Verdicts:
+        """Compares `first[i]` with `second[i]`, both written after `prompts[i]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class JudgeSpec:
+    """
+    A judge as the user names it: `ATTRIBUTE=KIND:TARGET[#OPTION]`.
+
+    Attributes:
+        attribute: Name of the attribute, or `all`.
+        kind: One of `KINDS`.
+        target: What is counted, a model, a function or an address.
+        option: Label of a classifier, or model of an endpoint; `None` if absent.
+    """
+
+    attribute: str
+    kind: Kind
+    target: str
+    option: str | None = None
+
+    def __str__(self) -> str:
+        """As it is written, without the attribute."""
+        return f"{self.kind}:{self.target}" + ("" if self.option is None else f"#{self.option}")
+
+
+def parse_judge(entry: str) -> JudgeSpec:
+    """Read one judge as it is written on a command line.
+
+    Args:
+        entry: `ATTRIBUTE=KIND:TARGET[#OPTION]`, see `KINDS`; the attribute may be `all`.
+
+    Returns:
+        The parts.
+
+    Raises:
+        ValueError: It is not of this form, or the kind is unknown; the message shows the forms.
+
+    Example:
+        >>> parse_judge("helpful=reward:models/helpful#1")
+        JudgeSpec(attribute='helpful', kind='reward', target='models/helpful', option='1')
+    """
+    attribute, equals, judge = entry.partition("=")
+    kind, colon, target = judge.partition(":")
+    if not (attribute.strip() and equals and colon and target):
+        raise ValueError(
+            f"`judges`: {entry!r} is not of the form ATTRIBUTE=KIND:TARGET. Kinds: {'; '.join(KINDS.values())}."
+        )
+    if kind not in get_args(Kind):
+        raise ValueError(f"`judges`: {entry!r}: {unknown_names_message('kind of judge', [kind], list(KINDS))}")
+    option: str | None = None
+    if kind in ("reward", "classifier", "llm"):
+        target, found, option = target.partition("#")
+        if not target or (found and not option):
+            raise ValueError(f"`judges`: {entry!r} must be written {KINDS[kind]}.")  # type: ignore[index]
+        option = option or None
+    return JudgeSpec(attribute, kind, target, option)  # type: ignore[arg-type]
+
+
+def assign_judges(specs: Sequence[JudgeSpec], attributes: Sequence[str]) -> dict[str, list[JudgeSpec]]:
+    """Give every attribute its judges, in the order they were named; the first one decides the verdicts.
+
+    Args:
+        specs: The judges.
+        attributes: Every attribute of the data.
+
+    Returns:
+        Attribute -> one to three judges.
+
+    Raises:
+        ValueError: A judge names an attribute that does not exist, the same judge twice, or an attribute has no judge
+            or more than three.
+    """
+    unknown = list(dict.fromkeys(s.attribute for s in specs if s.attribute != ALL and s.attribute not in attributes))
+    if unknown:
+        raise ValueError(f"`judges`: {unknown_names_message('attribute', unknown, [*attributes, ALL])}")
+    found = {name: [spec for spec in specs if spec.attribute in (name, ALL)] for name in attributes}
+    for name, own in found.items():
+        written = [str(spec) for spec in own]
+        if len(set(written)) < len(written):
+            raise ValueError(f"`judges`: {name!r} has the same judge twice among {written}.")
+        if len(own) > len(JUDGE_NAMES):
+            raise ValueError(f"`judges`: {name!r} has {len(own)} judges, at most {len(JUDGE_NAMES)} are compared.")
+    lacking = [name for name, own in found.items() if not own]
+    if lacking:
+        raise ValueError(
+            f"`judges`: no judge for {', '.join(map(repr, lacking))}. Name one for each attribute, "
+            f"{lacking[0]}=KIND:TARGET or {ALL}=KIND:TARGET, or choose other `attributes`."
+        )
+    return found
+
+
+def parse_descriptions(entries: Sequence[str], attributes: Sequence[str]) -> Mapping[str, str]:
+    """Read `ATTRIBUTE=what it means`, which LLM judges are told.
+
+    Raises:
+        ValueError: An entry is not of this form, or names an unknown attribute or one twice.
+    """
+    found: dict[str, str] = {}
+    for entry in entries:
+        attribute, _, text = entry.partition("=")
+        if not (attribute and text.strip()):
+            raise ValueError(f"`descriptions`: {entry!r} is not of the form ATTRIBUTE=what it means.")
+        if attribute not in attributes:
+            raise ValueError(f"`descriptions`: {unknown_names_message('attribute', [attribute], attributes)}")
+        if attribute in found:
+            raise ValueError(f"`descriptions` describes {attribute!r} twice.")
+        found[attribute] = text.strip()
+    return found

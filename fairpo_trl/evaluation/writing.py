@@ -1,0 +1,161 @@
+"""Completions that outlive a killed process: written in parts, each a file that is whole or not there."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from fairpo_trl.evaluation.completions import Completion, Model, Prompt, end_tokens, sample_completions
+from fairpo_trl.evaluation.text_guards import mean_token_log_prob
+from fairpo_trl.files import write_json
+
+
+PART = 64
+"""Prompts whose completions make one file: what is lost at most when the process is killed."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn; see `sample_completions`."""
+
+    samples_per_prompt: int = 1
+    max_new_tokens: int = 256
+    temperature: float = 0.7
+    top_k: int = 50
+    top_p: float = 1.0
+
+
+def write_completions(
+    folder: str | os.PathLike[str],
+    label: str,
+    identity: str,
+    open_model: Callable[[], AbstractContextManager[Model]],
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    seed: int,
+    batch_size: int = 16,
+    desc: str = "Writing",
+) -> list[list[Completion]]:
+    """Sample completions, or read those that are on disk already; the model is only opened if some are missing.
+
+    Args:
+        folder: Where the parts are kept.
+        label: What the model's subfolder is called.
+        identity: A hash of model and tokenizer.
+        open_model: Loads the model.
+        tokenizer: Its tokenizer.
+        prompts: Conversations or plain strings.
+        sampling: How they are drawn.
+        seed: Random numbers, shared by models with the same seed.
+        batch_size: Rows computed at once; the completions do not depend on it, up to rounding.
+        desc: Label of the progress bar, which counts prompts.
+
+    Returns:
+        `[prompts][samples_per_prompt]` completions, the same as from one call of `sample_completions`.
+
+    Raises:
+        ValueError: A kept part is damaged; names the file.
+    """
+    key = {"model": identity, "prompts": list(prompts), "sampling": asdict(sampling), "seed": seed, "part": PART}
+    place = Path(folder) / f"{label}-seed{seed}-{_digest(key)}"
+    starts = range(0, len(prompts), PART)
+    paths = [place / f"{start:06d}.json" for start in starts]
+    parts = [_read(path, min(PART, len(prompts) - start)) for path, start in zip(paths, starts, strict=True)]
+    missing = [i for i, part in enumerate(parts) if part is None]
+    if missing:
+        place.mkdir(parents=True, exist_ok=True)
+        done = sum(len(part) for part in parts if part is not None)
+        with open_model() as model, tqdm(total=len(prompts), initial=done, desc=desc, unit="prompt") as bar:
+            for i in missing:
+                part = sample_completions(
+                    model,
+                    tokenizer,
+                    prompts[starts[i] : starts[i] + PART],
+                    **asdict(sampling),
+                    seed=seed,
+                    batch_size=batch_size,
+                    end_token_ids=end_tokens(model, tokenizer),
+                    first_prompt=starts[i],
+                    progress=False,
+                )
+                write_json(paths[i], [[[c.text, list(c.token_ids), c.ended] for c in row] for row in part])
+                parts[i] = part
+                bar.update(len(part))
+    return [row for part in parts if part is not None for row in part]
+
+
+def kept_log_probs(
+    folder: str | os.PathLike[str],
+    identity: str,
+    open_model: Callable[[], AbstractContextManager[Model]],
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Sequence[Completion]],
+    batch_size: int = 16,
+) -> NDArray[np.float64]:
+    """`mean_token_log_prob` of the first completion of each prompt, computed once and then read.
+
+    Args:
+        folder: Where the numbers are kept.
+        identity: A hash of the model that judges.
+        open_model: Loads it.
+        tokenizer: Its tokenizer.
+        prompts: The prompts.
+        completions: `[prompts][samples]`.
+        batch_size: Rows computed at once.
+
+    Returns:
+        `[prompts]`, nats per token.
+
+    Raises:
+        ValueError: The kept numbers are damaged; names the file.
+    """
+    first = [row[0] for row in completions]
+    key = {"model": identity, "prompts": list(prompts), "tokens": [[c.token_ids, c.ended] for c in first]}
+    path = Path(folder) / f"log-probs-{_digest(key)}.json"
+    if path.is_file():
+        with _named(path):
+            values = np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.float64)
+            if values.shape != (len(prompts),):
+                raise ValueError(f"{values.shape} numbers for {len(prompts)} prompts")
+            return values
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open_model() as model:
+        values = mean_token_log_prob(model, tokenizer, prompts, [[c] for c in first], batch_size)[:, 0]
+    write_json(path, values.tolist())
+    return values
+
+
+def _read(path: Path, count: int) -> list[list[Completion]] | None:
+    """One part, `None` if it is not there."""
+    if not path.is_file():
+        return None
+    with _named(path):
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if len(rows) != count:
+            raise ValueError(f"{len(rows)} prompts instead of {count}")
+        return [[Completion(str(text), tuple(ids), bool(ended)) for text, ids, ended in row] for row in rows]
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of reading name the file."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"The kept file {path} is damaged ({error}): delete it.") from error
+
+
+def _digest(key: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
