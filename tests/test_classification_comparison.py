@@ -12,6 +12,7 @@ from fairpo_trl.classification.evaluation import bootstrap
 from fairpo_trl.classification.evaluation.bootstrap import Ranking, bootstrap_average_precision, clusters_of
 from fairpo_trl.classification.evaluation.calibration import (
     brier_score,
+    calibrate,
     calibration_by_group,
     expected_calibration_error,
     fit_temperature,
@@ -329,6 +330,19 @@ def test_no_temperature_is_invented_where_none_is_best():
         fit_temperature(labels, np.where(labels == 1, -2.0, 2.0))
     with pytest.raises(ValueError, match="No label is known"):
         fit_temperature(np.full_like(labels, -1), scores)
+
+
+def test_a_split_is_calibrated_by_the_temperature_of_validation():
+    (validation, seen, _), (labels, scores, _) = make(200), make(200, seed=1)
+    table, why = calibrate(validation, 3 * seen, labels, 3 * scores, PARTITION)
+    temperature = fit_temperature(validation, 3 * seen)
+    assert why == "" and table.equals(calibration_by_group(labels, 3 * scores, PARTITION, temperature=temperature))
+    # Without a best temperature what needs none is there, and it says why the rest is not.
+    table, why = calibrate(validation, np.where(validation == 1, 2.0, -2.0), labels, scores, PARTITION)
+    assert "every label is on the right side of logit 0" in why
+    assert table[["ece_temperature", "brier_temperature"]].isna().all(axis=None)
+    untouched = ["ece", "brier", "brier_all_negative", "brier_label_prior"]
+    assert table[untouched].equals(calibration_by_group(labels, scores, PARTITION, temperature=1.0)[untouched])
 
 
 def test_calibration_by_hand():

@@ -6,6 +6,8 @@ import copy
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, BitImageProcessor, Dinov2Config, Dinov2Model
 
+from fairpo_trl import classification
 from fairpo_trl.classification.features.backbones import load_backbone
 from fairpo_trl.classification.features.preprocessing import processor_steps, timm_steps
 from fairpo_trl.classification.heads import LabelMLPHead, LinearHead, SharedMLPHead, build_head
@@ -530,6 +533,16 @@ def test_predict_names_what_it_cannot_read(dinov2, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty' holds no image"):
         model.predict(tmp_path / "empty")
+
+
+def test_the_package_loads_nothing_heavy_before_a_name_is_used():
+    code = "import json, sys, fairpo_trl.classification; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {name.partition(".")[0] for name in json.loads(done.stdout)} & {"torch", "transformers", "numpy"}
+    for name in classification.__all__:
+        assert getattr(classification, name).__name__ == name
+    with pytest.raises(ImportError, match="cannot import name 'MultiLabelTrainer'"):
+        from fairpo_trl.classification import MultiLabelTrainer  # noqa: F401
 
 
 # ---- the real weights ----

@@ -9,18 +9,19 @@ from typing import Any, Self, get_args
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
-from fairpo_trl.classification.data.images import find_images, open_image
-from fairpo_trl.classification.features.adaptation import Trainable, adapt_backbone
+from fairpo_trl.classification.data.images import open_image
+from fairpo_trl.classification.features.adaptation import Trainable, adapt_backbone, trained_keys
 from fairpo_trl.classification.features.backbones import Backbone, load_backbone, state_hash
 from fairpo_trl.classification.features.preprocessing import Transform
+from fairpo_trl.classification.features.statistics import mean_and_std
 from fairpo_trl.classification.heads import build_head
+from fairpo_trl.classification.prediction import image_sources, scored_row
 from fairpo_trl.core.names import unknown_names_message
 
 
@@ -112,21 +113,10 @@ class MultiLabelClassifier(PreTrainedModel):
         if not self.config.standardize:
             raise ValueError("This model does not standardise its features: make it with standardize=True.")
         self._check_features(features[:1])
-        count, width = len(features), self.config.feature_size
-        total, squares = torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
-        for rows in _blocks(features):
-            total += rows.sum(dim=0)
-        mean = total / count
-        for rows in _blocks(features):
-            squares += (rows - mean).square().sum(dim=0)
-        if not (torch.isfinite(mean).all() and torch.isfinite(squares).all()):
-            raise ValueError("The training features hold NaN or infinite values: extract them again.")
-        std = (squares / count).sqrt()
-        # Below float32 resolution a feature is constant, and its rounding noise must not be blown up.
-        std = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, 1.0)
+        mean, std = mean_and_std(features)
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(std)
-        self.config.statistics_rows = count
+        self.config.statistics_rows = len(features)
 
     def _check_features(self, features: np.ndarray | torch.Tensor) -> None:
         if features.ndim != 2 or features.shape[1] != self.config.feature_size:
@@ -270,10 +260,7 @@ class MultiLabelClassifier(PreTrainedModel):
         self.config.backbone_trainable, self.config.backbone_blocks = trainable, blocks
         self.config.lora_r, self.config.lora_alpha = lora_r, lora_alpha
         # The frozen part stays out of the file; transformers leaves these keys out of everything it saves.
-        kept = {f"backbone.{name}" for name, value in backbone.named_parameters() if value.requires_grad}
-        for name, module in backbone.named_modules():
-            if any(module is block for block in trained_modules):
-                kept |= {f"backbone.{name}.{key}" for key in module.state_dict()}
+        kept = {f"backbone.{name}" for name in trained_keys(backbone, trained_modules)}
         self._keys_to_ignore_on_save = {key for key in self.state_dict() if key.startswith("backbone.")} - kept
         self.train(self.training)
 
@@ -381,7 +368,7 @@ class MultiLabelClassifier(PreTrainedModel):
             names: list[Any] = list(range(len(features)))
             sources: list[Any] = []
         else:
-            sources = _sources(inputs)
+            sources = image_sources(inputs)
             names = [str(source) if isinstance(source, Path) else row for row, source in enumerate(sources)]
         training = self.training
         self.eval()
@@ -401,42 +388,10 @@ class MultiLabelClassifier(PreTrainedModel):
             return []
         labels = self.config.label_names
         thresholds = self.config.thresholds or [0.5] * len(labels)
-        rows = []
-        for name, row in zip(names, torch.cat(logits).sigmoid().tolist(), strict=True):
-            scores = dict(zip(labels, row, strict=True))
-            best_first = sorted(scores, key=lambda label: -scores[label])
-            chosen = {label for label, least in zip(labels, thresholds, strict=True) if scores[label] >= least}
-            if top_k is not None:
-                scores = {label: scores[label] for label in best_first[:top_k]}
-            rows.append(
-                {"input": name, "scores": scores, "labels": [label for label in best_first if label in chosen]}
-            )
-        return rows
-
-
-def _blocks(features: np.ndarray | torch.Tensor, rows: int = 4096) -> Any:
-    """The rows in float64, block by block."""
-    for start in range(0, len(features), rows):
-        block = features[start : start + rows]
-        yield (torch.from_numpy(np.array(block)) if isinstance(block, np.ndarray) else block).double().cpu()
-
-
-def _sources(inputs: Any) -> list[Any]:
-    """A list of paths, bytes and PIL images from what `predict` takes."""
-    items = [inputs] if isinstance(inputs, str | os.PathLike | bytes | Image.Image) else list(inputs)
-    sources: list[Any] = []
-    for item in items:
-        if not isinstance(item, str | os.PathLike):
-            sources.append(item)
-            continue
-        path = Path(item)
-        if path.is_dir():
-            sources += find_images(path)
-        elif path.exists():
-            sources.append(path)
-        else:
-            raise FileNotFoundError(f"{path} does not exist.")
-    return sources
+        return [
+            scored_row(name, row, labels, thresholds, top_k)
+            for name, row in zip(names, torch.cat(logits).sigmoid().tolist(), strict=True)
+        ]
 
 
 AutoModel.register(MultiLabelClassifierConfig, MultiLabelClassifier, exist_ok=True)

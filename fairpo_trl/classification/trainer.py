@@ -14,7 +14,7 @@ from transformers import EvalPrediction, Trainer
 from transformers.trainer_callback import ProgressCallback
 
 from fairpo_trl.classification.config import PREFERENCES, MultiLabelFairPOConfig
-from fairpo_trl.classification.data.split import MultiLabelSplit
+from fairpo_trl.classification.data.split import MultiLabelSplit, first_difference
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits, keep_batch, model_inputs
 from fairpo_trl.classification.draws import keyed_uniform
 from fairpo_trl.classification.evaluation.comparison import Comparison
@@ -110,10 +110,16 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         self.partition = _resolve_partition(partition, args, names)
         evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}
         for split in (train_dataset, *evaluated.values()):
+            if split is not None and not isinstance(split, MultiLabelSplit):
+                raise ValueError(
+                    f"Training and evaluation data must be a `MultiLabelSplit`, got {type(split).__name__}: label "
+                    "counts, reference logits and whole-split metrics need all rows at hand, so streams are refused. "
+                    "`fairpo_trl.classification.data` reads image trees, tables and `datasets`."
+                )
             if split is not None and tuple(split.label_names) != names:
                 raise ValueError(
                     f"The split {split.name!r} and the model have other labels, or another order: "
-                    f"{_first_difference(split.label_names, names)}. Columns are matched by position, so bring the "
+                    f"{first_difference(split.label_names, names)}. Columns are matched by position, so bring the "
                     "split into the model's order (`select_labels`)."
                 )
         self.group_weights = make_group_weights(args, *_groups_and_constants(self.partition, args))
@@ -169,7 +175,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             if tuple(reference.config.label_names) != names:
                 raise ValueError(
                     "The reference model has other labels, or another order: "
-                    f"{_first_difference(reference.config.label_names, names)}."
+                    f"{first_difference(reference.config.label_names, names)}."
                 )
             self._reference = reference.to(device)
             for rows in self._prepared.values():
@@ -383,10 +389,3 @@ def _resolve_partition(partition: Partition | None, args: MultiLabelFairPOConfig
         only = sorted(set(partition.names) ^ set(names))
         raise ValueError(f"The partition and the model have other labels; in one of them only: {only[:10]}.")
     return Partition.by_name(names, partition.privileged)
-
-
-def _first_difference(mine: Any, other: Any) -> str:
-    for column, (a, b) in enumerate(zip(mine, other, strict=False)):
-        if a != b:
-            return f"column {column} is {a!r} and {b!r}"
-    return f"{len(mine)} and {len(other)} labels"

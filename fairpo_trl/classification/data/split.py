@@ -230,7 +230,7 @@ def check_splits(splits: Mapping[str, MultiLabelSplit]) -> None:
             if split.label_names != other.label_names:
                 raise ValueError(
                     f"The splits {other_name!r} and {name!r} have other labels or another order: "
-                    f"{_first_difference(other.label_names, split.label_names)}. Give both the same `label_names`."
+                    f"{first_difference(other.label_names, split.label_names)}. Give both the same `label_names`."
                 )
             for what, mine, theirs, mend in (
                 ("ids", split.ids, other.ids, "remove them from one of the two"),
@@ -352,7 +352,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _first_difference(left: Sequence[str], right: Sequence[str]) -> str:
+def first_difference(left: Sequence[str], right: Sequence[str]) -> str:
+    """Where two lists of label names differ first, in words."""
     for column, (a, b) in enumerate(zip(left, right, strict=False)):
         if a != b:
             return f"column {column} is {a!r} in one and {b!r} in the other"

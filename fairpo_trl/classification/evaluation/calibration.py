@@ -107,8 +107,37 @@ def brier_score(labels: NDArray[np.int8], scores: Floats, temperature: float = 1
     return float(np.mean((expit(scores[known] / temperature) - (labels[known] == 1)) ** 2))
 
 
+def calibrate(
+    validation_labels: ArrayLike,
+    validation_scores: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    partition: Partition,
+) -> tuple[pd.DataFrame, str]:
+    """
+    Calibration of a split per group, before and after the temperature that is best on validation.
+
+    Args:
+        validation_labels, validation_scores (`ArrayLike`):
+            Shape `[M, T]`: what the temperature is fitted on.
+        labels, scores (`ArrayLike`):
+            Shape `[N, T]`: the reported split.
+        partition (`Partition`):
+            Its names are the `T` label names, in the order of the columns.
+
+    Returns:
+        `tuple[pd.DataFrame, str]`: the table of [`calibration_by_group`], and a sentence for the reader if validation
+        has no best temperature (few rows, all on the right side); the columns that need one are NaN then.
+    """
+    try:
+        temperature, why = fit_temperature(validation_labels, validation_scores), ""
+    except ValueError as error:
+        temperature, why = None, str(error)
+    return calibration_by_group(labels, scores, partition, temperature=temperature), why
+
+
 def calibration_by_group(
-    labels: ArrayLike, scores: ArrayLike, partition: Partition, *, temperature: float
+    labels: ArrayLike, scores: ArrayLike, partition: Partition, *, temperature: float | None
 ) -> pd.DataFrame:
     """
     Calibration of a split per group, before and after a temperature.
@@ -120,8 +149,8 @@ def calibration_by_group(
             Shape `[N, T]`: logits.
         partition (`Partition`):
             Its names are the `T` label names, in the order of the columns.
-        temperature (`float`):
-            From [`fit_temperature`] on *validation* data.
+        temperature (`float` or `None`):
+            From [`fit_temperature`] on *validation* data; `None` leaves the columns that need one NaN.
 
     Returns:
         `pd.DataFrame` with rows `all`, `privileged` and, if there are any, `non_privileged`, and columns `ece`,
@@ -131,7 +160,7 @@ def calibration_by_group(
     Raises:
         ValueError: If shapes differ, a label or score is invalid, or the temperature is not positive.
     """
-    if not (temperature > 0 and math.isfinite(temperature)):
+    if temperature is not None and not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"`temperature` must be positive and finite, got {temperature}.")
     y, z = check_labels_and_scores(labels, scores, partition.names)
     known = y >= 0
@@ -141,7 +170,7 @@ def calibration_by_group(
     members |= {
         group.role: np.array([name in group.members for name in partition.names]) for group in partition.groups("role")
     }
-    rows = []
+    rows, nan = [], float("nan")
     for inside in members.values():
         group_labels, group_scores = y[:, inside], z[:, inside]
         weight, rate = count[inside], prevalence[inside]
@@ -149,9 +178,13 @@ def calibration_by_group(
         rows.append(
             {
                 "ece": expected_calibration_error(group_labels, group_scores),
-                "ece_temperature": expected_calibration_error(group_labels, group_scores, temperature),
+                "ece_temperature": nan
+                if temperature is None
+                else expected_calibration_error(group_labels, group_scores, temperature),
                 "brier": brier_score(group_labels, group_scores),
-                "brier_temperature": brier_score(group_labels, group_scores, temperature),
+                "brier_temperature": nan
+                if temperature is None
+                else brier_score(group_labels, group_scores, temperature),
                 "brier_all_negative": float(weight @ rate / total) if total else float("nan"),
                 "brier_label_prior": float(weight @ (rate * (1 - rate)) / total) if total else float("nan"),
             }

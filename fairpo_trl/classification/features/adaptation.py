@@ -56,3 +56,20 @@ def adapt_backbone(
     options = LoraConfig(r=lora_r, lora_alpha=lora_alpha, target_modules=targets)
     inject_adapter_in_model(options, backbone.network)
     return []
+
+
+def trained_keys(backbone: Backbone, blocks: list[nn.Module]) -> set[str]:
+    """
+    What a file has to hold beside the frozen weights: everything with a gradient, and the buffers of trained blocks.
+
+    Args:
+        backbone (`Backbone`):
+            After [`adapt_backbone`].
+        blocks (`list[nn.Module]`):
+            What that returned.
+    """
+    keys = {name for name, value in backbone.named_parameters() if value.requires_grad}
+    for name, module in backbone.named_modules():
+        if any(module is block for block in blocks):
+            keys |= {f"{name}.{key}" for key in module.state_dict()}
+    return keys

@@ -1,0 +1,69 @@
+"""What `MultiLabelClassifier.predict` takes and gives: images from paths and folders, scores by label."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from fairpo_trl.classification.data.images import find_images
+
+
+def image_sources(inputs: Any) -> list[Any]:
+    """
+    A list of paths, bytes and PIL images.
+
+    Args:
+        inputs:
+            A path, bytes, a PIL image, a folder (all its images, also below, by name), or a list of these.
+
+    Raises:
+        ValueError: For a folder without images.
+        FileNotFoundError: For a path that does not exist.
+    """
+    items = [inputs] if isinstance(inputs, str | os.PathLike | bytes | Image.Image) else list(inputs)
+    sources: list[Any] = []
+    for item in items:
+        if not isinstance(item, str | os.PathLike):
+            sources.append(item)
+            continue
+        path = Path(item)
+        if path.is_dir():
+            sources += find_images(path)
+        elif path.exists():
+            sources.append(path)
+        else:
+            raise FileNotFoundError(f"{path} does not exist.")
+    return sources
+
+
+def scored_row(
+    name: Any, probabilities: Sequence[float], labels: Sequence[str], thresholds: Sequence[float], top_k: int | None
+) -> dict[str, Any]:
+    """
+    The prediction of one image.
+
+    Args:
+        name:
+            What the row calls its input.
+        probabilities (`Sequence[float]`):
+            One per label.
+        labels (`Sequence[str]`):
+            Names, in the same order.
+        thresholds (`Sequence[float]`):
+            Probability from which a label is chosen, in the same order.
+        top_k (`int`, *optional*):
+            Keep only the highest scores.
+
+    Returns:
+        `dict`: `input`, `scores` (label -> probability; best first with `top_k`) and `labels` (the chosen ones, best
+        first).
+    """
+    scores = dict(zip(labels, probabilities, strict=True))
+    best_first = sorted(scores, key=lambda label: -scores[label])
+    chosen = {label for label, least in zip(labels, thresholds, strict=True) if scores[label] >= least}
+    shown = scores if top_k is None else {label: scores[label] for label in best_first[:top_k]}
+    return {"input": name, "scores": shown, "labels": [label for label in best_first if label in chosen]}
