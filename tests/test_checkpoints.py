@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -397,6 +398,31 @@ def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_still_loads(small_
     whole = torch.load(run / "checkpoint-3" / "optimizer.pt", weights_only=True)
     ours = trainer.optimizer.state_dict()
     assert all(torch.equal(value["exp_avg"], ours["state"][key]["exp_avg"]) for key, value in whole["state"].items())
+
+
+@pytest.mark.parametrize("largest", ["model.safetensors", "optimizer.pt"])
+def test_a_file_that_the_system_refuses_in_its_middle_is_the_same_error(largest, tmp_path, run, monkeypatch):
+    # Without the rights to mount a small disk: the kernel cuts the write off at a limit, as a full disk does.
+    sizes = {path.name: path.stat().st_size for path in (run / "checkpoint-2").iterdir()}
+    limit = sizes[largest] - 100
+    trainer = fairpo(tmp_path, data(12), **RUN)
+    original, before = trainer._save_checkpoint, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save(model: object, trial: object) -> None:
+        if trainer.state.global_step == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            original(model, trial)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(trainer, "_save_checkpoint", save)
+    with pytest.raises(OSError, match=r"checkpoint-2 could not be written to .*complete checkpoint is checkpoint-1"):
+        trainer.train()
+    again = fairpo(tmp_path, data(12), **RUN)
+    again.train(resume_from_checkpoint=True)
+    ours, theirs = (folder / "checkpoint-3" / "model.safetensors" for folder in (tmp_path, run))
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 @pytest.mark.parametrize(

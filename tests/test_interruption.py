@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 import torture
+import torture_files
 from conftest import make_model, make_tokenizer
+from helpers_classification import classifier, multilabel, rows
+from helpers_classification import parameters as label_parameters
 from helpers_trainer import assert_same, data, fairpo, logs, parameters
 from transformers import TrainerCallback
 
@@ -110,6 +113,23 @@ def test_stopping_anywhere_in_an_epoch_goes_on_bit_equal_with_epoch_strategies(s
     assert comparable(runs[0]) == comparable(runs[1])
     assert_same(parameters(runs[0]), parameters(runs[1]), 0.0)
     assert runs[0].state.best_metric == runs[1].state.best_metric
+
+
+@in_main_thread
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_classifier_stops_and_goes_on_the_same_way(number, code, tmp_path, capsys):
+    options = {"optim": "adamw_torch", "learning_rate": 0.01, "train_sampling_strategy": "random", "eta_alpha": 0.5}
+    options |= {"num_train_epochs": 4, "epsilon": 0.0}
+    stopped = multilabel(tmp_path / "a", **options, callbacks=[SignalIn(5, number)])
+    with pytest.raises(TrainingInterrupted) as interrupted:
+        stopped.train()
+    assert interrupted.value.code == code
+    assert "Stopped after step 5, checkpoint-5 is written; go on with the same command" in capsys.readouterr().out
+    again, whole = (multilabel(tmp_path / name, **options) for name in ("a", "b"))
+    again.train(resume_from_checkpoint=True)
+    whole.train()
+    assert_same(label_parameters(whole), label_parameters(again), 0.0)
+    assert whole.group_weights.state_dict() == again.group_weights.state_dict()
 
 
 @in_main_thread
@@ -219,6 +239,99 @@ def test_three_kills_and_a_resume_after_each_end_bit_equal(tmp_path):
     assert outcome.differences == []
 
 
+def test_feature_extraction_survives_kills_and_computes_nothing_twice(tmp_path):
+    work = torture_files.Features(tmp_path, images=120)
+    outcome = torture_files.torture_files(work, tmp_path, kills=4, seed=1)
+    assert outcome.kills >= 3  # the last life may end before it is killed
+    assert outcome.differences == []
+
+
+class SmallTable:
+    """The methods of the table on small random features; one life kills itself in the middle of a file."""
+
+    def start(self, folder: Path, life: int) -> torture_files.Life:
+        from compare_classification import METHODS, REWEIGHTING
+        from openclipart import experiment as engine
+        from openclipart.comparison_tables import write_tables
+        from test_classification_experiment import HEAD, experiment
+
+        def run() -> None:
+            torch.set_num_threads(1)
+            engine.PATIENCE, engine.ANNEAL = 2, 1
+            original = engine.save_file
+
+            def half(tensors, path, metadata) -> None:
+                original(tensors, path, metadata)
+                Path(path).write_bytes(Path(path).read_bytes()[:999])
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            if life == 2:
+                engine.save_file = half
+            (folder / f"{life}.begun").touch()
+            runs = experiment(folder / "runs")
+            runs.folder.mkdir(exist_ok=True)
+            for row in (engine.REFERENCE, *METHODS[:4], *REWEIGHTING[:2]):
+                runs.run(row, HEAD, 0)
+            sections = {"reference": [engine.REFERENCE], "methods": METHODS[:4], "reweighting": REWEIGHTING[:2]}
+            write_tables(runs, sections, [HEAD], [0], resamples=20)
+
+        return torture_files.Life(run, folder / f"{life}.txt")
+
+    def begun(self, folder: Path, life: int) -> bool:
+        return (folder / f"{life}.begun").exists()
+
+    def complete(self, folder: Path) -> dict:
+        return torture_files.MethodTable().complete(folder)
+
+    def computed(self, folder: Path, life: int) -> set[str]:
+        return set()
+
+    def result(self, folder: Path) -> dict:
+        return torture_files.table_result(folder / "runs")
+
+
+def test_the_table_survives_kills_and_repeats_no_complete_run(tmp_path):
+    said: list[str] = []
+    outcome = torture_files.torture_files(SmallTable(), tmp_path, kills=4, seed=2, say=said.append)
+    assert outcome.kills >= 3
+    assert outcome.drafts == 1  # what the kill in the middle of a file left behind
+    assert outcome.differences == []
+
+
+class Careless:
+    """Work that begins anew in every life, and ends in another place."""
+
+    def start(self, folder: Path, life: int) -> torture_files.Life:
+        def run() -> None:
+            (folder / "result").unlink(missing_ok=True)
+            (folder / "result").write_text(folder.name)
+            (folder / f"{life}.begun").touch()
+            time.sleep(0.5)
+
+        return torture_files.Life(run, folder / f"{life}.txt")
+
+    def begun(self, folder: Path, life: int) -> bool:
+        return (folder / f"{life}.begun").exists()
+
+    def complete(self, folder: Path) -> dict:
+        path = folder / "result"
+        return {"result": path.stat().st_mtime_ns} if path.exists() else {}
+
+    def computed(self, folder: Path, life: int) -> set[str]:
+        return set()
+
+    def result(self, folder: Path) -> dict:
+        return {"result": (folder / "result").read_text()}
+
+
+def test_the_comparison_of_files_sees_what_is_computed_twice_or_differs(tmp_path):
+    outcome = torture_files.torture_files(Careless(), tmp_path, kills=1, say=lambda line: None)
+    assert outcome.differences == [
+        "life 2 computed result again, which was complete",
+        "result is not that of the run in peace",
+    ]
+
+
 def test_the_comparison_of_two_runs_sees_a_difference_in_the_last_bit(tmp_path):
     for name in ("a", "b"):
         fairpo(tmp_path / name, data(12), **{**RUN, "max_steps": 2, "save_strategy": "steps", "save_steps": 2}).train()
@@ -292,6 +405,52 @@ def test_a_gradient_that_is_not_finite_is_found_although_every_loss_is(tmp_path)
     ):
         trainer.train()
     assert_same(seen[-1], parameters(trainer), 0.0)
+
+
+def spoiled_classifier(split, row: int, label: int | None, where: str = "forward"):
+    """A classifier that gives one row (found by its features) a value that is not finite, in one label or in all."""
+    model = classifier(seed=1)
+    wanted, original = torch.from_numpy(split.features[row]), model.forward
+
+    def forward(features=None, **kwargs):
+        outputs = original(features=features, **kwargs)
+        hit = (features.float() == wanted).all(dim=1).unsqueeze(1)
+        hit = hit & (torch.arange(outputs.logits.size(1)) == label if label is not None else True)
+        if where == "forward":
+            outputs.logits = torch.where(hit, torch.nan, outputs.logits)
+        elif outputs.logits.requires_grad:
+            outputs.logits.register_hook(lambda grad: torch.where(hit, torch.nan, grad))
+        return outputs
+
+    model.forward = forward
+    return model
+
+
+@pytest.mark.parametrize("options", [{}, {"timing": "lagged", "gradient_accumulation_steps": 2}])
+@pytest.mark.parametrize(("label", "named"), [(3, r" \(labels \['drum'\]\)"), (None, "")])
+def test_a_classifier_names_step_row_and_label_before_anything_is_updated(label, named, options, tmp_path):
+    split = rows(24)
+    trainer = multilabel(
+        tmp_path, split, spoiled_classifier(split, 6, label), per_device_train_batch_size=4, epsilon=0.0, **options
+    )
+    before, step = label_parameters(trainer), 1 if "timing" in options else 2
+    seen = [before]
+    trainer.add_callback(Snapshot(trainer, seen))
+    with pytest.raises(
+        FloatingPointError, match=rf"Optimizer step {step}: .* of row 6 \(train-6\){named} is not finite"
+    ):
+        trainer.train()
+    assert_same(seen[-1], label_parameters(trainer), 0.0)
+    assert torch.isfinite(trainer.group_weights.weights).all()
+
+
+def test_a_gradient_of_a_classifier_that_is_not_finite_is_found_although_every_loss_is(tmp_path):
+    split = rows(24)
+    trainer = multilabel(tmp_path, split, spoiled_classifier(split, 6, 3, "backward"), per_device_train_batch_size=4)
+    with pytest.raises(
+        FloatingPointError, match=r"Optimizer step 2: the gradient is not finite \(nan\).*row 4 .*row 6 "
+    ):
+        trainer.train()
 
 
 def test_evaluation_names_the_row_too(tmp_path):

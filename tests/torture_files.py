@@ -141,8 +141,9 @@ def torture_files(
         time.sleep(moments.uniform(0, 2 * piece_seconds))
         if life.code() is None:
             life.kill()
+        if life.wait() == -signal.SIGKILL:  # or the work has killed itself
             outcome.kills += 1
-        else:
+        else:  # it ended first
             _expect_success(life, number)
         outcome.drafts = max(outcome.drafts, len(list(killed.rglob("*.tmp"))))
         after = work.complete(killed)

@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import DistributedType
 
 from fairpo_trl.core.group_weights import GroupWeights
+from fairpo_trl.core.names import shortened
 from fairpo_trl.core.partition import Group, Partition
 from fairpo_trl.core.reduction import group_sums, grouped_objective
 from fairpo_trl.training.hints import Hints
@@ -116,7 +117,7 @@ class GroupRobustTrainer:
         self._eval_groups = torch.zeros(2 * k, dtype=dtype, device=device)  # loss sums and counts of an evaluation
         self._scaled_losses: torch.Tensor | None = None
         self._hints = Hints()
-        self._watched: tuple[Mapping[str, Any], torch.Tensor] | None = None
+        self._watched: tuple[Mapping[str, Any], torch.Tensor, list[torch.Tensor]] | None = None
         self._step_batches: list[Mapping[str, Any]] = []
         self.group_metrics = {}
 
@@ -202,28 +203,38 @@ class GroupRobustTrainer:
             batch (`Mapping[str, Any]`):
                 The batch, as [`describe_rows`] takes it.
             *values (`torch.Tensor`):
-                Losses, log-probabilities or logits, `[B]` or `[B, ...]`.
+                Losses or log-probabilities, `[B]`, or logits and losses of labels, `[B, A]`: then the labels are
+                named too.
         """
-        finite = [torch.isfinite(value.detach()).reshape(len(value), -1).all(dim=1) for value in values]
-        self._watched = (batch, torch.stack(finite).all(dim=0))
+        finite = [torch.isfinite(value.detach()) for value in values]
+        rows = [value if value.dim() == 1 else value.all(dim=1) for value in finite]
+        self._watched = (
+            batch,
+            torch.stack(rows).all(dim=0),
+            [value.all(dim=0) for value in finite if value.dim() > 1],
+        )
         if not self.model.training:  # while training, the device is waited for after the backward pass
             self._raise_for_watched("Evaluation")
 
     def _raise_for_watched(self, where: str) -> None:
         if self._watched is None:
             return
-        (batch, finite), self._watched = self._watched, None
+        (batch, finite, labels), self._watched = self._watched, None
         if bool(finite.all()):
             return
         bad = ~finite.cpu()
+        # The first value that is not finite: logits before the losses that they spoil.
+        columns: list[bool] = next((label.tolist() for label in labels if not bool(label.all())), [])
+        names = [name for name, fine in zip(self.partition.names, columns, strict=False) if not fine]
+        whose_labels = f" (labels {shortened(names)})" if 0 < len(names) < len(self.partition.names) else ""
         whose = (
             "All rows of the batch are affected, so look at the model first."
             if bool(bad.all()) and len(bad) > 1
             else "Look at these rows."
         )
         raise FloatingPointError(
-            f"{where}: the log-probability or loss of {self.describe_rows(batch, bad)} is not finite. {whose} A lower "
-            "learning rate or `beta`, or float32 instead of a half precision, may keep it finite."
+            f"{where}: the log-probability or loss of {self.describe_rows(batch, bad)}{whose_labels} is not finite. "
+            f"{whose} A lower learning rate or `beta`, or float32 instead of a half precision, may keep it finite."
         )
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
