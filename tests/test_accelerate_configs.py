@@ -1,14 +1,20 @@
-"""Every file of accelerate_configs loads with the installed accelerate and says where it was run."""
+"""Every file of accelerate_configs loads with the installed accelerate and says where it was run; one runs here."""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torture
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
+
+from fairpo_trl.training.checkpoints import newest_complete
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,3 +55,27 @@ def test_its_header_holds_the_command_and_what_was_run(name):
     assert f"accelerate launch --config_file accelerate_configs/{name}.yaml recipes/generation_fairpo.py" in header
     assert re.search(r"^# run +\S", header, re.MULTILINE)
     assert yaml.safe_load(text)["compute_environment"] == "LOCAL_MACHINE"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", torture.HALVES)
+def test_the_recipes_run_with_two_processes_and_resume_with_one(half, tmp_path):
+    script, options = torture.HALVES[half].script, torture.HALVES[half].prepare(tmp_path)
+    options += ["--output_dir", str(tmp_path / "out"), "--save_steps", "3"]
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp_cpu.yaml"]
+    lives = [
+        ([*launch, script, *options, "--max_steps", "6"], 2, 6),
+        ([script, *options, "--max_steps", "9", "--resume_from_checkpoint", "true"], 1, 9),
+    ]
+    for command, processes, steps in lives:
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, env=torture.ENVIRONMENT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        folder, passed_over = newest_complete(tmp_path / "out")
+        assert folder is not None and folder.name == f"checkpoint-{steps}" and not passed_over
+        assert json.loads((folder / "fairpo_state.json").read_text())["processes"] == processes
+        # One process speaks.
+        assert done.stdout.count("Training goes on from") == (1 if processes == 1 else 0)
+    assert "checkpoint-6 was written by 2 process(es), now there is 1: weights" in done.stdout
+    assert list((tmp_path / "out").glob("*.safetensors"))
