@@ -45,8 +45,8 @@ def make_parser() -> CommandParser:
         command=command,
         summary="Trains a language model: privileged attributes get better, the others do not get worse.",
         examples=(
-            f"{command} --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --use_peft --dataset_name ultrafeedback \\",
-            "    --test_share 0.02 --privileged_attributes honesty --output_dir out",
+            f"{command} --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --use_peft \\",
+            "    --dataset_name ultrafeedback --test_share 0.02 --privileged_attributes honesty --output_dir out",
             f"{command} --config my.yaml --dataset_name ratings.csv --ratings helpful kind",
         ),
         topics={

@@ -113,7 +113,7 @@ class CommandParser(TrlParser):
         )
         console.print(Text(f"\n{self.summary}\n"))
         for example in self.examples:
-            console.print(Text(f"  {example}", style="cyan"))
+            console.print(Text(f"  {example}", style="cyan"), soft_wrap=True)  # to be copied
         if self.examples:
             console.print()
         if not self.topics:
