@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -317,7 +317,6 @@ def changed(row: Any, path: tuple, value: Any) -> Any:
 
 @pytest.mark.parametrize("name", CONVERTERS)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_any_row_gives_valid_pairs_a_known_reason_or_a_value_error(name: str, data: st.DataObject):
     rows = [row if data.draw(st.integers(0, 9)) else data.draw(JSON) for row in stored(name)[:3]]
     for _ in range(data.draw(st.integers(0, 3))):

@@ -149,7 +149,9 @@ def load_features(
     if features_file.suffix == ".npy":
         try:
             features = np.load(features_file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:  # numpy's own advice for an unknown file is to unpickle it
+        except OSError:
+            raise
+        except Exception as error:  # a damaged header is parsed as Python, so that anything may come; never unpickled
             raise ValueError(
                 f"{features_file.name} is not a whole array of numbers in NumPy's format; objects are never read."
             ) from error
