@@ -301,7 +301,10 @@ def print_data_summary(splits: Mapping[str, MultiLabelSplit], console: Console |
 
 def _checked_labels(labels: ArrayLike, names: Sequence[str], where: str) -> NDArray[np.int8]:
     """`[N, T]` int8 of -1, 0 and 1."""
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{where}: `labels` is no matrix with {len(names)} columns: {error}.") from error
     if array.ndim != 2 or array.shape[1] != len(names):
         raise ValueError(
             f"{where} has {len(names)} label names, so `labels` must have shape [N, {len(names)}], got "
@@ -332,6 +335,8 @@ def _check_strings(values: Sequence[str], what: str, unit: str, unique: bool = T
 
 def _check_features(features: NDArray[Any], n: int, where: str) -> None:
     """`[N, D]` of finite float16 or float32."""
+    if not isinstance(features, np.ndarray):
+        raise ValueError(f"{where}: features must be a NumPy array, got {type(features).__name__}.")
     if features.ndim != 2 or features.shape[0] != n or features.shape[1] == 0:
         raise ValueError(f"{where} has {n} rows of labels, so features must be [{n}, D], got {list(features.shape)}.")
     if features.dtype not in (np.float16, np.float32):
