@@ -328,6 +328,25 @@ def test_a_shard_damaged_before_all_were_there_is_found_too(spec, expected, tmp_
     np.testing.assert_array_equal(split.features, expected)
 
 
+@pytest.mark.parametrize("text", ["", '{"version": 1, "ke', "[]", "{}", '{"version": 1, "key": 7, "batch_size": 4}'])
+def test_a_damaged_manifest_is_named_with_the_folder_to_delete(text, spec, tmp_path):
+    extract(make_split(), backbone_of(spec), tmp_path)
+    folder = only_folder(tmp_path)
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"manifest\.json is damaged: .*Delete {folder}; its rows are then computed"):
+        extract(make_split(), backbone_of(spec), tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", '{"sha', "[]", "{}"])
+def test_a_damaged_record_is_a_damaged_shard(text, spec, expected, tmp_path):
+    in_process(lambda: extract(make_split(), backbone_of(spec, die_at=22), tmp_path))
+    (only_folder(tmp_path) / "shard-00000.json").write_text(text)
+    with pytest.raises(ValueError, match=r"shard 0 \(rows 0 to 7\) no longer has"):
+        extract(make_split(), backbone_of(spec), tmp_path)
+    split = extract(make_split(), backbone_of(spec), tmp_path, recompute_damaged=True)
+    np.testing.assert_array_equal(split.features, expected)
+
+
 def test_a_cut_off_file_is_damage(spec, expected, tmp_path):
     extract(make_split(), backbone_of(spec), tmp_path)
     path = only_folder(tmp_path) / "rows.npy"

@@ -156,7 +156,19 @@ class ShardStore:
         return FileLock(self.folder / "locks" / f"{name}.lock")
 
     def _manifest(self) -> dict[str, Any]:
-        return json.loads(self._manifest_path.read_text(encoding="utf-8"))
+        manifest = _read_object(self._manifest_path, {"version": int, "key": str, "batch_size": int})
+        shards = manifest.get("shards", []) if manifest is not None else None
+        if manifest is None or not isinstance(shards, list) or not all(map(_is_record, shards)):
+            raise ValueError(
+                f"{self._manifest_path} is damaged: nothing says what the files beside it hold. Delete {self.folder}; "
+                "its rows are then computed again."
+            )
+        return manifest
+
+    def _record(self, shard: int) -> dict[str, Any] | None:
+        """Hash and unreadable rows of a shard; `None` if the file that holds them is damaged."""
+        record = _read_object(self._record_path(shard), {})
+        return record if _is_record(record) else None
 
     def _write(self, path: Path, content: Callable[[Any], Any]) -> None:
         """A file of this name is always whole."""
@@ -261,9 +273,8 @@ class ShardStore:
                 return
             records, arrays, damaged = [], [], []
             for shard in range(len(self.starts)):
-                record = json.loads(self._record_path(shard).read_text(encoding="utf-8"))
-                values = self._read_shard(shard)
-                if values is None or _sha256(values) != record["sha256"]:
+                record, values = self._record(shard), self._read_shard(shard)
+                if record is None or values is None or _sha256(values) != record["sha256"]:
                     damaged.append(shard)
                 records.append(record)
                 arrays.append(values)
@@ -329,9 +340,8 @@ class ShardStore:
             if "shards" not in manifest:
                 for shard in range(len(self.starts)):
                     if self._record_path(shard).exists():
-                        record = json.loads(self._record_path(shard).read_text(encoding="utf-8"))
-                        values = self._read_shard(shard)
-                        if values is None or _sha256(values) != record["sha256"]:
+                        record, values = self._record(shard), self._read_shard(shard)
+                        if record is None or values is None or _sha256(values) != record["sha256"]:
                             self._record_path(shard).unlink()
                 return
             records = manifest.pop("shards")
@@ -342,6 +352,20 @@ class ShardStore:
                     if part is not None:
                         self._write_shard(shard, part, record["bad"])
                 self._write_json(self._manifest_path, manifest)
+
+
+def _read_object(path: Path, needed: Mapping[str, type]) -> dict[str, Any] | None:
+    """A JSON object with entries of these types, or `None` if the file does not hold one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # no JSON, or no text
+        return None
+    fits = isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in needed.items())
+    return value if fits else None
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("sha256"), str) and isinstance(value.get("bad"), dict)
 
 
 def _sha256(values: np.ndarray) -> str:
