@@ -1,0 +1,183 @@
+"""Measures of written label sets: by group and label, with paired bootstrap intervals over items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fairpo_trl.classification.evaluation.bootstrap import percentile_interval
+from fairpo_trl.classification.evaluation.group_report import evaluate_groups
+from fairpo_trl.core.partition import Partition
+
+
+Floats = NDArray[np.float64]
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+class SetMeasures:
+    """
+    Everything that is measured on some written sets, as ratios of sums over items, so that one resampling of the items
+    gives intervals for all of it.
+
+    Args:
+        labels (`ArrayLike`):
+            Shape `[N, T]`, 0 and 1: the true sets.
+        predicted (`ArrayLike`):
+            Shape `[S, N, T]`, or `[N, T]` for one seed: the sets as read; a malformed text is an empty set.
+        partition ([`~fairpo_trl.Partition`]):
+            Its names are the `T` labels, in the order of the columns.
+
+    Raises:
+        ValueError: If the shapes do not go together.
+    """
+
+    def __init__(self, labels: ArrayLike, predicted: ArrayLike, partition: Partition) -> None:
+        true, found = np.asarray(labels) == 1, np.asarray(predicted, dtype=bool)
+        found = found[None] if found.ndim == 2 else found
+        if found.ndim != 3 or found.shape[1:] != true.shape or true.shape[1] != len(partition.names):
+            raise ValueError(
+                f"`labels` must have shape [items, {len(partition.names)}] and `predicted` the same, with or without "
+                f"seeds before; their shapes are {true.shape} and {np.shape(predicted)}."
+            )
+        self.partition, self.seeds = partition, len(found)
+        hits, wrong, missed = found & true, found & ~true, ~found & true  # [S, N, T]
+        self._terms: dict[str, tuple[Floats, Floats]] = {}
+        ones = np.ones(found.shape[:2])
+        sizes, wanted = found.sum(axis=2), np.broadcast_to(true.sum(axis=1), found.shape[:2])
+        self._add("set_f1", 2 * hits.sum(axis=2) / np.maximum(1, sizes + wanted), ones)
+        self._add("exact_match", ~(wrong | missed).any(axis=2), ones)
+        self._add("size_error", sizes - wanted, ones)
+        self._add("absolute_size_error", np.abs(sizes - wanted), ones)
+        members = {name: [column] for column, name in enumerate(partition.names)}
+        columns = {group.name: [partition.names.index(n) for n in group.members] for group in partition.groups("role")}
+        for name, inside in {**{f"label/{n}": c for n, c in members.items()}, **columns}.items():
+            tp, fp, fn = (part[:, :, inside].sum(axis=2) for part in (hits, wrong, missed))
+            self._add(f"{name}/precision", tp, tp + fp)
+            self._add(f"{name}/recall", tp, tp + fn)
+            self._add(f"{name}/f1", 2 * tp, 2 * tp + fp + fn)
+
+    def _add(self, name: str, above: NDArray[Any], below: NDArray[Any]) -> None:
+        self._terms[name] = (above.astype(np.float64), below.astype(np.float64))
+
+    @property
+    def names(self) -> list[str]:
+        """`set_f1`, `exact_match`, `size_error`, ..., then `<role>/f1` and `label/<label>/f1` with their parts."""
+        return list(self._terms)
+
+    def values(self, name: str, weights: NDArray[Any] | None = None) -> Floats:
+        """
+        One measure of each seed.
+
+        Args:
+            name (`str`):
+                One of [`names`].
+            weights (`np.ndarray`, *optional*):
+                Shape `[R, N]`: how often each item occurs in each resample.
+
+        Returns:
+            `np.ndarray` of shape `[S]` or `[S, R]`; NaN where it does not exist: no such label true or written.
+        """
+        above, below = self._terms[name]  # [S, N]
+        if weights is None:
+            top, bottom = above.sum(axis=1), below.sum(axis=1)
+        else:
+            top, bottom = above @ weights.T, below @ weights.T
+        return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+
+    def mean(self, name: str) -> float:
+        """One measure, the mean over seeds; NaN where it does not exist for any seed."""
+        values = self.values(name)
+        return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+def resample_items(count: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.float64]:
+    """How often each of `count` items occurs in each resample, `[resamples, count]`."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
+
+
+def change(
+    trained: SetMeasures, reference: SetMeasures, name: str, weights: NDArray[Any], level: float = LEVEL
+) -> dict[str, float] | None:
+    """
+    Trained less reference: mean over seeds with a paired percentile interval over items, and the spread over seeds.
+
+    Args:
+        trained, reference ([`SetMeasures`]):
+            On the same items; as many seeds, or one reference for all.
+        name (`str`):
+            The measure.
+        weights (`np.ndarray`):
+            From [`resample_items`]; the same for everything that is compared.
+        level (`float`, *optional*, defaults to `0.95`):
+            Of the interval.
+
+    Returns:
+        `dict` with `mean`, and `low`, `high`, `seed_sd` where they exist; `None` where one side has no value.
+    """
+    deltas = trained.values(name) - reference.values(name)
+    if np.isnan(deltas).any():
+        return None
+    drawn = (trained.values(name, weights) - reference.values(name, weights)).mean(axis=0)
+    low, high = percentile_interval(drawn[None], level)
+    found = {"mean": float(deltas.mean())}
+    if not np.isnan(low[0]):
+        found |= {"low": float(low[0]), "high": float(high[0])}
+    if len(deltas) > 1:
+        found["seed_sd"] = float(deltas.std(ddof=1))
+    return found
+
+
+def evaluation_dict(labels: ArrayLike, predicted: ArrayLike, partition: Partition) -> dict[str, Any]:
+    """
+    The evaluation of a multi-label classifier, for sets: F1, accuracy and exact match by group and label, with the
+    trivial baselines. A set has no scores, so average precision does not exist and is `None` everywhere.
+    """
+    scores = np.where(np.asarray(predicted, dtype=bool), 1.0, -1.0)
+    found = evaluate_groups(labels, scores, partition).to_dict()
+    for row in (*found["by_group"].values(), *found["by_label"].values()):
+        for column in row:
+            if column == "ap" or column == "map" or column.startswith("map_"):
+                row[column] = None
+    return found
+
+
+def without_average_precision(labels: ArrayLike, partition: Partition) -> dict[str, Any]:
+    """The comparison of average precision that the results of a run have a place for: every cell is `None`."""
+    positives = (np.asarray(labels) == 1).sum(axis=0)
+    counted = dict(zip(partition.names, positives.tolist(), strict=True))
+    empty = dict.fromkeys(("delta", "low", "high", "seed_sd"))
+    groups: Mapping[str, Sequence[str]] = {"all": partition.names} | {g.name: g.members for g in partition.groups()}
+    return {
+        "by_group": {
+            name: {
+                "labels": len(members),
+                "labels_counted": sum(counted[m] > 0 for m in members),
+                "map_reference": None,
+                "map": None,
+                **empty,
+            }
+            for name, members in groups.items()
+        },
+        "by_label": {
+            name: {
+                "role": partition.role_of(name),
+                "positives": counted[name],
+                "ap_reference": None,
+                "ap": None,
+                **empty,
+            }
+            for name in partition.names
+        },
+        "fell": [],
+        "fell_surely": [],
+        "eps": 0.0,
+        "seeds": 1,
+        "series": len(np.asarray(labels)),
+        "resamples": RESAMPLES,
+        "level": LEVEL,
+    }

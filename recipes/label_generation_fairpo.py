@@ -1,0 +1,140 @@
+"""
+A language model writes the label set of an item, and the rare labels are privileged.
+
+Debian's program descriptions with their debtags, on a real 135 M model and a CPU:
+
+    python recipes/label_generation_fairpo.py
+
+Any file of `text` and `labels`, any causal model:
+
+    python recipes/label_generation_fairpo.py --dataset_name items.jsonl --model_name_or_path Qwen/Qwen2.5-0.5B
+
+SFT on the true sets gives the reference; what it gets wrong on training items becomes pairs; FairPO trains on them.
+Then both write the sets of the test items. `recipes/compare_label_sets.py` compares this with its baselines.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from pathlib import Path
+
+from trl import get_peft_config
+
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from demo.smollm2 import demo_model_path  # noqa: E402
+from label_sets.arguments import LabelSetArguments, make_parser  # noqa: E402
+from label_sets.debtags import debtags_file  # noqa: E402
+from label_sets.report import Written, set_blocks, show  # noqa: E402
+from label_sets.results import write_run  # noqa: E402
+
+from fairpo_trl import FairPOConfig, Partition  # noqa: E402
+from fairpo_trl.commands.errors import exit_clearly  # noqa: E402
+from fairpo_trl.files import write_json  # noqa: E402
+from fairpo_trl.label_sets.decoding import write_sets  # noqa: E402
+from fairpo_trl.label_sets.items import load_items  # noqa: E402
+from fairpo_trl.label_sets.pairs import build_pairs, check_order, preference_rows  # noqa: E402
+from fairpo_trl.label_sets.reader import count_problems  # noqa: E402
+from fairpo_trl.label_sets.training import (  # noqa: E402
+    SFTOptions,
+    load_writer,
+    rarest,
+    train_on_pairs,
+    train_reference,
+)
+
+
+DEFAULT_CONFIG = HERE / "label_sets" / "smollm2-135m-instruct.yaml"
+
+
+def main(arguments: list[str]) -> None:
+    """Parses and runs; without `--config` the default one, to which options may be added."""
+    parser = make_parser("python recipes/label_generation_fairpo.py")
+    given = arguments if "--config" in arguments else ["--config", str(DEFAULT_CONFIG), *arguments]
+    script_args, training_args, model_args = parser.parse(given)
+    if not model_args.model_name_or_path:
+        model_args.model_name_or_path, origin = demo_model_path()
+        print(f"Model: {origin}")
+    run(script_args, training_args, model_args)
+
+
+def run(script_args: LabelSetArguments, args: FairPOConfig, model_args) -> None:  # type: ignore[no-untyped-def]
+    """The whole chain: items, reference, its mistakes, pairs, FairPO, and the sets that both write."""
+    started, folder = time.time(), Path(args.output_dir)
+    parts, vocabulary = load_items(
+        script_args.dataset_name or debtags_file(),
+        text_column=script_args.text_column,
+        labels_column=script_args.labels_column,
+        labels=script_args.labels,
+        test_share=script_args.test_share,
+        seed=script_args.split_seed,
+    )
+    train, test, counts = parts["train"], parts["test"], parts["train"].split.label_counts()
+    partition = (
+        Partition.by_name(vocabulary.labels, args.privileged_attributes)
+        if args.privileged_attributes
+        else rarest(train, script_args.privileged_share)
+    )
+    print(f"{len(train)} training and {len(test)} test items, {len(vocabulary.labels)} labels. Privileged: "
+          + ", ".join(f"{name} ({counts[name]})" for name in partition.privileged))  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    args.model_init_kwargs = {"dtype": model_args.dtype, **(args.model_init_kwargs or {})}
+    peft, writing = get_peft_config(model_args), {"max_new_tokens": script_args.max_set_tokens}
+
+    reference = script_args.reference
+    if reference is None:
+        options = SFTOptions(script_args.sft_learning_rate, script_args.sft_epochs, script_args.sft_batch_size)
+        reference = str(train_reference(
+            model_args.model_name_or_path, train, vocabulary, args, options, folder / "reference", peft
+        ))  # fmt: skip
+
+    writer, tokenizer = load_writer(reference, args)
+    drawn = write_sets(
+        writer, tokenizer, train.prompts, vocabulary, samples=script_args.samples_per_item, seed=args.seed,
+        temperature=script_args.sampling_temperature, constrained=script_args.constrained_sampling,
+        desc="The reference's own sets", **writing,
+    )  # fmt: skip
+    pairs = build_pairs(train, drawn, partition, script_args.pairs_per_item)
+    order = check_order(pairs, train, drawn, partition, script_args.pairs_per_item)
+    rows = preference_rows(pairs, train, vocabulary)
+    facts = {**pairs.counts(), **order}
+    print("Pairs: " + ", ".join(f"{name} {value:.3g}" for name, value in facts.items()))
+    write_json(folder / "pairs.json", rows)
+    modes = (False, True) if script_args.constrained_decoding else (False,)
+    texts = {
+        ("reference", mode): write_sets(writer, tokenizer, test.prompts, vocabulary, constrained=mode, **writing)
+        for mode in modes
+    }
+    del writer
+    gc.collect()
+
+    trainer = train_on_pairs(reference, rows, partition, args, script_args.method, peft)  # type: ignore[arg-type]
+    trainer.save_model(args.output_dir)
+    for mode in modes:
+        texts["trained", mode] = write_sets(
+            trainer.model, tokenizer, test.prompts, vocabulary, constrained=mode, **writing
+        )
+    methods = []
+    for (name, mode), readings in texts.items():
+        first = [row[0] for row in readings]
+        label = f"{name if name == 'reference' else script_args.method}{', constrained' if mode else ''}"
+        base = None if (name, mode) == ("reference", False) else "reference"
+        methods.append(Written(label, vocabulary.matrix(first)[None], count_problems(first), base))
+    notes = [f"Pairs: {facts['own']} of the model's own mistakes, {facts['made_up']} made up, "
+             f"{facts['items_unreadable']} training items without a readable set."]  # fmt: skip
+    show(set_blocks(test.split.labels, methods, partition), notes, f"Label sets: {script_args.method}",
+         folder / "report.md")  # fmt: skip
+    predicted = {name: vocabulary.matrix([row[0] for row in texts[name, False]]) for name in ("reference", "trained")}
+    write_run(
+        folder, parts, partition, predicted, script_args.method, trainer.state.log_history,
+        {**facts, "seed": args.seed, "beta": args.beta, "epsilon": args.epsilon}, time.time() - started, notes,
+    )  # fmt: skip
+    print(f"Report: {folder / 'report.md'}   (results.json and pairs.json beside it)")
+
+
+if __name__ == "__main__":
+    exit_clearly(main, sys.argv[1:])

@@ -1,0 +1,117 @@
+"""The label-set recipe and its comparison, end to end on a 30-item file and a tiny random model."""
+
+import json
+
+import pytest
+import yaml
+from label_generation_fairpo import DEFAULT_CONFIG, main
+from label_sets.debtags import choose_items
+from test_label_sets import byte_tokenizer, tiny_model
+
+from fairpo_trl.reporting.label_results import read_label_results
+
+
+TINY = (
+    "--sft_epochs 1 --max_steps 2 --samples_per_item 2 --constrained_sampling true --max_set_tokens 40 "
+    "--max_length 256 --disable_tqdm true --attn_implementation eager"
+).split()
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "tiny-random-llama"
+    tokenizer = byte_tokenizer()
+    tiny_model(len(tokenizer)).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory):
+    """30 items: `red` and `blue` often, `odd` in five."""
+    path = tmp_path_factory.mktemp("items") / "items.jsonl"
+    rows = [
+        {"text": f"thing number {i}", "labels": ["red" if i % 2 else "blue", *(["odd"] if i % 6 == 0 else []), "any"]}
+        for i in range(30)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_the_recipe_runs_from_a_file_to_the_report(tmp_path, model_path, items, capsys):
+    out = tmp_path / "out"
+    main(["--model_name_or_path", model_path, "--dataset_name", items, "--output_dir", str(out), *TINY])
+    assert "21 training and 9 test items, 4 labels. Privileged: odd" in capsys.readouterr().out
+    results = read_label_results(out / "results.json")
+    assert results["partition"] == {
+        "any": "non_privileged",
+        "blue": "non_privileged",
+        "odd": "privileged",
+        "red": "non_privileged",
+    }
+    settings = results["settings"]
+    assert settings["own"] + settings["made_up"] == settings["pairs"] > 0
+    assert settings["items_unreadable"] == 0  # sampling was held to the form
+    assert results["evaluations"]["trained"]["by_group"]["privileged"]["map"] is None
+    assert [entry["step"] for entry in results["weights_history"]] == [1, 2]
+    rows = json.loads((out / "pairs.json").read_text(encoding="utf-8"))
+    train_texts = {row["prompt"] for row in rows}
+    assert len(rows) == settings["pairs"] and len(train_texts) <= 21
+    report = (out / "report.md").read_text(encoding="utf-8")
+    for part in ("fairpo, constrained", "By group", "Change of F1 per label", "malformed"):
+        assert part in report
+    assert (out / "reference" / "model.safetensors").exists()
+    assert (out / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--privileged_attributes", "od"], "did you mean 'odd'"),
+        (["--text_column", "texts"], "lacks column 'texts'"),
+        (["--sft_epoch", "1"], "did you mean '--sft_epochs'"),
+        (["--method", "dpoo"], "invalid choice: 'dpoo'"),
+        (["--sft_learning_rate", "0"], "sft_learning_rate"),
+    ],
+)
+def test_a_mistake_is_said_before_a_model_is_trained(tmp_path, model_path, items, options, message):
+    out = tmp_path / "out"
+    given = ["--model_name_or_path", model_path, "--dataset_name", items, "--output_dir", str(out)]
+    with pytest.raises(ValueError, match=message):
+        main([*given, *options])
+    assert not (out / "reference").exists()
+
+
+def test_the_default_config_is_known_to_the_parser_and_says_what_it_needs():
+    text = DEFAULT_CONFIG.read_text(encoding="utf-8")
+    assert yaml.safe_load(text)["max_steps"] > 0
+    assert all(f"# {word}" in text for word in ("command", "hardware", "time", "expected", "not run"))
+
+
+def programs(count, labels, prefix):
+    return [
+        {"id": f"{prefix}{i:03}", "text": f"{prefix} {i}", "labels": labels, "source": f"source-{prefix}{i:03}"}
+        for i in range(count)
+    ]
+
+
+def test_chosen_programs_share_no_source_between_the_splits_and_keep_the_rare_labels():
+    pool = [
+        *programs(900, ["often"], "a"),
+        *[row for k in range(5) for row in programs(40, [f"rare{k}", "often"], f"r{k}")],
+    ]
+    for row in pool[:200]:
+        row["source"] = "one-source"
+    chosen = choose_items(pool)
+    by_id = {row["id"]: row for row in pool}
+    sources = {
+        name: {by_id[row["id"]]["source"] for row in chosen if row["split"] == name} for name in ("train", "test")
+    }
+    assert not sources["train"] & sources["test"]
+    assert sum("one-source" in found for found in sources.values()) <= 1
+    for split, wanted in (("train", 14), ("test", 16)):
+        for k in range(5):
+            found = [row for row in chosen if row["split"] == split and f"rare{k}" in row["labels"]]
+            assert len(found) == wanted
+    assert [sum(row["split"] == name for row in chosen) for name in ("train", "test")] == [480, 300]
+    assert chosen == choose_items(pool)
