@@ -75,6 +75,19 @@ def test_an_unknown_hub_id_is_loaded_as_pairs_and_divided(monkeypatch: pytest.Mo
     assert set(load_data(args, console=QUIET)) == {"train", "test"} and asked == [("someone/pairs", "c", False)]
 
 
+def test_plain_text_becomes_messages_for_chat_models(tmp_path: Path) -> None:
+    rows = make_rows(3)
+    data = load_data(
+        DataArguments(dataset_name=write(tmp_path / "pairs.jsonl", rows), as_messages=True), console=QUIET
+    )["train"]
+    assert data[0]["prompt"] == [{"role": "user", "content": rows[0]["prompt"]}]
+    assert data[1]["rejected"] == [{"role": "assistant", "content": rows[1]["rejected"]}]
+    assert data["attribute"] == [row["attribute"] for row in rows]
+    saved = write(tmp_path / "messages.jsonl", data.to_list())
+    with pytest.raises(ValueError, match="these prompts are messages"):
+        load_data(DataArguments(dataset_name=saved, as_messages=True), console=QUIET)
+
+
 def test_what_would_have_no_effect_is_refused(tmp_path: Path) -> None:
     name = write(tmp_path / "pairs.jsonl", make_rows(4))
     for args, message in (

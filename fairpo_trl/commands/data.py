@@ -60,6 +60,10 @@ class DataArguments(ScriptArguments):
     max_pairs: int | None = field(
         default=None, metadata={"help": "Pairs per prompt and attribute at most, widest margins first."}
     )
+    as_messages: bool = field(
+        default=False,
+        metadata={"help": "Turn plain text into messages, so that a chat model gets its chat template."},
+    )
     test_share: float = field(
         default=0.0, metadata={"help": "Share of the prompts that becomes `test`, where there is no such split."}
     )
@@ -89,7 +93,20 @@ def load_data(
         FileNotFoundError: If nothing is at the path.
         ValueError: If an option, column or row is wrong; the message names it.
     """
-    console = console or main_console()
+    data = _load(args, attribute_column, console or main_console())
+    return _as_messages(data) if args.as_messages else data
+
+
+def main_console() -> Console:
+    """A console that is quiet on every process but the main one."""
+    return Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
+
+
+_CONVERSION = ("dataset_source", "source_options", "ratings", "min_margin", "max_pairs")
+
+
+def _load(args: DataArguments, attribute_column: str, console: Console) -> DatasetDict | IterableDatasetDict:
+    """The rows as they are at the place that the options name."""
     if args.mixture is not None:
         return _mixed(args, attribute_column, console)
     if not args.dataset_name:
@@ -122,12 +139,16 @@ def load_data(
     )
 
 
-def main_console() -> Console:
-    """A console that is quiet on every process but the main one."""
-    return Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
+def _as_messages(data: DatasetDict | IterableDatasetDict) -> DatasetDict | IterableDatasetDict:
+    """Plain text as one turn of the user and one of the assistant."""
 
+    def convert(row: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(row["prompt"], str):
+            raise ValueError("`as_messages` is for plain text, but these prompts are messages: leave it out.")
+        turns = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+        return {name: [{"role": role, "content": row[name]}] for name, role in turns.items()}
 
-_CONVERSION = ("dataset_source", "source_options", "ratings", "min_margin", "max_pairs")
+    return data.map(convert)
 
 
 def _mixed(args: DataArguments, column: str, console: Console) -> DatasetDict:

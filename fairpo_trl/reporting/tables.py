@@ -37,7 +37,7 @@ def win_rate_table(results: Results, judge: str) -> Table:
     """
     table = new_table(f"Win rate against the reference, judged by the {judge.replace('_', ' ')} (95 % intervals)")
     table.add_column("role", no_wrap=True)
-    table.add_column("attribute", overflow="fold", min_width=8)
+    table.add_column("attribute", overflow="fold", min_width=9)
     for column in ("reference\nvs itself", "trained", "difference"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -62,7 +62,7 @@ def pairs_table(results: Results) -> Table:
     """Held-out pairs of every attribute: count, accuracy, share inside the hinge, final weight of its group."""
     table = new_table("Held-out preference pairs")
     table.add_column("role", no_wrap=True)
-    table.add_column("attribute", overflow="fold", min_width=8)
+    table.add_column("attribute", overflow="fold", min_width=9)
     for column in ("pairs", "accuracy,\nreference", "accuracy,\ntrained", "inside\nhinge", "final\nweight"):
         table.add_column(column, justify="right")
     for role, entries in groupby(by_role(results), key=lambda entry: entry["role"]):
