@@ -290,6 +290,7 @@ class SmallTable:
         return torture_files.table_result(folder / "runs")
 
 
+@pytest.mark.slow
 def test_the_table_survives_kills_and_repeats_no_complete_run(tmp_path):
     said: list[str] = []
     outcome = torture_files.torture_files(SmallTable(), tmp_path, kills=4, seed=2, say=said.append)

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
-from torture_files import Features, MethodTable, torture_files  # noqa: E402
+from torture_files import Features, MethodTable, kill_tree, torture_files  # noqa: E402
 from transformers.trainer_pt_utils import safe_globals  # noqa: E402
 
 from fairpo_trl.training.checkpoints import (  # noqa: E402
@@ -89,7 +89,7 @@ def prepare_generation(folder: Path) -> list[str]:
     model.config.attention_dropout = 0.1
     model.save_pretrained(folder / "model")
     make_tokenizer().save_pretrained(folder / "model")
-    rows = [{**row, "split": "train" if i < 60 else "test"} for i, row in enumerate(make_rows(68))]
+    rows = [{**row, "split": "train" if i < 61 else "test"} for i, row in enumerate(make_rows(68))]
     (folder / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     options: dict[str, Any] = {
         "model_name_or_path": folder / "model",
@@ -226,7 +226,7 @@ class Torture:
                 time.sleep(0.0005)
             time.sleep(delay * (_SAVE_SECONDS if in_save else 1.0))
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                kill_tree(process.pid)
                 process.wait()
             elif process.returncode != -signal.SIGKILL:
                 _expect_success(process, log)

@@ -12,6 +12,7 @@ import hashlib
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
@@ -40,7 +42,7 @@ FORK_OR_COMMAND = Callable[[], None] | list[str]
 
 class Life:
     """
-    One life of a piece of work, in a process group of its own.
+    One life of a piece of work, in a process of its own.
 
     Args:
         work (`list[str]` or `Callable`): A command, or a function for a forked process.
@@ -50,22 +52,18 @@ class Life:
     def __init__(self, work: FORK_OR_COMMAND, log: Path) -> None:
         if isinstance(work, list):
             with log.open("w", encoding="utf-8") as output:
-                self.process: Any = subprocess.Popen(
-                    work, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, process_group=0
-                )
+                self.process: Any = subprocess.Popen(work, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         else:
             self.process = FORK.Process(target=work)
             self.process.start()
-            with suppress(PermissionError):  # it has ended already
-                os.setpgid(self.process.pid, self.process.pid)
 
     def code(self) -> int | None:
         """Exit code; `None` while it lives."""
         return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
 
     def kill(self) -> None:
-        """Ends the whole group."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """Ends it and everything it has started."""
+        kill_tree(self.process.pid)
         self.wait()
 
     def wait(self) -> int:
@@ -75,6 +73,15 @@ class Life:
         code = self.code()
         assert code is not None
         return code
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL for a process and all it has started: a launcher's workers are in sessions of their own."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 class Work(Protocol):
@@ -242,11 +249,20 @@ class Features:
 
 
 class MethodTable:
-    """`make table` with one head, one seed and two further epochs: every method and the re-weighting curve."""
+    """
+    `make table` with one head, one seed and two further epochs: every method and the re-weighting curve.
+
+    The run with kills begins with the reference of the run in peace, whose training takes longer than all else; the
+    training of a reference is killed in the classification half.
+    """
 
     options = ("--heads", "linear", "--seeds", "0", "--epochs", "2", "--workers", "1", "--resamples", "50")
 
     def start(self, folder: Path, life: int) -> Life:
+        for path in sorted((folder.parent / "in-peace" / "runs").glob("reference-*")):  # the folder, then its logits
+            copy = folder / "runs" / path.name
+            if not copy.exists():
+                shutil.copytree(path, copy) if path.is_dir() else shutil.copy2(path, copy)
         command = [sys.executable, str(ROOT / "recipes" / "compare_classification.py"), *self.options]
         return Life([*command, "--output_dir", str(folder / "runs")], folder / f"{life}.txt")
 
