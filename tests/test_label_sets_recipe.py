@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import yaml
+from compare_label_sets import main as compare
 from label_generation_fairpo import DEFAULT_CONFIG, main
+from label_sets import classifier
 from label_sets.debtags import choose_items
 from test_label_sets import byte_tokenizer, tiny_model
 
@@ -80,6 +83,43 @@ def test_a_mistake_is_said_before_a_model_is_trained(tmp_path, model_path, items
     with pytest.raises(ValueError, match=message):
         main([*given, *options])
     assert not (out / "reference").exists()
+
+
+def test_the_comparison_keeps_its_points_and_computes_none_twice(tmp_path, model_path, items, monkeypatch):
+    config = yaml.safe_load(DEFAULT_CONFIG.read_text(encoding="utf-8"))
+    changes = {"sft_epochs": 1, "max_steps": 1, "samples_per_item": 1, "constrained_sampling": True}
+    changes |= {
+        "max_set_tokens": 20,
+        "max_length": 256,
+        "lora_r": 2,
+        "sft_batch_size": 21,
+        "attn_implementation": "eager",
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config | changes), encoding="utf-8")
+    monkeypatch.setattr(
+        classifier, "embed", lambda texts: np.random.default_rng(0).normal(size=(len(texts), 6)).astype(np.float32)
+    )
+    monkeypatch.setattr(classifier, "EPOCHS", 2)
+    command = ["--output_dir", str(tmp_path), "--config", str(tmp_path / "tiny.yaml"), "--dataset_name", items]
+    command += ["--model_name_or_path", model_path, "--seeds", "0", "--workers", "1", "--rows"]
+    compare([*command, "sft_oversampled", "fairpo", "classifier_bce", "classifier_fairpo"])
+    points = {path.name.split("-")[0]: path for path in tmp_path.glob("*-seed0-*.json")}
+    assert set(points) == {"sft", "pairs", "sft_oversampled", "fairpo", "classifier_bce", "classifier_fairpo"}
+    before = {path: path.stat().st_mtime_ns for path in points.values()}
+    found = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    labels = [method["label"] for method in found["methods"]]
+    assert labels[:2] == ["SFT (reference)", "SFT (reference), constrained"]
+    assert labels[-1] == "MiniLM + linear, FairPO-CPO"
+    assert found["methods"][1]["problems"]["unknown"] == 0.0
+
+    points["fairpo"].unlink()
+    compare([*command, "fairpo"])
+    for name, path in points.items():
+        assert (path.stat().st_mtime_ns == before[path]) == (name != "fairpo"), name
+    compare([*command[:-1], "--tables_only"])
+    assert "Change of F1 per label" in (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="no complete reference"):
+        compare([*command[:-1], "--tables_only", "--seeds", "7"])
 
 
 def test_the_default_config_is_known_to_the_parser_and_says_what_it_needs():

@@ -1,0 +1,119 @@
+"""
+Compares FairPO with its baselines where a language model writes the label set of an item.
+
+    python recipes/compare_label_sets.py                     # three seeds; hours on 2 CPU cores, resumable
+    python recipes/compare_label_sets.py --seeds 0           # one seed
+
+Every point is one JSON file under `--output_dir` with the texts that were written; what is there is not computed
+again, so the command can be stopped and repeated. All methods of a seed start from the same reference, and those on
+pairs share its pairs. The tables go to `comparison.md`; `--tables_only` makes them from the points there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from multiprocessing import get_context
+from pathlib import Path
+
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from label_sets.comparison import REFERENCE, Row, SetComparison  # noqa: E402
+
+from fairpo_trl.commands.errors import exit_clearly  # noqa: E402
+
+
+CONFIG = HERE / "label_sets" / "smollm2-135m-instruct.yaml"
+
+ROWS = [
+    Row("sft_continued", "SFT continued", "sft"),
+    Row("sft_oversampled", "SFT, rare x4", "sft", factor=4),
+    Row("dpo", "DPO, all pairs", "dpo"),
+    Row("dpo_privileged_only", "DPO, privileged pairs", "dpo_privileged_only"),
+    Row("fairpo", "FairPO", "fairpo", constrained=True),
+    Row("classifier_bce", "MiniLM + linear, BCE", "classifier"),
+    Row("classifier_fairpo", "MiniLM + linear, FairPO-CPO", "classifier"),
+]
+
+
+def main(arguments: list[str]) -> None:
+    """Runs what is missing, then writes the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path("fairpo-label-sets-comparison"))
+    parser.add_argument("--config", type=Path, default=CONFIG, help="options of the recipe")
+    parser.add_argument("--dataset_name", help="a file of `text` and `labels`; by default the debtags")
+    parser.add_argument("--model_name_or_path", help="by default the demo's model")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="*", choices=[row.name for row in ROWS], help="only these rows (and SFT)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--tables_only", action="store_true", help="train nothing")
+    args = parser.parse_args(arguments)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+
+    from label_sets.debtags import debtags_file
+    from label_sets.tables import write_tables
+
+    data = args.dataset_name or debtags_file()
+    comparison = SetComparison(args.output_dir, args.config, data, args.model_name_or_path)
+    if not args.tables_only:
+        rows = [row for row in ROWS if not args.rows or row.name in args.rows]
+        todo = [(row, seed) for seed in args.seeds for row in rows if not comparison.complete(row, seed)]
+        unprepared = [
+            (REFERENCE, seed)
+            for seed in args.seeds
+            if not (comparison.complete(REFERENCE, seed) and comparison.pairs_path(seed).exists())
+            or (not comparison.reference_path(seed).exists() and any(other == seed for _, other in todo))
+        ]
+        _run_all(comparison, unprepared, args.workers)
+        # One run of the classifier writes both of its rows.
+        classifiers = {seed: row for row, seed in reversed(todo) if row.method == "classifier"}
+        language = [job for job in todo if job[0].method != "classifier"]
+        _run_all(comparison, [*language, *((row, seed) for seed, row in classifiers.items())], args.workers)
+    write_tables(comparison, [REFERENCE, *ROWS], args.seeds)
+
+
+def _run_all(comparison: SetComparison, jobs: Sequence[tuple[Row, int]], workers: int) -> None:
+    if not jobs:
+        return
+    print(f"{len(jobs)} runs with {workers} processes.", flush=True)
+    started, calls = time.time(), [(comparison, *job) for job in jobs]
+    with ExitStack() as stack:
+        names: Iterable[str] = map(_run, calls)
+        if workers > 1:
+            # One thread per process: several small processes use a CPU better than one with several threads.
+            threads = max(1, workers // len(jobs))
+            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"), _share_cores, (threads,)))
+            names = pool.map(_run, calls)
+        for done, name in enumerate(names, start=1):
+            print(f"[{done}/{len(jobs)}] {name} after {time.time() - started:.0f} s", flush=True)
+
+
+def _share_cores(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    logging.disable(logging.WARNING)
+
+
+def _run(job: tuple[SetComparison, Row, int]) -> str:
+    comparison, row, seed = job
+    log = comparison.folder / "runs" / f"{row.name}-seed{seed}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+        if row == REFERENCE:
+            comparison.prepare(seed)
+        else:
+            comparison.run(row, seed)
+    return f"{row.name} seed {seed}"
+
+
+if __name__ == "__main__":
+    exit_clearly(main, sys.argv[1:])
