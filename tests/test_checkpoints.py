@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
+from helpers_classification import multilabel, rows
+from helpers_classification import parameters as label_parameters
 from helpers_trainer import assert_same, data, fairpo, parameters
 
 from fairpo_trl import files
@@ -313,6 +315,30 @@ def test_other_groups_or_balancer_are_refused_before_anything_is_loaded(options,
     with pytest.raises(ValueError, match="The saved group weights"):
         trainer.train(resume_from_checkpoint=True)
     assert_same(before, parameters(trainer), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "message"),
+    [
+        ({"privileged_labels": ["drum"]}, None, "another partition. Saved: privileged .*'candle'.*now: privileged"),
+        ({"grouping": "label"}, None, "belong to other groups"),
+        ({"balancer": "lagrangian"}, None, "come from balancer='mirror_ascent', now it is 'lagrangian'"),
+        ({}, "labels", "checkpoint-2 was trained on other data"),
+        ({}, "features", "checkpoint-2 was trained on other data"),
+    ],
+)
+def test_a_classifier_refuses_a_checkpoint_of_another_run(options, change, message, tmp_path):
+    multilabel(tmp_path, rows(24), save_strategy="steps", save_steps=2).train()
+    split = rows(24)
+    if change == "labels":
+        split.labels[3, 0] ^= 1
+    elif change == "features":
+        split.features[3, 0] += 1e-6
+    other = multilabel(tmp_path, split, **options)
+    before = label_parameters(other)
+    with pytest.raises(ValueError, match=message):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert_same(before, label_parameters(other), 0.0)
 
 
 def test_another_number_of_processes_is_allowed_and_said(copied, capsys):
