@@ -752,6 +752,12 @@ TRAIN = (
 )
 PAINT = "classification --dataset table --data_dir {}/labels.csv --output_dir {}/out --use_cpu true --report_to none"
 TABLE = {"labels.csv": "path,labels\na.png,cat\n"}
+JUDGE = (
+    "evaluate {}/no-model --dataset_name {}/pairs.jsonl --test_share 0.5 --privileged_attributes concise "
+    "--output_dir {}/judged"
+)
+ALL = "--judges concise=count:words:fewer polite=count:words:more factual=count:words:more"
+ADAPTER = {"adapter/adapter_config.json": json.dumps({"peft_type": "LORA", "base_model_name_or_path": "no/base"})}
 COMMANDS = [
     BadCommand("a misspelt command", ("'generate'", "did you mean 'generation'"), "generate", {}),
     BadCommand(
@@ -842,4 +848,54 @@ COMMANDS = [
     BadCommand(
         "a loss of labels that is none", ("--privileged_loss", "cpoo"), f"{PAINT} --privileged_loss cpoo", TABLE
     ),
+    BadCommand("no model to evaluate", ("Name the models",), "evaluate", {}),
+    BadCommand("no judge", ("--judges", "ATTRIBUTE=KIND:TARGET"), f"{JUDGE}", PAIRS),
+    BadCommand(
+        "a judge of a misspelt kind",
+        ("'concise=cont:words'", "did you mean 'count'"),
+        f"{JUDGE} --judges concise=cont:words",
+        PAIRS,
+    ),
+    BadCommand(
+        "a count that does not say what is better",
+        ("count:words:fewer or",),
+        f"{JUDGE} --judges concise=count:words",
+        PAIRS,
+    ),
+    BadCommand(
+        "a judge of a misspelt attribute",
+        ("'concize'", "did you mean 'concise'"),
+        f"{JUDGE} --judges concize=count:words:fewer",
+        PAIRS,
+    ),
+    BadCommand("a model to evaluate that is not there", ("no-model",), f"{JUDGE} {ALL}", PAIRS),
+    BadCommand(
+        "an adapter without its weights",
+        ("adapter' holds no weights", "safetensors"),
+        f"{JUDGE} {ALL}".replace("no-model", "adapter"),
+        {**PAIRS, **ADAPTER},
+    ),
+    BadCommand("a push of nothing", ("Name the folder",), "push", {}),
+    BadCommand(
+        "a push of a folder that is not there", ("no-model", "no folder"), "push {}/no-model --repo_id me/it", {}
+    ),
+    BadCommand(
+        "a push of an empty folder",
+        ("not a saved model", "adapter_config.json"),
+        "push {}/empty --repo_id me/it",
+        {"empty/notes.txt": "x"},
+    ),
+    BadCommand(
+        "a push of an adapter without its weights",
+        ("adapter_model.safetensors",),
+        "push {}/adapter --repo_id me/it --dry_run true",
+        ADAPTER,
+    ),
+    BadCommand(
+        "a push of a pickle",
+        ("pickle.bin", "run code"),
+        "push {}/adapter --repo_id me/it --dry_run true",
+        {**ADAPTER, "adapter/pickle.bin": "x"},
+    ),
+    BadCommand("a push to no repository", ("--repo_id",), "push {}/adapter", ADAPTER),
 ]

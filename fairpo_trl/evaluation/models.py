@@ -189,6 +189,6 @@ def _require_safetensors(folder: Path, name: str, pattern: str) -> None:
         why = (
             "only pickled weights (.bin), which can run code: save it again as safetensors"
             if pickled
-            else "no weights"
+            else f"no weights ({pattern}): save the model again, or name another folder"
         )
         raise ValueError(f"{name!r} holds {why}.")
