@@ -267,7 +267,8 @@ class MethodTable:
         return Life([*command, "--output_dir", str(folder / "runs")], folder / f"{life}.txt")
 
     def begun(self, folder: Path, life: int) -> bool:
-        return "jobs (a head and a seed each)" in (folder / f"{life}.txt").read_text(encoding="utf-8")
+        said = (folder / f"{life}.txt").read_text(encoding="utf-8")
+        return "jobs (a head and a seed each)" in said or "Bootstrap over series" in said
 
     def complete(self, folder: Path) -> dict[str, Any]:
         files = [(path, path.stat()) for path in folder.glob("runs/*.safetensors")]
