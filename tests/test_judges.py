@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_model, make_tokenizer
+from sklearn.linear_model import LogisticRegression
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
 from fairpo_trl.evaluation import assign_judges, compare_by_pairs, compare_by_scores, parse_judge, score_writings
@@ -449,6 +450,19 @@ def test_without_an_effect_of_length_it_is_the_win_rate() -> None:
         np.tile([1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0], 10),
     )
     assert length_controlled_win_rate(outcomes, differences, n=2).mean == pytest.approx(0.75, abs=1e-6)
+
+
+@pytest.mark.parametrize(("slope", "longer"), [(0.0, 0.0), (1.0, 0.5), (-2.0, -0.7), (6.0, 0.1)])
+def test_the_curve_is_that_of_scikit_learn(slope: float, longer: float) -> None:
+    outcomes, differences = simulated(150, at_equal=0.6, slope=slope, longer=longer, seed=1, comparisons=2)
+    outcomes[::5] = 0.5
+    estimate = length_controlled_win_rate(outcomes, differences, n=1)
+    # A comparison as two rows, won and lost, with the outcome as weight; a prompt weighs 1.
+    lengths = np.tile(differences.ravel() / differences.std(), 2)[:, None]
+    weights = np.concatenate([outcomes.ravel(), 1 - outcomes.ravel()]) / 2
+    curve = LogisticRegression(C=10.0, solver="newton-cholesky", tol=1e-10)
+    curve.fit(lengths, np.repeat([1, 0], outcomes.size), sample_weight=weights)
+    assert estimate.mean == pytest.approx(curve.predict_proba([[0.0]])[0, 1], abs=1e-7)
 
 
 def test_the_interval_is_over_prompts_and_contains_the_truth() -> None:

@@ -173,12 +173,14 @@ def main(arguments: list[str]) -> None:
 def _write(
     args: EvaluateArguments, models: LoadedModels, sources: dict[str, ModelSource], prompts: list[Prompt]
 ) -> Texts:
-    """What every model writes; models on one base in a row, so that it is loaded once."""
+    """What every model writes; every base is loaded once."""
     sampling = Sampling(args.samples_per_prompt, args.max_new_tokens, args.temperature, args.top_k, args.top_p)
     # The reference's first writing has its own random numbers; its second one shares those of the models.
     jobs = [(REFERENCE, REFERENCE, 2 * args.seed), (AGAIN, REFERENCE, 2 * args.seed + 1)]
     jobs += [(name, name, 2 * args.seed + 1) for name in sources if name != REFERENCE]
+    # Models on one base in a row; those on the reference's last, since the guards read it next.
     order = list(dict.fromkeys(sources[name].weights for _, name, _ in jobs))
+    order.sort(key=lambda weights: weights == sources[REFERENCE].weights)
     written = {}
     for key, name, seed in sorted(jobs, key=lambda job: order.index(sources[job[1]].weights)):
         source = sources[name]

@@ -73,9 +73,9 @@ def find_model(name: str, *, base_model: str | None = None, tokenizer: str | Non
         _require_safetensors(folder, name, "adapter_model*.safetensors")
         config = PeftConfig.from_pretrained(str(folder))
         if config.is_prompt_learning:
-            kind = config.peft_type.value
             raise ValueError(
-                f"{name!r} is an adapter of kind {kind}, which adds to the input: only LoRA-like are read."
+                f"{name!r} is an adapter of kind {config.peft_type.value}, which adds tokens to the input: that is "
+                "not supported. Evaluate an adapter that changes weights, such as LoRA."
             )
         base_name = base_model or config.base_model_name_or_path
         if not base_name:
