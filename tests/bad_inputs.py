@@ -325,6 +325,12 @@ FILES = [
     file("a line that is not JSON", ("pairs.jsonl, line 2", "not JSON"), "pairs.jsonl", json.dumps(A) + "\n{"),
     file("JSON nested a hundred thousand times", ("pairs.json", "too deeply"), "pairs.json", "[" * 100_000),
     file("JSON Lines that are not UTF-8", ("pairs.jsonl", "UTF-8"), "pairs.jsonl", b'{"prompt": "\xff"}'),
+    file(
+        "a number beyond 64 bits",
+        ("pairs.csv", "fits into no table"),
+        "pairs.csv",
+        "prompt,score\na,1\nb,-18446744073708240896\n",
+    ),
     file("a CSV that is not UTF-8", ("pairs.csv", "UTF-8"), "pairs.csv", b"prompt,chosen\n\xff,a"),
     file("a compressed file that is not", ("pairs.jsonl.gz", "damaged"), "pairs.jsonl.gz", b"not compressed"),
     file("half a compressed file", ("pairs.jsonl.gz", "damaged"), "pairs.jsonl.gz", gzip.compress(b"x" * 9999)[:-9]),

@@ -60,7 +60,13 @@ def read_splits(path: str | Path) -> dict[str, Rows]:
         raise ValueError(f"{path.name}: unknown file type {suffix or path.suffix!r}; use one of {list(SUFFIXES)}.")
     rows: Rows
     if suffix == ".csv":
-        rows = Dataset.from_pandas(_read_csv(path), preserve_index=False)
+        try:
+            rows = Dataset.from_pandas(_read_csv(path), preserve_index=False)
+        except (
+            OverflowError,
+            pyarrow.ArrowException,
+        ) as error:  # a number beyond 64 bits, or a column of several types
+            raise ValueError(f"{path.name} has a column that fits into no table: {error}.") from error
     elif suffix == ".parquet":
         try:
             rows = Dataset(pyarrow.parquet.read_table(path))
