@@ -13,20 +13,16 @@ runs there are.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
-from multiprocessing import get_context
 from pathlib import Path
 
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from openclipart.experiment import HEADS, REFERENCE, Experiment, Head, Row, load_experiment  # noqa: E402
+from openclipart.experiment import HEADS, REFERENCE, Row, load_experiment  # noqa: E402
+from openclipart.pool import Job, run_jobs  # noqa: E402
 
 
 METHODS = [
@@ -104,38 +100,21 @@ def main() -> None:
     from openclipart.comparison_tables import write_tables
 
     experiment = load_experiment(args.output_dir, args.epochs)
-    started = time.time()
     if not args.tables_only:
         # One job is one head and one seed: they share a reference.
         jobs = [
-            (experiment, [row for row in rows_of(name) if not args.rows or row.name in args.rows], HEADS[name], seed)
+            Job(
+                f"{name}-seed{seed}",
+                experiment,
+                [row for row in rows_of(name) if not args.rows or row.name in args.rows],
+                HEADS[name],
+                seed,
+            )
             for seed in args.seeds
             for name in args.heads
         ]
-        jobs = [job for job in jobs if any(not experiment.complete(row, *job[2:]) for row in [REFERENCE, *job[1]])]
-        print(f"{len(jobs)} jobs (a head and a seed each) with {args.workers} processes.", flush=True)
-        with ProcessPoolExecutor(args.workers, get_context("spawn"), one_thread) as pool:
-            for done, name in enumerate(pool.map(_run, jobs), start=1):
-                print(f"[{done}/{len(jobs)}] {name} after {time.time() - started:.0f} s", flush=True)
+        run_jobs(jobs, args.workers)
     write_tables(experiment, SECTIONS, [HEADS[name] for name in args.heads], args.seeds, args.resamples)
-
-
-def one_thread() -> None:
-    """Initialises a worker: several small processes use a CPU better than one with several threads."""
-    import torch
-
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
-
-
-def _run(job: tuple[Experiment, list[Row], Head, int]) -> str:
-    experiment, rows, head, seed = job
-    log = experiment.folder / "logs" / f"{head.name}-seed{seed}.log"
-    log.parent.mkdir(exist_ok=True)
-    with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
-        for row in [REFERENCE, *rows]:
-            experiment.run(row, head, seed)
-    return f"{head.name} seed {seed}"
 
 
 if __name__ == "__main__":

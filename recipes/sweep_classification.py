@@ -5,7 +5,7 @@ How sensitive FairPO is: beta, epsilon and eta_alpha, one at a time, for four wa
     python recipes/sweep_classification.py --method fairpo_dpo --seeds 0 1 2
 
 The changes against the reference are measured on validation (what one may choose settings by) and on test (what is
-reported), and written to `sweep.csv` and `sweep.png`.
+reported), and written to `sweep.csv`, `sweep.md` and `sweep.png`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from compare_classification import MAIN_HEAD, one_thread  # noqa: E402
-from openclipart.experiment import HEADS, REFERENCE, Experiment, Row, load_experiment  # noqa: E402
+from compare_classification import MAIN_HEAD  # noqa: E402
+from openclipart.experiment import HEADS, Row, load_experiment  # noqa: E402
+from openclipart.pool import Job, run_jobs  # noqa: E402
 
 
 GRID: dict[str, list[float]] = {
@@ -33,6 +29,7 @@ GRID: dict[str, list[float]] = {
     "epsilon": [0.0, 0.003, 0.01, 0.03, 0.1],
     "eta_alpha": [0.0, 0.01, 0.05, 0.2, 1.0],
 }
+DEFAULTS = {"beta": 1.0, "epsilon": 0.01, "eta_alpha": 0.05}
 PARTITIONS = ("least_frequent", "worst_reference_ap", "random", "by_name")
 BY_NAME_STEP = 5
 """`by_name` takes every fifth label in the order of the data: a choice that knows nothing of frequency or score."""
@@ -40,11 +37,10 @@ BY_NAME_STEP = 5
 
 def rows_of(method: str) -> list[tuple[str, float, Row]]:
     """(option, value, row) for every point of the grid; the default value of an option is one run for all of them."""
-    defaults = {"beta": 1.0, "epsilon": 0.01, "eta_alpha": 0.05}
     rows = []
     for option, values in GRID.items():
         for value in values:
-            options = {} if value == defaults[option] else {option: value}
+            options = {} if value == DEFAULTS[option] else {option: value}
             name = f"{method}-{option}-{value:g}" if options else method
             rows.append((option, value, Row(name, name, method, options)))
     return rows
@@ -64,30 +60,19 @@ def main() -> None:
     from openclipart.sweep_tables import write_sweep
 
     rows, head = rows_of(args.method), HEADS[MAIN_HEAD]
-    started = time.time()
+    # The reference of a seed serves all partitions, and one partition asks it for its worst labels: it comes first.
+    first = load_experiment(args.output_dir, args.epochs)
+    run_jobs([Job(f"reference-seed{seed}", first, [], head, seed) for seed in {0, *args.seeds}], args.workers)
     experiments = {name: load_experiment(args.output_dir, args.epochs, partition=name, seed=0) for name in PARTITIONS}
-    with ProcessPoolExecutor(args.workers, get_context("spawn"), one_thread) as pool:
-        # The reference of a seed serves all partitions: it comes first.
-        list(pool.map(_run, [(experiments["least_frequent"], [REFERENCE], head, seed) for seed in args.seeds]))
-        jobs = [
-            (experiment, [row for _, _, row in rows], head, seed)
-            for experiment in experiments.values()
-            for seed in args.seeds
-        ]
-        for done, name in enumerate(pool.map(_run, jobs), start=1):
-            print(f"[{done}/{len(jobs)}] {name} after {time.time() - started:.0f} s", flush=True)
-    table = write_sweep(experiments, rows, head, args.seeds, args.output_dir)
+    jobs = [
+        Job(f"{name}-seed{seed}", experiment, [row for _, _, row in rows], head, seed)
+        for name, experiment in experiments.items()
+        for seed in args.seeds
+    ]
+    run_jobs(jobs, args.workers)
+    command = f"python recipes/sweep_classification.py --method {args.method} --seeds {' '.join(map(str, args.seeds))}"
+    table = write_sweep(experiments, rows, head, args.seeds, args.output_dir, command)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
-
-
-def _run(job: tuple[Experiment, list[Row], Any, int]) -> str:
-    experiment, rows, head, seed = job
-    log = experiment.folder / "logs" / f"{'-'.join(experiment.partition.privileged)[:40]}-seed{seed}.log"
-    log.parent.mkdir(exist_ok=True)
-    with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
-        for row in rows:
-            experiment.run(row, head, seed)
-    return f"{len(experiment.partition.privileged)} privileged labels, seed {seed}"
 
 
 if __name__ == "__main__":

@@ -13,13 +13,19 @@ from helpers_classification import LABELS, PRIVILEGED, rows
 from openclipart import experiment as engine
 from openclipart.comparison_tables import write_tables
 from openclipart.experiment import REFERENCE, Experiment, Head, Row
+from openclipart.folds import fold_of_rows
+from openclipart.pool import Job, run_jobs
+from openclipart.search_tables import choose, rank_on_folds, write_search
 from openclipart.sweep_tables import write_sweep
+from search_classification import CURVE, candidates
 from sweep_classification import GRID
 from sweep_classification import rows_of as sweep_rows
 
-from fairpo_trl import Partition
+from fairpo_trl import MultiLabelFairPOConfig, Partition
+from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.evaluation.group_report import evaluate_groups
-from fairpo_trl.classification.methods import Method
+from fairpo_trl.classification.methods import Method, apply_method
+from fairpo_trl.classification.reference import options_of
 
 
 HEAD = Head("tiny", "tiny MLP", {"head": "shared_mlp", "hidden_size": 4}, {"learning_rate": 0.05})
@@ -101,6 +107,8 @@ def test_tables_say_what_the_logits_say(done, capsys):
     assert got["mean"] == pytest.approx(expected) and got["low"] <= got["mean"] <= got["high"]
     assert "delta_continued" in by_name["fairpo_cpo"] and "delta_continued" not in by_name["bce_continued"]
     assert set(comparison["trivial"]) == {"all_negative", "label_prior"}
+    assert comparison["confused_pairs"]["method"] == "FairPO-CPO, tiny MLP, seed 0"
+    assert comparison["allowed_fall"] == 0.01 and comparison["command"].endswith("--resamples 50")
     printed = capsys.readouterr().out
     assert "FairPO-CPO" in printed and "BCE continued" in printed and "converged" in printed
     assert json.loads((done.folder / "comparison.json").read_text())["title"].startswith("openclipart")
@@ -140,8 +148,117 @@ def test_a_sweep_has_a_line_for_every_value_and_partition(tmp_path):
     for each in experiments.values():
         for _, _, row in points:
             each.run(row, HEAD, 0)
-    table = write_sweep(experiments, points, HEAD, [0], tmp_path)
+    table = write_sweep(experiments, points, HEAD, [0], tmp_path, "python sweep.py")
     assert len(table) == 2 * len(GRID["beta"]) and (tmp_path / "sweep.png").is_file()
     read = pd.read_csv(tmp_path / "sweep.csv")
     assert {"partition", "option", "value", "test_privileged", "validation_held"} <= set(read.columns)
     assert read["test_privileged"].nunique() > 2
+    assert read.loc[read["default"], "value"].tolist() == [1.0, 1.0]
+    text = (tmp_path / "sweep.md").read_text(encoding="utf-8")
+    assert "| command | `python sweep.py` |" in text and "by name (1 labels)" in text and "1 (default)" in text
+
+
+# ---- the search ----
+
+
+def series_split(repeats: int = 3) -> MultiLabelSplit:
+    """40 series of 1 to `repeats` rows; the first label is in 8 of them, the last in nearly all."""
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(1, repeats + 1, size=40)
+    of_series = (generator.random((40, len(LABELS))) < np.linspace(0.2, 0.9, len(LABELS))).astype(np.int8)
+    of_series[:, 0] = np.arange(40) < 8
+    labels = np.repeat(of_series, sizes, axis=0)
+    return MultiLabelSplit(
+        name="train",
+        label_names=LABELS,
+        labels=labels,
+        ids=tuple(f"row {i}" for i in range(len(labels))),
+        series=tuple(f"series {i}" for i in np.repeat(np.arange(40), sizes)),
+    )
+
+
+def test_folds_cut_no_series_and_share_out_the_rarest_label():
+    split = series_split(repeats=1)
+    fold = fold_of_rows(split, 4)
+    assert np.bincount(fold[split.labels[:, 0] == 1]).tolist() == [2, 2, 2, 2]
+    assert np.bincount(fold).min() >= 8
+    split = series_split()
+    fold = fold_of_rows(split, 4)
+    assert len({(name, number) for name, number in zip(split.series, fold.tolist(), strict=True)}) == 40
+    assert np.array_equal(fold, fold_of_rows(split, 4)) and not np.array_equal(fold, fold_of_rows(split, 4, seed=1))
+    with pytest.raises(ValueError, match="`folds` must be between 2 and 40"):
+        fold_of_rows(split, 41)
+
+
+def test_jobs_run_what_is_missing_and_log_it(tmp_path, capsys):
+    job = Job("tiny-seed0", experiment(tmp_path), [CONTINUED], HEAD, 0)
+    assert not job.complete()
+    run_jobs([job], workers=1)
+    assert job.complete() and (tmp_path / "logs" / "tiny-seed0.log").stat().st_size > 0
+    assert "[1/1] tiny-seed0" in capsys.readouterr().out
+    run_jobs([job], workers=1)
+    assert capsys.readouterr().out == ""
+
+
+def ranking(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"head": "tiny", "section": section, "name": name, "lead": lead, "held_lead": held}
+            for section, name, lead, held in rows
+        ]
+    )
+
+
+def test_the_choice_gains_most_at_a_held_cost_that_is_not_above_the_curves():
+    table = ranking(
+        ("curve", "x3", 0.0, 0.0),
+        ("controls", "adjusted", 0.05, 0.02),
+        ("candidates", "costly", 0.04, -0.001),
+        ("candidates", "good", 0.02, 0.0),
+        ("candidates", "safe", 0.01, 0.03),
+    )
+    assert choose(table)["name"] == "good"
+    assert choose(ranking(("curve", "x3", 0.0, 0.0), ("candidates", "costly", 0.04, -0.001))) is None
+
+
+def test_the_search_ranks_folds_and_answers_on_test(done, tmp_path):
+    curve = [CONTINUED, REWEIGHTING[0]]
+    folds = [done, done]  # the seed tells them apart
+    table = rank_on_folds(folds, {"curve": curve, "candidates": [CPO]}, [HEAD]).set_index("name")
+    changes = [[done.change_of_map(row, HEAD, seed, "test")["privileged"] for seed in (0, 1)] for row in (*curve, CPO)]
+    assert table["privileged"].tolist() == pytest.approx(np.mean(changes, axis=1))
+    assert table["privileged_se"].tolist() == pytest.approx(np.std(changes, axis=1, ddof=1) / np.sqrt(2))
+    best = max(curve, key=lambda row: table.loc[row.name, "privileged"]).name
+    for ours, theirs in (("lead", "privileged"), ("held_lead", "held")):
+        assert table[ours].tolist() == pytest.approx((table[theirs] - table.loc[best, theirs]).tolist())
+
+    test = experiment(tmp_path)
+    test.folder = done.folder
+    answer = write_search(table.reset_index(), test, (CPO, HEAD), curve, [0, 1], 50, "python search.py")
+    assert answer.startswith("Chosen on the folds: FairPO-CPO with the head tiny MLP. On test it")
+    lines = pd.read_csv(done.folder / "test.csv").set_index(["name", "against", "group"])["mean"]
+    for row in curve:  # a difference is the difference of the two changes
+        for group in ("privileged", "non_privileged"):
+            gap = lines["FairPO-CPO", "the reference", group] - lines[row.label, "the reference", group]
+            assert lines["FairPO-CPO", row.label, group] == pytest.approx(gap, abs=1e-5)
+    against = max(curve, key=lambda row: lines[row.label, "the reference", "privileged"])
+    gaps = [lines["FairPO-CPO", against.label, group] for group in ("privileged", "non_privileged")]
+    assert ("does not lie above" in answer) == (gaps[0] <= 0 or gaps[1] < 0)
+    text = (done.folder / "search.md").read_text(encoding="utf-8")
+    assert "| command | `python search.py` |" in text
+    assert answer in text and "| candidates | FairPO-CPO |" in text
+    nothing = write_search(table.reset_index(), test, None, curve, [0, 1], 50, "python search.py")
+    assert nothing.startswith("No candidate") and nothing in (done.folder / "search.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("row", candidates(), ids=lambda row: row.label)
+def test_every_candidate_of_the_search_is_a_configuration_the_trainer_takes(row, tmp_path):
+    args = MultiLabelFairPOConfig(output_dir=str(tmp_path), report_to="none")
+    apply_method(row.method, args, Partition.by_name(LABELS, PRIVILEGED), row.factor)
+    MultiLabelFairPOConfig(**{**options_of(args), **row.options}).refuse_unused()
+
+
+def test_candidates_have_names_of_their_own_and_the_curve_begins_with_factor_one():
+    rows = [*candidates(), *CURVE]
+    assert len({row.name for row in rows}) == len(rows) == len({(r.method, str(r.options), r.factor) for r in rows})
+    assert CURVE[0].method == "bce_continued" and CURVE[1:] == REWEIGHTING

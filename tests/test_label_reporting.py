@@ -13,7 +13,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fairpo_trl.reporting.comparison_blocks import detail_block, fell_block, main_block, per_label_block
+from fairpo_trl.reporting.comparison_blocks import (
+    confused_block,
+    detail_block,
+    fell_block,
+    main_block,
+    per_label_block,
+)
 from fairpo_trl.reporting.label_blocks import groups_block, moved_block, promises
 from fairpo_trl.reporting.label_exports import comparison_csv, comparison_latex, csv_text, labels_csv, tex
 from fairpo_trl.reporting.label_markdown import (
@@ -281,6 +287,18 @@ class TestBlocks:
         )  # fmt: skip
         assert block.header[-2:] == ("slides'\nP*", "slides'\nheld*") and "NOT comparable" in block.note
 
+    def test_the_allowed_fall_is_said_in_points(self, comparison):
+        assert "more than the allowed points" in detail_block(comparison, "mlp").note
+        comparison["allowed_fall"] = 0.01
+        assert "fell by more than 1 point (those" in detail_block(comparison, "mlp").note
+        comparison["allowed_fall"] = 0.005
+        assert fell_block(comparison, "mlp").title.startswith("Held labels that fell by more than 0.5 points,")
+
+    def test_the_method_of_the_confused_pairs_is_named(self, comparison):
+        assert "(after" not in confused_block(comparison).title
+        comparison["confused_pairs"]["method"] = "FairPO-CPO, seed 0"
+        assert confused_block(comparison).title.endswith("(after: FairPO-CPO, seed 0)")
+
     def test_per_label_and_fallen_labels(self, comparison):
         block = per_label_block(comparison, "mlp", 1)
         assert [[row[0] for row in rows] for _, rows in block.sections] == [["harp", "owl"], ["cat"]]
@@ -376,7 +394,12 @@ class TestPictures:
         assert results == before
         text = report.read_text(encoding="utf-8")
         names = {"label_deltas.png", "weights.png", "samples.png"}
-        assert {file.name for file in tmp_path.iterdir()} == names | {"results.json", "report.md", "samples"}
+        assert {file.name for file in tmp_path.iterdir()} == names | {
+            "results.json",
+            "report.md",
+            "report.html",
+            "samples",
+        }
         for name in names:
             assert f"({name})" in text and png_size(tmp_path / name)[0] > 1000
         assert "someone" not in text

@@ -112,10 +112,11 @@ def detail_block(comparison: LabelComparison, head: str) -> Block:
             "slides'\nheld*",
         ),
         _in_sections(comparison, head, row),
-        note="Held that fell: labels whose AP fell by more than the allowed points (those whose whole interval did). "
-        "Hinge: share of held pairs, and of held labels in the mean, no worse than the reference. Confused: share of "
-        "present privileged labels outscored by an absent one. Head, mid, tail: thirds of the labels by frequency in "
-        "train. * Mean of per-batch mAPs, as in the slides' code: NOT comparable with any mAP here or elsewhere.",
+        note=f"Held that fell: labels whose AP fell by more than {_allowed(comparison)} (those whose whole interval "
+        "did). Hinge: share of held pairs, and of held labels in the mean, no worse than the reference. Confused: "
+        "share of present privileged labels outscored by an absent one. Head, mid, tail: thirds of the labels by "
+        "frequency in train. * Mean of per-batch mAPs, as in the slides' code: NOT comparable with any mAP here or "
+        "elsewhere.",
         wide=True,
     )
 
@@ -175,7 +176,7 @@ def fell_block(comparison: LabelComparison, head: str) -> Block | None:
         for method in methods
     )
     return Block(
-        f"Held labels that fell by more than the allowed points, worst first (▼ with their whole interval). "
+        f"Held labels that fell by more than {_allowed(comparison)}, worst first (▼ with their whole interval). "
         f"Head: {comparison['heads'][head]}",
         ("method", "labels"),
         (("", rows),),
@@ -206,6 +207,14 @@ def confused_block(comparison: LabelComparison) -> Block | None:
         (("", rows),),
         texts=2,
     )
+
+
+def _allowed(comparison: LabelComparison) -> str:
+    """The fall that a held label was allowed, in words."""
+    if "allowed_fall" not in comparison:
+        return "the allowed points"
+    allowed = 100 * comparison["allowed_fall"]
+    return f"{allowed:g} point" + ("" if allowed == 1 else "s")
 
 
 def _named(comparison: LabelComparison, method: MethodResult) -> str:

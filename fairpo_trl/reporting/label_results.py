@@ -171,7 +171,8 @@ class LabelComparison(TypedDict):
     """Many methods on one split.
 
     `heads` maps a head's name to its description; `trivial` maps baseline to group to metric; `per_label` maps
-    [`method_key`] to label to its change of AP against the reference.
+    [`method_key`] to label to its change of AP against the reference. `allowed_fall` is the fall of AP that a held
+    label was allowed: 0.01 is one point.
     """
 
     title: str
@@ -186,6 +187,7 @@ class LabelComparison(TypedDict):
     hardware: NotRequired[str]
     seconds: NotRequired[float]
     per_label: NotRequired[dict[str, dict[str, Delta]]]
+    allowed_fall: NotRequired[float]
     confused_pairs: NotRequired[ConfusedPairs]
     notes: NotRequired[list[str]]
 

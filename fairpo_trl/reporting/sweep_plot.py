@@ -7,20 +7,22 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fairpo_trl.reporting.drawing import BAND, DPI
+from fairpo_trl.reporting.drawing import BAND, LINES, TEXT, plain, save_figure, style_axes
 
 
-_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
-_MARKERS = ("o", "s", "^", "D")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_SPREAD = 0.3  # of the distance between two values: lines that stand beside each other keep their bars apart
 
 
 def plot_sweep(table: pd.DataFrame, path: str | os.PathLike[str], title: str = "", split: str = "test") -> Path:
     """
     Change of mAP against the reference over the values of each option; privileged labels above, held ones below.
 
+    Bars are standard deviations over seeds. The default of each option is shaded.
+
     Args:
-        table: Columns `partition`, `option`, `value`, `<split>_privileged`, `<split>_held` and their `_sd` over seeds,
-            as fractions.
+        table: Columns `partition`, `option`, `value`, `default` (whether it is that of the option),
+            `<split>_privileged`, `<split>_held` and their `_sd` over seeds, as fractions.
         path: The PNG to write.
         title: Title of the figure; it names the data.
         split: `test` or `validation`.
@@ -31,43 +33,49 @@ def plot_sweep(table: pd.DataFrame, path: str | os.PathLike[str], title: str = "
     Raises:
         ValueError: The table is empty or lacks a column.
     """
-    missing = {"partition", "option", "value", f"{split}_privileged", f"{split}_held"} - set(table.columns)
+    groups = ("privileged", "held")
+    needed = {"partition", "option", "value", "default"}
+    needed |= {f"{split}_{group}{suffix}" for group in groups for suffix in ("", "_sd")}
+    missing = needed - set(table.columns)
     if missing or table.empty:
         raise ValueError(f"The table of a sweep lacks {sorted(missing) or 'rows'}.")
     options = list(dict.fromkeys(table["option"]))
     partitions = list(dict.fromkeys(table["partition"]))
-    figure = Figure(figsize=(3.6 * len(options), 6.0), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(options), 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(2, len(options), sharex="col", sharey="row", squeeze=False)
     for column, option in enumerate(options):
-        values = sorted(table.loc[table["option"] == option, "value"].unique())
-        for row, group in enumerate(("privileged", "held")):
+        of_option = table[table["option"] == option]
+        values = sorted(of_option["value"].unique())
+        for row, group in enumerate(groups):
             axes = grid[row][column]
+            style_axes(axes)
+            axes.grid(visible=False, axis="x")
             axes.axhline(0, color=BAND, linewidth=1)
+            for value in of_option.loc[of_option["default"], "value"].unique():
+                place = values.index(value)
+                axes.axvspan(place - 0.45, place + 0.45, color="#F0F0F0", zorder=0)
             for number, partition in enumerate(partitions):
-                part = table[(table["option"] == option) & (table["partition"] == partition)].sort_values("value")
+                part = of_option[of_option["partition"] == partition].sort_values("value")
+                shift = _SPREAD * (number / max(1, len(partitions) - 1) - 0.5)
                 axes.errorbar(
-                    [values.index(value) for value in part["value"]],
+                    [values.index(value) + shift for value in part["value"]],
                     100 * part[f"{split}_{group}"],
                     yerr=100 * part[f"{split}_{group}_sd"].fillna(0),
-                    color=_COLOURS[number % len(_COLOURS)],
+                    color=LINES[number % len(LINES)],
                     marker=_MARKERS[number % len(_MARKERS)],
                     markersize=5,
                     linewidth=1.4,
                     elinewidth=0.8,
-                    capsize=2,
-                    label=partition.replace("_", " "),
+                    label=plain(partition.replace("_", " ")),
                 )
-            axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
-            axes.spines[["top", "right"]].set_visible(False)
         grid[1][column].set_xticks(range(len(values)), [f"{value:g}" for value in values])
-        grid[1][column].set_xlabel(option)
+        grid[1][column].set_xlabel(plain(option))
     grid[0][0].set_ylabel("privileged labels:\nchange of mAP (points)")
     grid[1][0].set_ylabel("held labels:\nchange of mAP (points)")
     handles, names = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(partitions), frameon=False)
-    figure.suptitle(title)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
-    return path
+    seeds = f", {table['seeds'].max()} seeds" if "seeds" in table.columns else ""
+    about = f"{split}{seeds}; bars: standard deviation over seeds; shaded: the default"
+    figure.suptitle(plain(f"{title}\n{about}"), x=0.01, ha="left", fontsize=11, color=TEXT)
+    return save_figure(figure, path)

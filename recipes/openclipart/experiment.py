@@ -140,6 +140,14 @@ class Experiment:
         with safe_open(self.path(row, head, seed), "np") as file:
             return json.loads(file.metadata()["facts"])
 
+    def change_of_map(self, row: Row, head: Head, seed: int, split: str) -> dict[str, float]:
+        """Change of mAP against the reference of the same seed, by group."""
+        after, before = (
+            evaluate_groups(self.splits[split].labels, self.logits(r, head, seed, split), self.partition).by_group
+            for r in (row, REFERENCE)
+        )
+        return {str(group): float(value) for group, value in (after["map"] - before["map"]).items()}
+
     def _write(self, path: Path, trainer: MultiLabelFairPOTrainer, facts: dict[str, Any]) -> None:
         tensors = {name: trainer.predict(self.splits[name]).predictions for name in ("validation", "test")}
         temporary = path.with_suffix(".tmp")

@@ -1,0 +1,181 @@
+"""From the runs of the search to a ranking on the folds, one choice, and its answer on test."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fairpo_trl.classification.evaluation.comparison import Comparison, compare_with_reference
+from fairpo_trl.reporting.markdown import pipe_table
+from fairpo_trl.reporting.numbers import delta, points
+
+from .experiment import REFERENCE, Experiment, Head, Row
+
+
+def rank_on_folds(
+    folds: Sequence[Experiment], sections: Mapping[str, Sequence[Row]], heads: Sequence[Head]
+) -> pd.DataFrame:
+    """
+    Changes of mAP on the held-out folds against each fold's own reference, and what lies above the curve.
+
+    Args:
+        folds (`Sequence[Experiment]`):
+            With their runs; the seed of a fold is its number.
+        sections (`Mapping[str, Sequence[Row]]`):
+            `curve`, `candidates`, and others that are shown only.
+        heads (`Sequence[Head]`):
+            Heads.
+
+    Returns:
+        `pandas.DataFrame`: head, section, name, label, options, the mean changes `privileged` and `held` with their
+        standard errors over the folds, and those less the changes of the curve's best factor for privileged labels:
+        `lead` and `held_lead`.
+    """
+    records = []
+    for head in heads:
+        for section, rows in sections.items():
+            for row in rows:
+                changes = pd.DataFrame([fold.change_of_map(row, head, k, "test") for k, fold in enumerate(folds)])
+                records.append(
+                    {
+                        "head": head.name, "section": section, "name": row.name, "label": row.label,
+                        "options": json.dumps({"method": row.method, **row.options}),
+                        "privileged": changes["privileged"].mean(), "privileged_se": changes["privileged"].sem(),
+                        "held": changes["non_privileged"].mean(), "held_se": changes["non_privileged"].sem(),
+                    }
+                )  # fmt: skip
+    ranking = pd.DataFrame(records)
+    curve = ranking[ranking["section"] == "curve"]
+    best = curve.loc[curve.groupby("head")["privileged"].idxmax()].set_index("head")
+    ranking["lead"] = ranking["privileged"] - ranking["head"].map(best["privileged"])
+    ranking["held_lead"] = ranking["held"] - ranking["head"].map(best["held"])
+    return ranking
+
+
+def choose(ranking: pd.DataFrame) -> pd.Series | None:
+    """The candidate with the highest lead of those that cost the held labels no more; `None` if all cost more."""
+    allowed = ranking[(ranking["section"] == "candidates") & (ranking["held_lead"] >= 0)]
+    return None if allowed.empty else allowed.loc[allowed["lead"].idxmax()]
+
+
+def write_search(
+    ranking: pd.DataFrame,
+    test: Experiment,
+    chosen: tuple[Row, Head] | None,
+    curve: Sequence[Row],
+    seeds: Sequence[int],
+    resamples: int,
+    command: str,
+) -> str:
+    """
+    Writes `search.csv`, `test.csv` and `search.md`.
+
+    Args:
+        ranking (`pandas.DataFrame`):
+            From [`rank_on_folds`].
+        test (`Experiment`):
+            Of the real split, with the runs of the choice and the curve.
+        chosen (`tuple[Row, Head]` or `None`):
+            What [`choose`] found.
+        curve (`Sequence[Row]`):
+            Continued BCE and the factors of re-weighting.
+        seeds (`Sequence[int]`):
+            Of the runs on test.
+        resamples (`int`):
+            Of the bootstrap over series.
+        command (`str`):
+            What was called.
+
+    Returns:
+        `str`: the answer in a sentence or two.
+    """
+    folder = test.folder
+    ranking.to_csv(folder / "search.csv", index=False, float_format="%.6g")
+    parts = ["# openclipart: a setting above the re-weighting curve?"]
+    if chosen is None:
+        answer, table = "No candidate kept the held labels as the curve's best factor does on the folds.", ""
+    else:
+        records, answer = _on_test(test, chosen[0], chosen[1], curve, seeds, resamples)
+        pd.DataFrame(
+            {"name": name, "group": group, "against": against, **change}
+            for name, against, changes in records
+            for group, change in changes.items()
+        ).to_csv(folder / "test.csv", index=False, float_format="%.6g")
+        table = pipe_table(
+            ["on test", "change of mAP(P)", "change of mAP(held)"],
+            [
+                [f"{name} against {against}", delta(changes["privileged"]), delta(changes["non_privileged"])]
+                for name, against, changes in records
+            ],
+            numbers_from=1,
+        )
+    about = [
+        ["command", f"`{command}`"],
+        ["seeds on test", ", ".join(map(str, seeds))],
+        ["resamples", str(resamples)],
+        ["hardware", f"{os.cpu_count()} CPU cores, {platform.machine()}"],
+    ]
+    parts += [pipe_table(["", ""], about), answer, table, "## Folds of the train set"]
+    parts.append(
+        "Changes in points, ± standard error over the folds; lead: less those of the factor of re-weighting that does "
+        "most for the privileged labels there. A candidate is allowed if its held lead is not negative."
+    )
+    for head, part in ranking.groupby("head", sort=False):
+        rows = [
+            [
+                row["section"], row["label"],
+                *(f"{points(row[group])} ±{100 * row[f'{group}_se']:.2f}" for group in ("privileged", "held")),
+                points(row["lead"]), points(row["held_lead"]),
+            ]
+            for _, row in part.sort_values("lead", ascending=False).iterrows()
+        ]  # fmt: skip
+        header = ["", "setting", "privileged", "held", "lead", "held lead"]
+        parts.append(f"### {head}\n\n" + pipe_table(header, rows, numbers_from=2))
+    (folder / "search.md").write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    return answer
+
+
+def _on_test(
+    test: Experiment, chosen: Row, head: Head, curve: Sequence[Row], seeds: Sequence[int], resamples: int
+) -> tuple[list[tuple[str, str, dict[str, Any]]], str]:
+    """(method, what it is compared with, group -> change) for every line of the table, and the answer."""
+
+    def against(row: Row, base: Row) -> dict[str, Any]:
+        runs, others = (np.stack([test.logits(r, head, seed, "test") for seed in seeds]) for r in (row, base))
+        split = test.splits["test"]
+        return _changes(
+            compare_with_reference(
+                split.labels, runs, others, test.partition, series=split.series, resamples=resamples
+            )
+        )
+
+    gains = {row.name: against(row, REFERENCE) for row in (chosen, *curve)}
+    records = [(row.label, "the reference", gains[row.name]) for row in (chosen, *curve)]
+    differences = {row.name: against(chosen, row) for row in curve}
+    records += [(chosen.label, row.label, differences[row.name]) for row in curve]
+    best = max(curve, key=lambda row: gains[row.name]["privileged"]["mean"])
+    gap = differences[best.name]
+    above = gap["privileged"]["mean"] > 0 and gap["non_privileged"]["mean"] >= 0
+    surely = above and gap["privileged"]["low"] > 0
+    verdict = "lies above the whole re-weighting curve" if above else "does not lie above the whole re-weighting curve"
+    doubt = "" if not above else ", and surely so" if surely else ", but the interval of its lead holds 0"
+    return records, (
+        f"Chosen on the folds: {chosen.label} with the head {head.label}. On test it {verdict}{doubt}: against "
+        f"{best.label}, the curve's best for privileged labels, it changes their mAP by {delta(gap['privileged'])} "
+        f"points and that of the held labels by {delta(gap['non_privileged'])} ({len(seeds)} seeds, 95 % intervals "
+        "over series)."
+    )
+
+
+def _changes(comparison: Comparison) -> dict[str, Any]:
+    return {
+        str(group): {"mean": row["delta"], "low": row["low"], "high": row["high"]}
+        | ({} if np.isnan(row["seed_sd"]) else {"seed_sd": row["seed_sd"]})
+        for group, row in comparison.by_group.iterrows()
+    }
