@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from demo.smollm2 import demo_model_path  # noqa: E402
-from label_sets.arguments import LabelSetArguments, make_parser  # noqa: E402
+from label_sets.arguments import LabelSetArguments, check_options, make_parser  # noqa: E402
 from label_sets.debtags import debtags_file  # noqa: E402
 from label_sets.report import Written, set_blocks, show  # noqa: E402
 from label_sets.results import write_run  # noqa: E402
@@ -65,6 +65,7 @@ def main(arguments: list[str]) -> None:
 def run(script_args: LabelSetArguments, args: FairPOConfig, model_args) -> None:  # type: ignore[no-untyped-def]
     """The whole chain: items, reference, its mistakes, pairs, FairPO, and the sets that both write."""
     started, folder = time.time(), Path(args.output_dir)
+    check_options(script_args, args, model_args)
     parts, vocabulary = load_items(
         script_args.dataset_name or debtags_file(),
         text_column=script_args.text_column,
@@ -82,7 +83,12 @@ def run(script_args: LabelSetArguments, args: FairPOConfig, model_args) -> None:
     print(f"{len(train)} training and {len(test)} test items, {len(vocabulary.labels)} labels. Privileged: "
           + ", ".join(f"{name} ({counts[name]})" for name in partition.privileged))  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    args.model_init_kwargs = {"dtype": model_args.dtype, **(args.model_init_kwargs or {})}
+    args.model_init_kwargs = {
+        "revision": model_args.model_revision,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": model_args.dtype,
+        **(args.model_init_kwargs or {}),
+    }
     peft, writing = get_peft_config(model_args), {"max_new_tokens": script_args.max_set_tokens}
 
     reference = script_args.reference
@@ -134,6 +140,8 @@ def run(script_args: LabelSetArguments, args: FairPOConfig, model_args) -> None:
         {**facts, "seed": args.seed, "beta": args.beta, "epsilon": args.epsilon}, time.time() - started, notes,
     )  # fmt: skip
     print(f"Report: {folder / 'report.md'}   (results.json and pairs.json beside it)")
+    if args.push_to_hub:
+        trainer.push_to_hub(dataset_name=script_args.dataset_name)
 
 
 if __name__ == "__main__":

@@ -402,7 +402,7 @@ def test_a_random_model_held_to_the_form_writes_label_sets_only():
     model = tiny_model(len(tokenizer))
     prompts = ["one\nLabels:", "something longer\nLabels:"]
     state = torch.random.get_rng_state()
-    options = {"samples": 4, "temperature": 1.0, "max_new_tokens": 60, "progress": False}
+    options = {"samples": 4, "temperature": 1.0, "max_new_tokens": 32, "progress": False}
     free = write_sets(model, tokenizer, prompts, VOCABULARY, **options)
     held = write_sets(model, tokenizer, prompts, VOCABULARY, constrained=True, **options)
     again = write_sets(model, tokenizer, prompts, VOCABULARY, constrained=True, batch_size=8, **options)

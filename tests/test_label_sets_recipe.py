@@ -15,8 +15,8 @@ from fairpo_trl.reporting.label_results import read_label_results
 
 
 TINY = (
-    "--sft_epochs 1 --max_steps 2 --samples_per_item 2 --constrained_sampling true --max_set_tokens 40 "
-    "--max_length 256 --disable_tqdm true --attn_implementation eager"
+    "--sft_epochs 1 --sft_batch_size 21 --max_steps 2 --samples_per_item 1 --constrained_sampling true "
+    "--max_set_tokens 24 --max_length 256 --lora_r 2 --disable_tqdm true --attn_implementation eager"
 ).split()
 
 
@@ -65,6 +65,8 @@ def test_the_recipe_runs_from_a_file_to_the_report(tmp_path, model_path, items, 
         assert part in report
     assert (out / "reference" / "model.safetensors").exists()
     assert (out / "adapter_model.safetensors").exists()
+    with pytest.raises(ValueError, match="from an earlier run: start from it with `--reference`"):
+        main(["--model_name_or_path", model_path, "--dataset_name", items, "--output_dir", str(out), *TINY])
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,7 @@ def test_the_recipe_runs_from_a_file_to_the_report(tmp_path, model_path, items, 
         (["--sft_epoch", "1"], "did you mean '--sft_epochs'"),
         (["--method", "dpoo"], "invalid choice: 'dpoo'"),
         (["--sft_learning_rate", "0"], "sft_learning_rate"),
+        (["--load_in_8bit", "true"], "which a quantised model does not allow"),
     ],
 )
 def test_a_mistake_is_said_before_a_model_is_trained(tmp_path, model_path, items, options, message):
@@ -102,9 +105,10 @@ def test_the_comparison_keeps_its_points_and_computes_none_twice(tmp_path, model
     monkeypatch.setattr(classifier, "EPOCHS", 2)
     command = ["--output_dir", str(tmp_path), "--config", str(tmp_path / "tiny.yaml"), "--dataset_name", items]
     command += ["--model_name_or_path", model_path, "--seeds", "0", "--workers", "1", "--rows"]
-    compare([*command, "sft_oversampled", "fairpo", "classifier_bce", "classifier_fairpo"])
+    rows = ["sft_oversampled", "dpo", "dpo_privileged_only", "fairpo", "classifier_bce", "classifier_fairpo"]
+    compare([*command, *rows])
     points = {path.name.split("-")[0]: path for path in tmp_path.glob("*-seed0-*.json")}
-    assert set(points) == {"sft", "pairs", "sft_oversampled", "fairpo", "classifier_bce", "classifier_fairpo"}
+    assert set(points) == {"sft", "pairs", *rows}
     before = {path: path.stat().st_mtime_ns for path in points.values()}
     found = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
     labels = [method["label"] for method in found["methods"]]

@@ -20,6 +20,10 @@ from fairpo_trl.evaluation.completions import (
 from fairpo_trl.label_sets.reader import SEPARATOR, Reading, Vocabulary
 
 
+TOP_K = 50
+"""Free texts are drawn among this many most probable tokens: the rest is noise that no label begins with."""
+
+
 class LabelSetLogitsProcessor(LogitsProcessor):
     """
     Lets a model write known labels only, each at most once, with the separator between them and the end after one.
@@ -118,7 +122,7 @@ def write_sets(
         samples (`int`, *optional*, defaults to `1`):
             Texts per prompt.
         temperature (`float`, *optional*, defaults to `0.0`):
-            0 takes the most probable token; otherwise texts are drawn from all tokens.
+            0 takes the most probable token; otherwise texts are drawn, free ones among [`TOP_K`] tokens.
         max_new_tokens (`int`, *optional*, defaults to `32`):
             Length limit. A set that reaches it is cut, which counts as malformed.
         seed (`int`, *optional*, defaults to `0`):
@@ -147,7 +151,7 @@ def write_sets(
             samples_per_prompt=samples,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            top_k=0,
+            top_k=TOP_K,
             seed=seed,
             batch_size=batch_size,
             end_token_ids=ends,

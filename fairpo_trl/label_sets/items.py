@@ -122,7 +122,7 @@ def load_items(
             "train",
             vocabulary.labels,
             matrix.reshape(len(kept), len(vocabulary.labels)),
-            ids=tuple(str(rows[n].get("id") or n) for n in kept),
+            ids=tuple(str(n if rows[n].get("id") is None else rows[n]["id"]) for n in kept),
             series=tuple(prompt_key(texts[n]) for n in kept),
             notes={"items without a kept label": len(rows) - len(kept)},
         ),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import get_args
 
-from trl import DPOConfig, ModelConfig
+from trl import DPOConfig, ModelConfig, get_quantization_config
 
 from fairpo_trl import FairPOConfig
 from fairpo_trl.commands.generation import TRAINING
@@ -58,6 +59,25 @@ class LabelSetArguments:
         default=False, metadata={"help": "Evaluate with decoding held to the form too, and report its effect."}
     )
     max_set_tokens: int = field(default=32, metadata={"help": "Length limit of a written set; longer ones are cut."})
+
+
+def check_options(script_args: LabelSetArguments, args: FairPOConfig, model_args: ModelConfig) -> None:
+    """
+    What can be said before anything is loaded.
+
+    Raises:
+        ValueError: If an earlier run's reference is in the way, or the model would be quantised.
+    """
+    saved = Path(args.output_dir) / "reference"
+    if script_args.reference is None and saved.exists():
+        raise ValueError(
+            f"{saved} is there from an earlier run: start from it with `--reference`, or choose another `--output_dir`."
+        )
+    if get_quantization_config(model_args) is not None:
+        raise ValueError(
+            "The reference is merged into its base, which a quantised model does not allow: leave out `load_in_4bit` "
+            "and `load_in_8bit`."
+        )
 
 
 def make_parser(command: str) -> CommandParser:
