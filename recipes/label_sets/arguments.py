@@ -71,7 +71,7 @@ def check_options(script_args: LabelSetArguments, args: FairPOConfig, model_args
     saved = Path(args.output_dir) / "reference"
     if script_args.reference is None and saved.exists():
         raise ValueError(
-            f"{saved} is there from an earlier run: start from it with `--reference`, or choose another `--output_dir`."
+            f"{saved} is there from an earlier run: start from it with `--reference`, or name another `--output_dir`."
         )
     if get_quantization_config(model_args) is not None:
         raise ValueError(
