@@ -72,11 +72,10 @@ def main(arguments: list[str]) -> None:
             if not (comparison.complete(REFERENCE, seed) and comparison.pairs_path(seed).exists())
             or (not comparison.reference_path(seed).exists() and any(other == seed for _, other in todo))
         ]
-        _run_all(comparison, unprepared, args.workers)
-        # One run of the classifier writes both of its rows.
+        # One run of the classifier writes both of its rows; it needs no reference, so it runs beside the references.
         classifiers = {seed: row for row, seed in reversed(todo) if row.method == "classifier"}
-        language = [job for job in todo if job[0].method != "classifier"]
-        _run_all(comparison, [*language, *((row, seed) for seed, row in classifiers.items())], args.workers)
+        _run_all(comparison, [*unprepared, *((row, seed) for seed, row in classifiers.items())], args.workers)
+        _run_all(comparison, [job for job in todo if job[0].method != "classifier"], args.workers)
     write_tables(comparison, [REFERENCE, *ROWS], args.seeds)
 
 
@@ -89,17 +88,16 @@ def _run_all(comparison: SetComparison, jobs: Sequence[tuple[Row, int]], workers
         names: Iterable[str] = map(_run, calls)
         if workers > 1:
             # One thread per process: several small processes use a CPU better than one with several threads.
-            threads = max(1, workers // len(jobs))
-            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"), _share_cores, (threads,)))
+            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"), _one_thread))
             names = pool.map(_run, calls)
         for done, name in enumerate(names, start=1):
             print(f"[{done}/{len(jobs)}] {name} after {time.time() - started:.0f} s", flush=True)
 
 
-def _share_cores(threads: int) -> None:
+def _one_thread() -> None:
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     logging.disable(logging.WARNING)
 
 
