@@ -13,7 +13,7 @@ from fairpo_trl.evaluation.length_control import length_controlled_win_rate
 
 
 PROMPTS, DATA_SETS = 200, 4000
-RESAMPLES = 400  # the ends of an interval are then a little noisy, which costs about 0.3 % of coverage
+RESAMPLES = 300  # the ends of an interval are then a little noisy, which costs about 0.3 % of coverage
 
 
 def win_values(rng: np.random.Generator, truth: float) -> NDArray[np.float64]:
@@ -52,7 +52,7 @@ def test_a_model_against_itself_is_significant_no_more_often_than_one_time_in_tw
     """Scores of one model from three seeds, 2,000 evaluations of 60 prompts with 2 samples.
 
     At the nominal 5 % the share of intervals beside 0 has the standard deviation sqrt(.05 * .95 / 2000) = .5 %; a
-    percentile interval of 60 prompts and 400 resamples is a little narrow (about 1 % more). 5 + 1 + 3 * .5 = 7.5 %
+    percentile interval of 60 prompts and 300 resamples is a little narrow (about 1 % more). 5 + 1 + 3 * .5 = 7.5 %
     bounds it.
     """
     rng = np.random.default_rng(3)
@@ -94,13 +94,13 @@ def test_a_language_model_against_itself_with_other_draws_is_as_good_as_itself()
 
 
 def test_the_interval_at_equal_length_covers_the_truth() -> None:
-    """300 data sets: the covered share has the standard deviation sqrt(.05 * .95 / 300) = 1.3 %; three are 4 %."""
+    """200 data sets: the covered share has the standard deviation sqrt(.05 * .95 / 200) = 1.5 %; three are 4.6 %."""
     rng = np.random.default_rng(4)
     covered = 0
-    for i in range(300):
+    for i in range(200):
         differences = 0.5 + rng.normal(size=PROMPTS)
         odds = np.log(0.6 / 0.4) + 0.8 * differences
         outcomes = (rng.uniform(size=PROMPTS) < 1 / (1 + np.exp(-odds))).astype(float)
-        estimate = length_controlled_win_rate(outcomes, differences, n=200, seed=i)
+        estimate = length_controlled_win_rate(outcomes, differences, n=150, seed=i)
         covered += estimate.low <= 0.6 <= estimate.high
-    assert 0.91 <= covered / 300 <= 0.99
+    assert 0.904 <= covered / 200 <= 0.996

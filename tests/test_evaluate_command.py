@@ -26,6 +26,7 @@ from fairpo_trl.commands.evaluate_inputs import EvaluateArguments
 from fairpo_trl.commands.evaluate_judges import JudgeArguments
 from fairpo_trl.commands.main import main
 from fairpo_trl.evaluation import models, sample_completions, writing
+from fairpo_trl.evaluation.judges import KINDS
 from fairpo_trl.evaluation.models import find_model, fingerprint
 from fairpo_trl.evaluation.writing import Sampling, write_completions
 from fairpo_trl.reporting import markdown
@@ -166,7 +167,7 @@ def test_the_numbers_are_those_of_the_texts(place: Path, tmp_path: Path) -> None
     trained = kept_texts(tmp_path, "first-seed1")
     assert len(trained) == len(reference) == len(again) == 24
     counts = [np.array([len(text.split()) for text in texts]) for texts in (trained, reference, again)]
-    rates = entry(document, "concise")["win_rate"]["judge"]
+    rates = entry(document, "concise")["win_rate"]["first_judge"]
 
     def win(a: np.ndarray, b: np.ndarray) -> float:
         return float(((a < b) + 0.5 * (a == b)).mean())
@@ -174,7 +175,7 @@ def test_the_numbers_are_those_of_the_texts(place: Path, tmp_path: Path) -> None
     assert rates["trained"]["mean"] == pytest.approx(win(counts[0], counts[1])) and rates["trained"]["n"] == 24
     assert rates["reference_vs_itself"]["mean"] == pytest.approx(win(counts[2], counts[1]))
     assert rates["difference"]["mean"] == pytest.approx(win(counts[0], counts[1]) - win(counts[2], counts[1]))
-    scores = entry(document, "concise")["scores"]["judge"]
+    scores = entry(document, "concise")["scores"]["first_judge"]
     assert scores["trained"]["mean"] == pytest.approx(-counts[0].mean())
     worst = [found for found in document["regressions"] if found["attribute"] == "concise"]
     changes = sorted((counts[1] - counts[0])[counts[1] < counts[0]])[:5]
@@ -189,7 +190,7 @@ def test_the_numbers_are_those_of_the_texts(place: Path, tmp_path: Path) -> None
     assert guards["trained"]["mean_token_log_prob"] < guards["reference"]["mean_token_log_prob"] < 0
     assert len(document["samples"]) == 12 and set(document["samples"][0]["scores"]) == {"concise", "polite", "factual"}
     # Words decide `concise` as good as alone, so there is no win rate at equal length; `n` is that of the prompts.
-    assert entry(document, "factual").get("length_controlled", {"judge": {"n": 24}})["judge"]["n"] == 24
+    assert entry(document, "factual").get("length_controlled", {"first_judge": {"n": 24}})["first_judge"]["n"] == 24
 
 
 def test_a_model_against_itself_is_exactly_as_good(place: Path, tmp_path: Path, loads: list[str]) -> None:
@@ -197,7 +198,7 @@ def test_a_model_against_itself_is_exactly_as_good(place: Path, tmp_path: Path, 
     (document,) = evaluated(place, tmp_path / "out", models=[str(tmp_path / "copy")], reference=str(place / "base"))
     assert loads == ["copy", "base"]
     for found in document["attributes"]:
-        rates = found["win_rate"]["judge"]
+        rates = found["win_rate"]["first_judge"]
         assert rates["difference"] == {"mean": 0, "low": 0, "high": 0, "n": 24}
         assert rates["reference_vs_itself"]["low"] < 0.5 < rates["reference_vs_itself"]["high"]
     assert document["guards"]["trained"] == document["guards"]["reference"]
@@ -230,7 +231,7 @@ def test_conversations_are_written_through_the_chat_template(place: Path, tmp_pa
     assert document["samples"][0]["prompt"] in {row["prompt"][0]["content"] for row in rows}
     assert (
         document["guards"]["trained"]["completions"]
-        == 2 * entry(document, "concise")["win_rate"]["judge"]["trained"]["n"]
+        == 2 * entry(document, "concise")["win_rate"]["first_judge"]["trained"]["n"]
     )
 
 
@@ -245,7 +246,7 @@ def test_ratings_are_evaluated_on_like_any_pairs(place: Path, tmp_path: Path) ->
         dataset_name=str(table),
         ratings=["helpful", "concise", "polite"],
     )
-    assert entry(document, "polite")["pairs"] > 0 and document["data"] == "ratings.csv, 6 prompts of test"
+    assert document["data"] == "ratings.csv, 6 prompts of test"
     assert list(document["judges"]) == ["helpful, concise, polite"]
 
 
@@ -362,10 +363,10 @@ def test_failures_are_left_out_and_counted(place: Path, tmp_path: Path) -> None:
     judges = [*COUNTS[:2], f"factual=python:{tmp_path / 'mine.py'}:score", "concise=count:sentences:fewer"]
     (document,) = evaluated(place, tmp_path / "out", "first", judges=judges)
     counted = document["judges"]["factual"]
-    judged = entry(document, "factual")["win_rate"]["judge"]["trained"]["n"]
+    judged = entry(document, "factual")["win_rate"]["first_judge"]["trained"]["n"]
     assert 0 < judged < 24 and counted["failures"] > 0 and counted["kind"] == "function score"
-    assert entry(document, "polite")["win_rate"]["judge"]["trained"]["n"] == 24
-    assert list(entry(document, "concise")["win_rate"]) == ["judge", "second_judge"]
+    assert entry(document, "polite")["win_rate"]["first_judge"]["trained"]["n"] == 24
+    assert list(entry(document, "concise")["win_rate"]) == ["first_judge", "second_judge"]
     assert document["judges"]["concise (second)"] == {
         "kind": "sentences, fewer", "calls": document["judges"]["concise"]["calls"], "cached": 0, "failures": 0
     }  # fmt: skip
@@ -378,14 +379,18 @@ def test_an_endpoint_judges_every_attribute_and_is_asked_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("JUDGE_KEY", "sk-secret-123")
-    judging = {"judge_api_key_env": "JUDGE_KEY", "descriptions": ["polite=friendly in tone"], "judge_attempts": 1}
+    judging = {
+        "judge_api_key_env": "JUDGE_KEY",
+        "descriptions": ["polite=friendly in tone"],
+        "judge_attempts": 1,
+    }
     server.script = [says("no idea")]
     options = {"judges": [f"all=llm:{server.address}#judge"], "judging": judging, "max_prompts": 8}
     (document,) = evaluated(place, tmp_path, "first", **options)
     assert sum(calls["failures"] for calls in document["judges"].values()) == 1
     ((names, calls),) = document["judges"].items()
     assert set(names.split(", ")) == {"concise", "polite", "factual"} and calls["kind"] == "judge at 127.0.0.1"
-    ns = sorted(found["win_rate"]["judge"]["trained"]["n"] for found in document["attributes"])
+    ns = sorted(found["win_rate"]["first_judge"]["trained"]["n"] for found in document["attributes"])
     assert ns == [7, 8, 8] and not any("scores" in found for found in document["attributes"])
     questions = [request["body"]["messages"][0]["content"] for request in server.requests]
     assert any("polite (friendly in tone)" in question for question in questions)
@@ -430,6 +435,7 @@ def test_who_is_privileged_and_how_weights_moved_comes_from_the_run(
     last = document["weights_history"][-1]
     assert entry(document, "concise")["final_weight"] == last["privileged"]
     assert entry(document, "polite")["final_weight"] == last["non_privileged"]
+    assert all(found["pairs"] > 0 for found in document["attributes"])
     assert set(document["margins_history"][0]) - {"step"} <= {"concise", "polite", "factual"}
     (checkpoint,) = evaluated(place, tmp_path / "c", models=[str(trained / "checkpoint-2")], **options)
     assert checkpoint["name"] == "out-checkpoint-2" and checkpoint["partition"] == document["partition"]
@@ -579,6 +585,13 @@ def test_the_command_line_prints_the_tables_and_the_report(
     assert "Worst attribute: " in shown and "Report: out/report.html" in shown
     command = read_results(tmp_path / "out" / "first" / "results.json")["command"]
     assert command.startswith("fairpo evaluate first --config my.yaml --dataset pairs.jsonl")
+
+
+def test_every_kind_of_judge_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help", "judges"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(form in shown for form in KINDS.values())
 
 
 def test_a_mistake_on_the_command_line_is_one_line(

@@ -41,7 +41,7 @@ from fairpo_trl.evaluation.writing import Sampling, kept_log_probs, write_comple
 from fairpo_trl.reporting.html import write_html_report
 from fairpo_trl.reporting.markdown import write_report
 from fairpo_trl.reporting.results import Results
-from fairpo_trl.reporting.tables import print_results
+from fairpo_trl.reporting.tables import WIDTH, print_results
 from fairpo_trl.training.publishing import last_part, public_command
 
 
@@ -65,8 +65,8 @@ def make_parser() -> CommandParser:
             "    --judges all=llm:http://localhost:8000/v1#my-judge --judge_api_key_env JUDGE_KEY",
         ),
         topics={
-            "models": [name for name in own if name not in sampling],
-            "judges": [entry.name for entry in fields(JudgeArguments)],
+            "evaluation": [name for name in own if name not in sampling],
+            "judging": [entry.name for entry in fields(JudgeArguments)],
             "sampling": sampling,
             "data": [name for name in (e.name for e in fields(DataArguments)) if name not in hidden],
         },
@@ -101,7 +101,11 @@ def run(
         ValueError: If an option is wrong or things do not go together; before any model is loaded.
         OSError: If a judge cannot be reached, or the output cannot be written.
     """
-    started, console = time.time(), console or main_console()
+    started = time.time()
+    if console is None:
+        console = main_console()
+        if not console.is_terminal:  # a file or a pipe has no width of its own
+            console.width = WIDTH
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("`fairpo evaluate` runs in one process: call it without a launcher.")
     if not args.models:
@@ -124,7 +128,9 @@ def run(
     sources = {REFERENCE: reference, **sources}
     check_templates(prompts, sources)
     console.print(
-        f"{len(prompts)} prompts, {len(names)} {'model' if len(names) == 1 else 'models'} against {reference.name}."
+        f"{len(prompts)} prompts, {len(names)} {'model' if len(names) == 1 else 'models'} against "
+        f"{_short(reference.name)}.",
+        soft_wrap=True,
     )
 
     models = LoadedModels(args.dtype)
@@ -232,9 +238,10 @@ def _report(args: EvaluateArguments, documents: list[Results], names: Sequence[s
     for name, document in zip(names, documents, strict=True):
         write_report(document, output / name)
         print_results(document, console)
-        console.print(f"\n{_worst(document)}", highlight=False, markup=False)
+        console.print(f"\n{_worst(document)}", markup=False, soft_wrap=True)
     page = write_html_report(documents, output / "report.html")
-    console.print(f"\nReport: {page}   (results.json, report.md and plots in a folder per model beside it)")
+    beside = "results.json, report.md and plots in a folder per model beside it"
+    console.print(f"\nReport: {page}   ({beside})", markup=False, soft_wrap=True)
 
 
 def _worst(document: Results) -> str:

@@ -101,9 +101,8 @@ def attribute_results(
     for attribute in (*partition.privileged, *partition.non_privileged):
         role = partition.role_of(attribute)
         entry: AttributeResult = {"attribute": attribute, "role": role}
-        if pairs[attribute]:
-            entry["pairs"] = pairs[attribute]
         if run is not None and attribute in run.final_weights:
+            entry["pairs"] = pairs[attribute]
             entry["final_weight"] = run.final_weights[attribute]
         for judge, comparison in comparisons[attribute].items():
             row = comparison.win_rates(attribute, role, judge, seed)

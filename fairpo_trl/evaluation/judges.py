@@ -25,7 +25,7 @@ KINDS: dict[Kind, str] = {
 ALL = "all"
 """Stands for every attribute."""
 
-JUDGE_NAMES = ("judge", "second_judge", "third_judge")
+JUDGE_NAMES = ("first_judge", "second_judge", "third_judge")
 """What the first, second and third judge of an attribute are called in results."""
 
 
