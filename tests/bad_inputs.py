@@ -746,14 +746,15 @@ class BadCommand:
         return [word.replace("{}", str(folder)) for word in self.arguments.split()]
 
     def prepare(self, folder: Path) -> None:
-        for name, content in self.files.items():
+        model = {"model/config.json": "{}"}  # never loaded: the mistake comes first
+        for name, content in {**model, **self.files}.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(content)
 
 
 PAIRS = {"pairs.jsonl": lines(*make_rows(8))}
 TRAIN = (
-    "generation --model_name_or_path {}/no-model --dataset_name {}/pairs.jsonl --output_dir {}/out "
+    "generation --model_name_or_path {}/model --dataset_name {}/pairs.jsonl --output_dir {}/out "
     "--privileged_attributes concise --use_cpu true --bf16 false --report_to none"
 )
 PAINT = "classification --dataset table --data_dir {}/labels.csv --output_dir {}/out --use_cpu true --report_to none"
@@ -784,6 +785,48 @@ COMMANDS = [
         PAIRS,
     ),
     BadCommand("a choice that is none", ("--method", "fairpoo"), f"{TRAIN} --method fairpoo", PAIRS),
+    BadCommand(
+        "a model folder that is not there",
+        ("`model_name_or_path`", "no-model"),
+        TRAIN.replace("/model", "/no-model"),
+        PAIRS,
+    ),
+    BadCommand(
+        "a model folder without a model",
+        ("`model_name_or_path`", "holds no saved model"),
+        TRAIN.replace("/model", "/empty"),
+        {**PAIRS, "empty/notes.txt": "x"},
+    ),
+    BadCommand(
+        "an output folder that holds files",
+        ("`output_dir`", "adapter_model.safetensors", "--resume_from_checkpoint true", "--overwrite_output_dir true"),
+        TRAIN,
+        {**PAIRS, "out/adapter_model.safetensors": "x"},
+    ),
+    BadCommand("an output folder that is a file", ("`output_dir`", "is a file"), TRAIN, {**PAIRS, "out": "x"}),
+    BadCommand(
+        "an output folder that holds an image model",
+        ("`output_dir`", "model.safetensors"),
+        PAINT,
+        {
+            "labels.csv": "path,labels,split\na.png,cat,train\nb.png,dog,train\nc.png,cat,test\n",
+            "out/model.safetensors": "x",
+            **dict.fromkeys(("a.png", "b.png", "c.png"), "x"),
+        },
+    ),
+    BadCommand(
+        "a table without a test split",
+        ("no split 'test'", "column `split`"),
+        PAINT,
+        {"labels.csv": "path,labels\na.png,cat\nb.png,dog\n", "a.png": "x", "b.png": "x"},
+    ),
+    BadCommand("no patience at all", ("`patience`", "at least 1"), f"{PAINT} --patience 0", TABLE),
+    BadCommand(
+        "blocks of a frozen backbone",
+        ("`backbone_blocks=3`", "`backbone_trainable`"),
+        f"{PAINT} --backbone_blocks 3",
+        TABLE,
+    ),
     BadCommand("a file that is not there", ("no-pairs.jsonl",), TRAIN.replace("/pairs", "/no-pairs"), {}),
     BadCommand(
         "data without a name",

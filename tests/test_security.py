@@ -198,3 +198,13 @@ def test_no_dependency_of_the_library_is_unbounded_below() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [entry for group in project["optional-dependencies"].values() for entry in group]
     assert not [entry for entry in (*project["dependencies"], *extras) if ">=" not in entry]
+
+
+def test_no_token_of_the_hub_is_in_the_repository() -> None:
+    """What `make secrets` does not know: tokens of the Hub are `hf_` and 34 letters."""
+    texts = [p for p in ROOT.rglob("*") if p.suffix in (".py", ".md", ".yaml", ".yml", ".toml", ".json", ".jsonl")]
+    texts = [path for path in texts if not {".venv", ".git"} & set(path.relative_to(ROOT).parts)]
+    assert len(texts) > 300
+    token = re.compile(r"\bhf_[A-Za-z]{34}\b")
+    assert token.search("hf_" + "aB" * 17)
+    assert [str(path) for path in texts if token.search(path.read_text(encoding="utf-8", errors="ignore"))] == []

@@ -15,6 +15,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from fairpo_trl.classification.config import PREFERENCES, MultiLabelFairPOConfig
 from fairpo_trl.classification.data.split import MultiLabelSplit, first_difference
+from fairpo_trl.classification.data_check import check_data
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits, keep_batch, model_inputs
 from fairpo_trl.classification.draws import keyed_uniform
 from fairpo_trl.classification.evaluation.comparison import Comparison
@@ -104,24 +105,11 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
                 f"{type(args).__name__}."
             )
         args.refuse_unused()
-        if train_dataset is None:
-            raise ValueError("`train_dataset` is required.")
+        if not isinstance(model, MultiLabelClassifier):
+            raise ValueError(f"`model` must be a `MultiLabelClassifier`, got {type(model).__name__}.")
+        check_data(model.config, train_dataset, eval_dataset)
         names = tuple(model.config.label_names)
         self.partition = _resolve_partition(partition, args, names)
-        evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}
-        for split in (train_dataset, *evaluated.values()):
-            if split is not None and not isinstance(split, MultiLabelSplit):
-                raise ValueError(
-                    f"Training and evaluation data must be a `MultiLabelSplit`, got {type(split).__name__}: label "
-                    "counts, reference logits and whole-split metrics need all rows at hand, so streams are refused. "
-                    "`fairpo_trl.classification.data` reads image trees, tables and `datasets`."
-                )
-            if split is not None and tuple(split.label_names) != names:
-                raise ValueError(
-                    f"The split {split.name!r} and the model have other labels, or another order: "
-                    f"{first_difference(split.label_names, names)}. Columns are matched by position, so bring the "
-                    "split into the model's order (`select_labels`)."
-                )
         self.group_weights = make_group_weights(args, *_groups_and_constants(self.partition, args))
         self.running_losses = running_losses(self.partition, args.estimate_decay)  # BCE above the reference, by label
         self._prepared: dict[int, SplitDataset] = {}

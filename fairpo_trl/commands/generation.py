@@ -10,6 +10,7 @@ from trl import DPOConfig, ModelConfig, get_peft_config, get_quantization_config
 
 from fairpo_trl.commands.data import DataArguments, load_data
 from fairpo_trl.commands.parsing import CommandParser, in_recipe_or_command
+from fairpo_trl.commands.places import OVERWRITE, check_model, check_output_dir
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.methods import Method, apply_method
 from fairpo_trl.generation.trainer import FairPOTrainer
@@ -23,6 +24,7 @@ class GenerationArguments(DataArguments):
         default="fairpo",
         metadata={"help": "FairPO or one of its baselines.", "choices": list(get_args(Method))},
     )
+    overwrite_output_dir: bool = field(default=False, metadata=OVERWRITE)
 
 
 TRAINING = (
@@ -71,6 +73,7 @@ def train(
     Raises:
         FileNotFoundError, ValueError: If data, options or model do not go together; before anything is trained.
     """
+    check_model(model_args.model_name_or_path, "model_name_or_path")
     data = load_data(script_args, training_args.attribute_column)
     evaluates = training_args.eval_strategy != "no"
     for name, needed in (("dataset_train_split", True), ("dataset_test_split", evaluates)):
@@ -86,8 +89,6 @@ def train(
         data[script_args.dataset_train_split],
         data[script_args.dataset_test_split] if evaluates else None,
     )
-    if not model_args.model_name_or_path:
-        raise ValueError("Name the model: `--model_name_or_path` with a Hub id or a folder.")
     training_args.model_init_kwargs = {
         "revision": model_args.model_revision,
         "attn_implementation": model_args.attn_implementation,
@@ -109,6 +110,10 @@ def train(
 
 def run(script_args: GenerationArguments, training_args: FairPOConfig, model_args: ModelConfig) -> FairPOTrainer:
     """Trains, saves and, if asked, pushes."""
+    if training_args.process_index == 0:
+        check_output_dir(
+            training_args.output_dir, training_args.resume_from_checkpoint, script_args.overwrite_output_dir
+        )
     trainer = train(script_args, training_args, model_args)
     trainer.save_model(training_args.output_dir)
     trainer.create_model_card(dataset_name=script_args.dataset_name)

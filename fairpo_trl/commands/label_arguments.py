@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from fairpo_trl.classification.methods import Method
+from fairpo_trl.commands.places import OVERWRITE
 
 
 @dataclass
@@ -48,6 +49,7 @@ class LabelArguments:
     anneal_epochs: float = field(
         default=0.0, metadata={"help": "Epochs after the plateau in which the reference's learning rate falls to 0."}
     )
+    overwrite_output_dir: bool = field(default=False, metadata=OVERWRITE)
     start: str = field(
         default="reference",
         metadata={"help": "Where the method starts from.", "choices": ["reference", "fresh"]},
@@ -67,6 +69,15 @@ class LabelArguments:
         default=100,
         metadata={"help": "Without --data_dir: images whose features are extracted again, to check the shipped ones."},
     )
+
+    def __post_init__(self) -> None:
+        if self.patience < 1:
+            raise ValueError(f"`patience` must be at least 1 epoch, got {self.patience}.")
+        if self.backbone_trainable == "none" and self.backbone_blocks:
+            raise ValueError(
+                f"`backbone_blocks={self.backbone_blocks}` has no effect on a frozen backbone: set "
+                "`backbone_trainable` to last_blocks or lora, or leave it out."
+            )
 
 
 @dataclass

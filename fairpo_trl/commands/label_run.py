@@ -29,6 +29,7 @@ from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.reference import options_of, train_reference
 from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
 from fairpo_trl.commands.label_arguments import LabelArguments
+from fairpo_trl.commands.places import check_model, check_output_dir
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.reporting.label_markdown import write_label_report
 from fairpo_trl.reporting.label_results import LabelResults
@@ -57,6 +58,18 @@ def run(
             One that is loaded already; else `script_args.backbone` is, where images have no features yet.
     """
     started, speaks = time.time(), training_args.process_index == 0
+    missing = [name for name in ("train", "test") if name not in splits]
+    if missing:
+        raise ValueError(
+            f"{title} has no split {missing[0]!r}, only {sorted(splits)}: divide the rows with a column `split` that "
+            "says train or test."
+        )
+    if speaks:
+        check_output_dir(
+            training_args.output_dir, training_args.resume_from_checkpoint, script_args.overwrite_output_dir
+        )
+    if script_args.reference:
+        check_model(script_args.reference, "reference")
     if script_args.method == "fairpo":  # options as they are: a contradiction is said before anything is trained
         training_args.refuse_unused()
     train, validation = splits["train"].carve_validation(script_args.validation_share, seed=training_args.seed)

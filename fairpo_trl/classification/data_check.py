@@ -1,0 +1,54 @@
+"""Looks at the splits before the first step: labels, features and leakage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
+from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits, first_difference
+
+
+def check_data(
+    config: MultiLabelClassifierConfig,
+    train: MultiLabelSplit | None,
+    evaluation: MultiLabelSplit | Mapping[str, MultiLabelSplit] | None,
+) -> None:
+    """
+    Checks what a trainer is given.
+
+    Args:
+        config (`MultiLabelClassifierConfig`):
+            Of the model: its labels and the width of its features.
+        train (`MultiLabelSplit`):
+            Training rows.
+        evaluation (`MultiLabelSplit` or `Mapping[str, MultiLabelSplit]`, *optional*):
+            Evaluation rows.
+
+    Raises:
+        ValueError: If a split is missing or of another type, has other labels or another width than the model, or
+            shares ids or series with another one. The message names the split.
+    """
+    if train is None:
+        raise ValueError("`train_dataset` is required.")
+    evaluated = dict(evaluation) if isinstance(evaluation, Mapping) else {"eval": evaluation}
+    names = tuple(config.label_names)
+    splits = {name: split for name, split in {"train": train, **evaluated}.items() if split is not None}
+    for split in splits.values():
+        if not isinstance(split, MultiLabelSplit):
+            raise ValueError(
+                f"Training and evaluation data must be a `MultiLabelSplit`, got {type(split).__name__}: label counts, "
+                "reference logits and whole-split metrics need all rows at hand, so streams are refused. "
+                "`fairpo_trl.classification.data` reads image trees, tables and `datasets`."
+            )
+        if tuple(split.label_names) != names:
+            raise ValueError(
+                f"The split {split.name!r} and the model have other labels, or another order: "
+                f"{first_difference(split.label_names, names)}. Columns are matched by position, so bring the split "
+                "into the model's order (`select_labels`)."
+            )
+        if split.features is not None and split.features.shape[1] != config.feature_size:
+            raise ValueError(
+                f"The split {split.name!r} has {split.features.shape[1]} features a row, the model takes "
+                f"{config.feature_size}: extract them with the model's backbone."
+            )
+    check_splits(splits)
