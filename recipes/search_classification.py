@@ -5,16 +5,17 @@ Looks for a FairPO setting above the whole re-weighting curve on the shipped ope
     python recipes/search_classification.py --heads shared_mlp --folds 4 --seeds 0 1 2 3 4
 
 The choice is made by cross-validation over series of the train set: every image of it is held out once, and the test
-set is not looked at. The criterion, fixed beforehand: of the candidates whose held labels change at least as well as
-under that factor of the curve which does most for the privileged labels, the one with the highest privileged gain
-above that factor's. That one setting is then run on test with several seeds beside the curve. The two tables and the
-answer, positive or negative, go to `search.csv`, `test.csv` and `search.md`.
+set is not looked at. The criterion, fixed beforehand, one choice per head: of the candidates whose held labels change
+at least as well as under that factor of the curve which does most for the privileged labels, the one with the highest
+privileged gain above that factor's. The choice is then run on test with several seeds beside the curve. The two tables
+and the answer, positive or negative, go to `search.csv`, `test.csv` and `search.md`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,12 @@ SETTINGS: list[tuple[str, str, dict[str, Any]]] = [
     ("fairpo_simpo", "held BCE x3", held("bce", 3)),
     ("fairpo_cpo", "only positives, held BCE x3", ONLY_POSITIVES | held("bce", 3)),
     ("fairpo_cpo", "only positives, held BCE x10", ONLY_POSITIVES | held("bce", 10)),
-    ("fairpo_cpo", "held adjusted x1", held("logit_adjustment", 1)),
-    ("fairpo_cpo", "held adjusted x3", held("logit_adjustment", 3)),
-    ("fairpo_cpo", "only positives, held adjusted x1", ONLY_POSITIVES | held("logit_adjustment", 1)),
-    ("fairpo_cpo", "only positives, held adjusted x3", ONLY_POSITIVES | held("logit_adjustment", 3)),
-    ("fairpo_cpo", "P adjusted, hinge", ADJUSTED),
-    ("fairpo_cpo", "P adjusted, held adjusted x3", ADJUSTED | held("logit_adjustment", 3)),
+    ("fairpo_cpo", "held logit-adjusted x1", held("logit_adjustment", 1)),
+    ("fairpo_cpo", "held logit-adjusted x3", held("logit_adjustment", 3)),
+    ("fairpo_cpo", "only positives, held logit-adjusted x1", ONLY_POSITIVES | held("logit_adjustment", 1)),
+    ("fairpo_cpo", "only positives, held logit-adjusted x3", ONLY_POSITIVES | held("logit_adjustment", 3)),
+    ("fairpo_cpo", "P logit-adjusted, held hinge", ADJUSTED),
+    ("fairpo_cpo", "P and held logit-adjusted x3", ADJUSTED | held("logit_adjustment", 3)),
 ]
 
 
@@ -78,8 +79,8 @@ def candidates() -> list[Row]:
     short = {"fairpo_cpo": "CPO", "fairpo_simpo": "SimPO", "fairpo_dpo": "DPO"}
     rows = []
     for method, change, options in SETTINGS:
-        label = f"{short[method]}, {change}" if change else short[method]
-        rows.append(Row("search_" + "_".join(label.replace(",", "").replace(".", "").split()), label, method, options))
+        named = change if "privileged_loss" in options else ", ".join(part for part in (short[method], change) if part)
+        rows.append(Row("search_" + re.sub(r"\W+", "_", named), named, method, options))
     return rows
 
 
@@ -107,14 +108,12 @@ def main() -> None:
         args.workers,
     )
     ranking = rank_on_folds(folds, sections, heads)
-    chosen, test = choose(ranking), load_experiment(args.output_dir, args.epochs)
-    found = None
-    if chosen is not None:
-        row, head = next(r for r in rows if r.name == chosen["name"]), HEADS[chosen["head"]]
+    test = load_experiment(args.output_dir, args.epochs)
+    chosen = [(row, head) for head in heads for row in rows if row.name == choose(ranking, head.name)]
+    for row, head in chosen:
         run_jobs([Job(f"{head.name}-test-seed{s}", test, [row, *CURVE], head, s) for s in args.seeds], args.workers)
-        found = (row, head)
     command = f"python recipes/search_classification.py --heads {' '.join(args.heads)} --folds {args.folds}"
-    print(write_search(ranking, test, found, CURVE, args.seeds, args.resamples, command))
+    print(write_search(ranking, test, chosen, CURVE, args.seeds, args.resamples, command))
 
 
 if __name__ == "__main__":

@@ -58,16 +58,16 @@ def rank_on_folds(
     return ranking
 
 
-def choose(ranking: pd.DataFrame) -> pd.Series | None:
-    """The candidate with the highest lead of those that cost the held labels no more; `None` if all cost more."""
-    allowed = ranking[(ranking["section"] == "candidates") & (ranking["held_lead"] >= 0)]
-    return None if allowed.empty else allowed.loc[allowed["lead"].idxmax()]
+def choose(ranking: pd.DataFrame, head: str) -> str | None:
+    """Name of a head's candidate with the highest lead among those that cost the held labels no more, if there are."""
+    allowed = ranking[(ranking["head"] == head) & (ranking["section"] == "candidates") & (ranking["held_lead"] >= 0)]
+    return None if allowed.empty else str(allowed.loc[allowed["lead"].idxmax(), "name"])
 
 
 def write_search(
     ranking: pd.DataFrame,
     test: Experiment,
-    chosen: tuple[Row, Head] | None,
+    chosen: Sequence[tuple[Row, Head]],
     curve: Sequence[Row],
     seeds: Sequence[int],
     resamples: int,
@@ -80,9 +80,9 @@ def write_search(
         ranking (`pandas.DataFrame`):
             From [`rank_on_folds`].
         test (`Experiment`):
-            Of the real split, with the runs of the choice and the curve.
-        chosen (`tuple[Row, Head]` or `None`):
-            What [`choose`] found.
+            Of the real split, with the runs of the choices and the curve.
+        chosen (`Sequence[tuple[Row, Head]]`):
+            What [`choose`] found, head by head.
         curve (`Sequence[Row]`):
             Continued BCE and the factors of re-weighting.
         seeds (`Sequence[int]`):
@@ -93,52 +93,56 @@ def write_search(
             What was called.
 
     Returns:
-        `str`: the answer in a sentence or two.
+        `str`: the answers, one per head.
     """
     folder = test.folder
     ranking.to_csv(folder / "search.csv", index=False, float_format="%.6g")
-    parts = ["# openclipart: a setting above the re-weighting curve?"]
-    if chosen is None:
-        answer, table = "No candidate kept the held labels as the curve's best factor does on the folds.", ""
-    else:
-        records, answer = _on_test(test, chosen[0], chosen[1], curve, seeds, resamples)
-        pd.DataFrame(
-            {"name": name, "group": group, "against": against, **change}
-            for name, against, changes in records
-            for group, change in changes.items()
-        ).to_csv(folder / "test.csv", index=False, float_format="%.6g")
-        table = pipe_table(
-            ["on test", "change of mAP(P)", "change of mAP(held)"],
-            [
-                [f"{name} against {against}", delta(changes["privileged"]), delta(changes["non_privileged"])]
-                for name, against, changes in records
-            ],
-            numbers_from=1,
-        )
     about = [
         ["command", f"`{command}`"],
         ["seeds on test", ", ".join(map(str, seeds))],
         ["resamples", str(resamples)],
         ["hardware", f"{os.cpu_count()} CPU cores, {platform.machine()}"],
     ]
-    parts += [pipe_table(["", ""], about), answer, table, "## Folds of the train set"]
+    parts = ["# openclipart: a setting above the re-weighting curve?", pipe_table(["", ""], about)]
+    answers, lines = [], []
+    for head in dict.fromkeys(ranking["head"]):
+        found = next(((row, of) for row, of in chosen if of.name == head), None)
+        if found is None:
+            answers.append(f"{head}: on the folds no candidate kept the held labels as the curve's best factor does.")
+            parts.append(answers[-1])
+            continue
+        records, answer = _on_test(test, *found, curve, seeds, resamples)
+        answers.append(answer)
+        rows = [
+            [f"{name} against {against}", delta(changes["privileged"]), delta(changes["non_privileged"])]
+            for name, against, changes in records
+        ]
+        parts += [answer, pipe_table(["on test", "change of mAP(P)", "change of mAP(held)"], rows, numbers_from=1)]
+        lines += [
+            {"head": head, "name": name, "against": against, "group": group, **change}
+            for name, against, changes in records
+            for group, change in changes.items()
+        ]
+    if lines:
+        pd.DataFrame(lines).to_csv(folder / "test.csv", index=False, float_format="%.6g")
     parts.append(
-        "Changes in points, ± standard error over the folds; lead: less those of the factor of re-weighting that does "
-        "most for the privileged labels there. A candidate is allowed if its held lead is not negative."
+        "## Folds of the train set\n\nChanges in points, ± standard error over the folds; lead: less those of the "
+        "factor of re-weighting that does most for the privileged labels there. A candidate is allowed if its held "
+        "lead is not negative."
     )
     for head, part in ranking.groupby("head", sort=False):
-        rows = [
+        cells = [
             [
                 row["section"], row["label"],
-                *(f"{points(row[group])} ±{100 * row[f'{group}_se']:.2f}" for group in ("privileged", "held")),
+                *(delta({"mean": row[group], "seed_sd": row[f"{group}_se"]}) for group in ("privileged", "held")),
                 points(row["lead"]), points(row["held_lead"]),
             ]
             for _, row in part.sort_values("lead", ascending=False).iterrows()
         ]  # fmt: skip
         header = ["", "setting", "privileged", "held", "lead", "held lead"]
-        parts.append(f"### {head}\n\n" + pipe_table(header, rows, numbers_from=2))
-    (folder / "search.md").write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
-    return answer
+        parts.append(f"### {head}\n\n" + pipe_table(header, cells, numbers_from=2))
+    (folder / "search.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return "\n".join(answers)
 
 
 def _on_test(
@@ -161,16 +165,21 @@ def _on_test(
     records += [(chosen.label, row.label, differences[row.name]) for row in curve]
     best = max(curve, key=lambda row: gains[row.name]["privileged"]["mean"])
     gap = differences[best.name]
-    above = gap["privileged"]["mean"] > 0 and gap["non_privileged"]["mean"] >= 0
-    surely = above and gap["privileged"]["low"] > 0
-    verdict = "lies above the whole re-weighting curve" if above else "does not lie above the whole re-weighting curve"
-    doubt = "" if not above else ", and surely so" if surely else ", but the interval of its lead holds 0"
     return records, (
-        f"Chosen on the folds: {chosen.label} with the head {head.label}. On test it {verdict}{doubt}: against "
-        f"{best.label}, the curve's best for privileged labels, it changes their mAP by {delta(gap['privileged'])} "
-        f"points and that of the held labels by {delta(gap['non_privileged'])} ({len(seeds)} seeds, 95 % intervals "
-        "over series)."
+        f"{head.label}: chosen on the folds was {chosen.label!r}. On test {_verdict(gap)}: against {best.label}, the "
+        f"curve's best for privileged labels, their mAP changes by {delta(gap['privileged'])} and that of the held "
+        f"labels by {delta(gap['non_privileged'])} (points, {len(seeds)} seeds, 95 % intervals over series)."
     )
+
+
+def _verdict(gap: Mapping[str, Any]) -> str:
+    """What the differences from the curve's best factor say."""
+    if gap["privileged"]["mean"] <= 0:
+        return "it does not lie above the re-weighting curve"
+    surely = "surely" if gap["privileged"]["low"] > 0 else "but not surely: the interval holds 0"
+    if gap["non_privileged"]["mean"] >= 0:
+        return f"it lies above the whole re-weighting curve ({surely})"
+    return f"it gains more than every factor of the curve ({surely}), at more cost to the held labels than its best"
 
 
 def _changes(comparison: Comparison) -> dict[str, Any]:
