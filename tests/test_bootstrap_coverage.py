@@ -37,7 +37,7 @@ def test_the_interval_of_a_win_rate_covers_it_95_times_in_100(chance: float) -> 
 
 
 def test_the_interval_of_a_difference_covers_it_95_times_in_100() -> None:
-    """Trained less reference against itself: a prompt is easy or hard (plus or minus 0.2) for both, the gain is 0.1."""
+    """Trained less reference against itself: a prompt is easy or hard (by 0.2) for both; the gain is 0.1."""
     rng = np.random.default_rng(2)
     chance = 0.6 + rng.choice([-0.2, 0.2], size=(DATA_SETS, PROMPTS, 1))
     control = (rng.uniform(size=(DATA_SETS, PROMPTS, 2)) < chance).mean(axis=2)
