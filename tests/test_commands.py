@@ -139,6 +139,15 @@ def test_a_defect_keeps_its_traceback() -> None:
         exit_clearly(fail, [])
 
 
+def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(arguments: list[str]) -> None:
+        raise FloatingPointError("Step 3: the loss of row 5 is not finite.")
+
+    with pytest.raises(SystemExit) as stopped:
+        exit_clearly(fail, [])
+    assert stopped.value.code == 1 and "error: Step 3: the loss of row 5" in capsys.readouterr().err
+
+
 def test_check_reports_every_unusable_row_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = make_rows(6)
     rows[2]["chosen"] = ""

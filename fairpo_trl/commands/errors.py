@@ -12,6 +12,10 @@ MISTAKE = 2
 """Exit code of a command that was called with something it cannot work on, as argparse has it."""
 
 
+FAILED = 1
+"""Exit code of a run that began well and came to a loss or gradient that is not finite."""
+
+
 def split_debug(arguments: Sequence[str]) -> tuple[bool, list[str]]:
     """
     Whether `--debug` was given by itself, and the other arguments.
@@ -33,8 +37,8 @@ def exit_clearly(work: Callable[[list[str]], object], arguments: Sequence[str]) 
     Runs a command; bad input becomes one line on the standard error and exit code 2.
 
     What is caught is what the package raises for bad input, with the place and the mend in its message: `ValueError`,
-    `OSError` (a file, a disk, the Hub) and `ImportError` (an optional package). Everything else is a defect, and keeps
-    its traceback.
+    `OSError` (a file, a disk, the Hub) and `ImportError` (an optional package); and `FloatingPointError`, which names
+    the step and rows of a loss that is not finite. Everything else is a defect, and keeps its traceback.
 
     Args:
         work (`Callable[[list[str]], object]`):
@@ -43,7 +47,7 @@ def exit_clearly(work: Callable[[list[str]], object], arguments: Sequence[str]) 
             As given, without the name of the program.
 
     Raises:
-        SystemExit: With code 2, after bad input.
+        SystemExit: With code 2 after bad input, 1 after a number that is not finite.
     """
     debug, kept = split_debug(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -51,11 +55,11 @@ def exit_clearly(work: Callable[[list[str]], object], arguments: Sequence[str]) 
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*is deprecated.*")
     try:
         work(kept)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if debug:
             raise
         rank = os.environ.get("RANK", "0")
         where = "" if rank == "0" else f"[rank {rank}] "
         message = str(error).strip() or type(error).__name__
         print(f"{where}error: {message}\n(`--debug` shows where this was found.)", file=sys.stderr)
-        raise SystemExit(MISTAKE) from None
+        raise SystemExit(FAILED if isinstance(error, FloatingPointError) else MISTAKE) from None
