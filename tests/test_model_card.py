@@ -292,6 +292,10 @@ def test_paths_and_tokens_in_values(value: str, shown: str) -> None:
             ["train.py", "--hub_token=abc", "--data=/home/alice/a b.jsonl"],
             "python train.py '--hub_token=***' '--data=a b.jsonl'",
         ),
+        (
+            ["/venv/bin/fairpo", "evaluate", "/home/alice/out", "--max_new_tokens", "64", "--tokenizer", "some/one"],
+            "fairpo evaluate out --max_new_tokens 64 --tokenizer some/one",
+        ),
         (["/site-packages/pytest/__main__.py", "-q"], "python -m pytest -q"),
         (["/x/ipykernel_launcher.py", "-f", "/home/alice/kernel.json"], ""),
         (["-c"], ""),

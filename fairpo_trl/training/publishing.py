@@ -17,7 +17,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 
-_SECRET_OPTION = re.compile(r"token|secret|password|api_?key", re.IGNORECASE)
+# `hub_token`, but neither `max_new_tokens` nor `tokenizer`.
+_SECRET_OPTION = re.compile(r"token(?!s\b|s_|iz)|secret|password|api_?key", re.IGNORECASE)
 _HUB_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{8,}")
 # A path of two or more parts inside a longer text, not the part of a URL.
 _INNER_PATH = re.compile(r"(?<![\w.:/\\])(?:~|[A-Za-z]:)?(?:[/\\][^\s\"'/\\,;:=]+){2,}[/\\]?")
@@ -229,6 +230,8 @@ def public_command(arguments: Sequence[str]) -> str:
             shown.append(f"{option}={'***' if _SECRET_OPTION.search(option) else without_paths(value)}")
         else:
             shown.append(argument if is_option else without_paths(argument))
+    if shown[:1] == ["fairpo"]:  # the console script
+        return shlex.join(printable(argument) for argument in shown)
     return "python " + shlex.join(printable(argument) for argument in shown)
 
 
