@@ -195,7 +195,7 @@ def train_on_pairs(
 def load_writer(folder: str | Path, args: FairPOConfig) -> tuple[Any, Any]:
     """A model and its tokenizer for writing, on the device of the run."""
     options = {k: v for k, v in (args.model_init_kwargs or {}).items() if k != "revision"}
-    model = AutoModelForCausalLM.from_pretrained(str(folder), **options)
+    model = AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True, **options)
     return model.to(args.device), AutoTokenizer.from_pretrained(str(folder))
 
 
