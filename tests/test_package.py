@@ -48,6 +48,14 @@ def imports_of(path):
     return names
 
 
+@pytest.mark.parametrize("part", ["commands", "label_sets"])
+def test_nothing_below_imports_the_uppermost_parts(part):
+    allowed = {"commands", "label_sets"} if part == "label_sets" else {"commands"}
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name not in allowed and path.name != "__main__.py":
+            assert not [name for name in imports_of(path) if name.startswith(f"fairpo_trl.{part}")], path
+
+
 def test_the_version_is_written_once():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" not in project["project"]
@@ -93,6 +101,7 @@ def test_the_core_imports_only_torch(path):
         ("classification", ("fairpo_trl.generation",)),
         ("training", ("fairpo_trl.generation", "fairpo_trl.classification", "trl")),
         ("preferences", ("fairpo_trl.generation", "fairpo_trl.classification", "torch", "trl", "transformers")),
+        ("evaluation", ("fairpo_trl.generation", "fairpo_trl.classification", "fairpo_trl.training", "trl")),
         ("reporting", ("fairpo_trl.generation", "fairpo_trl.classification", "trl", "transformers")),
     ],
 )
