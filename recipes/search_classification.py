@@ -1,7 +1,7 @@
 """
 Looks for a FairPO setting above the whole re-weighting curve on the shipped openclipart set, and says what it found.
 
-    python recipes/search_classification.py                          (half an hour on 2 cores, resumable)
+    python recipes/search_classification.py                          (about 300 short runs, resumable)
     python recipes/search_classification.py --heads shared_mlp --folds 4 --seeds 0 1 2 3 4
 
 The choice is made by cross-validation over series of the train set: every image of it is held out once, and the test
