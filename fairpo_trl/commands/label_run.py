@@ -19,9 +19,10 @@ from fairpo_trl.classification.config import MultiLabelFairPOConfig
 from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.data.split import MultiLabelSplit, print_data_summary
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits
+from fairpo_trl.classification.evaluation.calibration import calibrate
 from fairpo_trl.classification.evaluation.comparison import compare_with_reference, hinge_satisfaction
 from fairpo_trl.classification.evaluation.confusion import confusion_of_privileged
-from fairpo_trl.classification.evaluation.group_report import evaluate_groups
+from fairpo_trl.classification.evaluation.group_report import evaluate_groups, frame_to_dict
 from fairpo_trl.classification.features.backbones import Backbone, load_backbone
 from fairpo_trl.classification.features.cache import extract_features
 from fairpo_trl.classification.methods import apply_method
@@ -108,12 +109,17 @@ def run(
     if speaks:
         print(f"{script_args.method}, from the {script_args.start}", flush=True)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    test = SplitDataset(parts["test"], reference.backbone.transform if reference.backbone else None)
     reference.to(args.device)
-    logits = {
-        "trained": trainer.predict(parts["test"]).predictions,
-        "reference": compute_logits(reference, test, args.per_device_eval_batch_size, args.device).numpy(),
-    }
+    transform = reference.backbone.transform if reference.backbone else None
+    seen, logits = (
+        {
+            "reference": compute_logits(
+                reference, SplitDataset(part, transform), args.per_device_eval_batch_size, args.device
+            ).numpy(),
+            "trained": trainer.predict(part).predictions,
+        }
+        for part in (parts["validation"], parts["test"])
+    )
     trainer.reported = evaluate_groups(parts["test"].labels, logits["trained"], partition)
     trainer.comparison = compare_with_reference(
         parts["test"].labels, logits["trained"], logits["reference"], partition, series=parts["test"].series
@@ -121,7 +127,7 @@ def run(
     trainer.save_model(args.output_dir)
     trainer.create_model_card(dataset=title)
     if speaks:
-        results = _results(title, parts, trainer, logits, script_args, started)
+        results = _results(title, parts, trainer, seen, logits, script_args, started)
         report = write_label_report(results, Path(args.output_dir))
         print_label_results(results)
         print(f"\nReport: {report}   (plots and results.json beside it)")
@@ -235,10 +241,12 @@ def _results(
     title: str,
     parts: Mapping[str, MultiLabelSplit],
     trainer: MultiLabelFairPOTrainer,
+    seen: Mapping[str, np.ndarray],
     logits: Mapping[str, np.ndarray],
     script_args: LabelArguments,
     started: float,
 ) -> LabelResults:
+    """Everything the report needs; `seen` are the logits on validation, `logits` those on test."""
     test, args, partition = parts["test"], trainer.args, trainer.partition
     assert trainer.reported is not None and trainer.comparison is not None
     evaluations = {
@@ -249,6 +257,11 @@ def _results(
     confusion = {
         name: confusion_of_privileged(test.labels, scores, partition).share for name, scores in logits.items()
     }
+    calibration, notes = {}, ["The sample images are those of the test set whose privileged labels rose most."]
+    for name, scores in logits.items():
+        table, why = calibrate(parts["validation"].labels, seen[name], test.labels, scores, partition)
+        calibration[name] = frame_to_dict(table)
+        notes += [f"No temperature for the {name} model: {why}"] if why else []
     history = trainer.state.log_history
     return {
         "title": f"{title}: {script_args.method}, {len(partition.privileged)} privileged labels",
@@ -277,7 +290,8 @@ def _results(
             for entry in history
             if any(key.startswith("weight/") for key in entry)
         ],
-        "notes": ["The sample images are those of the test set whose privileged labels rose most."],
+        "calibration": calibration,  # type: ignore[typeddict-item]
+        "notes": notes,
         "samples": _samples(parts["test"], partition, logits, Path(args.output_dir)),  # type: ignore[typeddict-item]
     }
 
