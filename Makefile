@@ -40,7 +40,7 @@ demo-classification: $(STAMP)  ## Train an image classifier and show what became
 	$(RUN_ENV) $(BIN)/python recipes/coco_fairpo.py $(ARGS)
 
 test: $(STAMP)  ## Run the test suite (PYTEST_ARGS="-k name" for a part)
-	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## Check the style, the format and the types
 	$(BIN)/ruff check $(SOURCES)

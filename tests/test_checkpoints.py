@@ -33,6 +33,9 @@ from fairpo_trl.training.checkpoints import (
 from fairpo_trl.training.hashes import dataset_hash
 
 
+pytestmark = pytest.mark.xdist_group("checkpoints")  # its fixtures are costly: once for the file
+
+
 RUN = {
     "optim": "adamw_torch",
     "learning_rate": 1e-3,

@@ -28,6 +28,9 @@ from fairpo_trl.classification.methods import Method, apply_method
 from fairpo_trl.classification.reference import options_of
 
 
+pytestmark = pytest.mark.xdist_group("classification_experiment")  # its fixtures are costly: once for the file
+
+
 HEAD = Head("tiny", "tiny MLP", {"head": "shared_mlp", "hidden_size": 4}, {"learning_rate": 0.05})
 CONTINUED, CPO = METHODS[0], next(row for row in METHODS if row.name == "fairpo_cpo")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("collectives")]
 
 
 @pytest.fixture(scope="module")

@@ -617,4 +617,4 @@ def test_the_recipe_says_what_the_data_lacks(dataset_name: str, train: str, mess
     script_args = generation.GenerationArguments(dataset_name=name, dataset_train_split=train)
     args = SimpleNamespace(eval_strategy="no", attribute_column="attribute")
     with pytest.raises(ValueError, match=message):
-        generation.train(script_args, args, ModelConfig())
+        generation.train(script_args, args, ModelConfig(model_name_or_path="some/model"))

@@ -14,6 +14,9 @@ from transformers import LlamaForSequenceClassification
 from fairpo_trl.commands.main import main
 
 
+pytestmark = pytest.mark.xdist_group("docs")  # its fixtures are costly: once for the file
+
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))

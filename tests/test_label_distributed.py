@@ -15,7 +15,8 @@ from helpers_classification import rows
 from helpers_trainer import assert_same
 
 
-pytestmark = pytest.mark.slow
+# In one worker of the suite: what the launched processes found is shared by all tests of the file.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("label-processes")]
 
 # Batch sizes are those of one process; several processes share them. 27 rows: a short last window, padded duplicates.
 CASES = {

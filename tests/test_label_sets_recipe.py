@@ -14,6 +14,9 @@ from test_label_sets import byte_tokenizer, tiny_model
 from fairpo_trl.reporting.label_results import read_label_results
 
 
+pytestmark = pytest.mark.xdist_group("label_sets_recipe")  # its fixtures are costly: once for the file
+
+
 TINY = (
     "--sft_epochs 1 --sft_batch_size 21 --max_steps 2 --samples_per_item 1 --constrained_sampling true "
     "--max_set_tokens 24 --max_length 256 --lora_r 2 --disable_tqdm true --attn_implementation eager"

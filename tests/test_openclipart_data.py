@@ -22,6 +22,9 @@ from openclipart.series import make_series, privileged_labels, split_once, stem_
 from openclipart.sources import Picture, package_file, words_of  # noqa: E402
 
 
+pytestmark = pytest.mark.xdist_group("openclipart_data")  # its fixtures are costly: once for the file
+
+
 DATA = Path(openclipart.__file__).with_name("data")
 
 

@@ -15,7 +15,8 @@ from helpers_distributed import write_data
 from helpers_trainer import assert_same
 
 
-pytestmark = pytest.mark.slow
+# In one worker of the suite: what the launched processes found is shared by all tests of the file.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pair-processes")]
 
 SEVERAL = ["concise", ["polite", "factual"], ["concise", "polite"], "factual"]
 # Batch sizes are those of one process; several processes share them. 21 rows: 5 batches of 4 and one of 1 for one

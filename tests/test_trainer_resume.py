@@ -13,6 +13,9 @@ from fairpo_trl.core import Partition
 from fairpo_trl.training.checkpoints import mark_complete
 
 
+pytestmark = pytest.mark.xdist_group("trainer_resume")  # its fixtures are costly: once for the file
+
+
 RUN = {
     "optim": "adamw_torch",
     "learning_rate": 1e-3,

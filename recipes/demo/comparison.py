@@ -57,7 +57,7 @@ class Measurer:
 
     def _settings(self, row: Any) -> dict[str, Any]:
         """Everything a point depends on, besides seed and step."""
-        left_out = ("output_dir", "seed", "dataset_name")
+        left_out = ("output_dir", "overwrite_output_dir", "seed", "dataset_name")
         kept = {key: value for key, value in self._config(row).items() if key not in left_out}
         return {**kept, **row.overrides, "method": row.method, "data": self.data_hash, "samples": self.samples}
 
