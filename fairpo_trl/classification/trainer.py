@@ -108,6 +108,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         if not isinstance(model, MultiLabelClassifier):
             raise ValueError(f"`model` must be a `MultiLabelClassifier`, got {type(model).__name__}.")
         check_data(model.config, train_dataset, eval_dataset)
+        assert train_dataset is not None
         names = tuple(model.config.label_names)
         self.partition = _resolve_partition(partition, args, names)
         self.group_weights = make_group_weights(args, *_groups_and_constants(self.partition, args))
