@@ -130,7 +130,7 @@ def run(
         results = _results(title, parts, trainer, seen, logits, script_args, started)
         report = write_label_report(results, Path(args.output_dir))
         print_label_results(results)
-        print(f"\nReport: {report}   (plots and results.json beside it)")
+        print(f"\nReport: {report}   (report.html, plots and results.json beside it)")
     if args.push_to_hub:
         trainer.push_to_hub(dataset=title)
     return trainer
