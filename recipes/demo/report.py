@@ -100,7 +100,8 @@ def report_demo(
     trainer.win_rates = {name: judged["scorer"]["trained"]["mean"] for name, judged in rates.items()}
     report = write_report(results, Path(args.output_dir))
     print_results(results)
-    print(f"\nReport: {report}   (report.html, plots and results.json beside it; {results['seconds'] / 60:.1f} minutes in all)")
+    minutes = results["seconds"] / 60
+    print(f"\nReport: {report}   (report.html, plots and results.json beside it; {minutes:.1f} minutes in all)")
     return results
 
 
