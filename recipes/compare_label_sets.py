@@ -12,14 +12,10 @@ pairs share its pairs. The tables go to `comparison.md`; `--tables_only` makes t
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
-import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from multiprocessing import get_context
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 
@@ -27,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from label_sets.comparison import REFERENCE, Row, SetComparison  # noqa: E402
+from workers import run_all  # noqa: E402
 
 from fairpo_trl.commands.errors import exit_clearly  # noqa: E402
 
@@ -80,25 +77,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _run_all(comparison: SetComparison, jobs: Sequence[tuple[Row, int]], workers: int) -> None:
-    if not jobs:
-        return
-    print(f"{len(jobs)} runs with {workers} processes.", flush=True)
-    started, calls = time.time(), [(comparison, *job) for job in jobs]
-    with ExitStack() as stack:
-        names: Iterable[str] = map(_run, calls)
-        if workers > 1:
-            # One thread per process: several small processes use a CPU better than one with several threads.
-            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"), _one_thread))
-            names = pool.map(_run, calls)
-        for done, name in enumerate(names, start=1):
-            print(f"[{done}/{len(jobs)}] {name} after {time.time() - started:.0f} s", flush=True)
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
+    run_all(_run, [(comparison, *job) for job in jobs], workers, "runs")
 
 
 def _run(job: tuple[SetComparison, Row, int]) -> str:

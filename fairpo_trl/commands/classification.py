@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict, load_dataset, load_from_disk
+from transformers import TrainingArguments
 
 from fairpo_trl.classification.config import MultiLabelFairPOConfig
 from fairpo_trl.classification.data.coco import load_coco_2014
@@ -27,7 +28,7 @@ TITLES = {"coco": "MS-COCO 2014", "nus_wide": "NUS-WIDE"}
 
 def make_parser(kind: type[ClassificationArguments] = ClassificationArguments) -> CommandParser:
     """Parser of the command and the recipes: YAML with `--config`, every option also on the command line."""
-    training = {entry.name for base in MultiLabelFairPOConfig.__mro__[1:] for entry in _fields(base)}
+    training = {entry.name for entry in fields(TrainingArguments)}
     shared = [entry.name for entry in fields(LabelArguments)]
     command = in_recipe_or_command("classification")
     return CommandParser(
@@ -41,11 +42,7 @@ def make_parser(kind: type[ClassificationArguments] = ClassificationArguments) -
         topics={
             "data": [entry.name for entry in fields(kind) if entry.name not in shared] + ["data_dir"],
             "run": [name for name in shared if name != "data_dir"],
-            "fairpo": [
-                entry.name
-                for entry in fields(MultiLabelFairPOConfig)
-                if entry.name not in training or entry.name in _weight_options()
-            ],
+            "fairpo": [entry.name for entry in fields(MultiLabelFairPOConfig) if entry.name not in training],
             "training": TRAINING,
         },
     )
@@ -126,13 +123,3 @@ def _load_dataset(args: ClassificationArguments) -> Any:
         return load_from_disk(str(path))
     load: Callable[..., DatasetDict] = load_dataset
     return load(str(path) if path.exists() else args.dataset_name, name=args.dataset_config)
-
-
-def _fields(kind: type) -> list[Any]:
-    return list(getattr(kind, "__dataclass_fields__", {}).values())
-
-
-def _weight_options() -> set[str]:
-    from fairpo_trl.training.arguments import GroupWeightArguments
-
-    return {entry.name for entry in fields(GroupWeightArguments)}

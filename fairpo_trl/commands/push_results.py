@@ -13,8 +13,8 @@ from huggingface_hub import EvalResult
 from fairpo_trl.reporting.label_blocks import groups_block, moved_block, promises
 from fairpo_trl.reporting.label_markdown import block_markdown
 from fairpo_trl.reporting.label_results import GROUPS, METRICS, LabelResults, check_label_results, difference
-from fairpo_trl.reporting.markdown import escape, pipe_table
-from fairpo_trl.reporting.numbers import ABSENT, interval, role_text, share, verdict, verdict_text
+from fairpo_trl.reporting.markdown import escape, pair_cells, pipe_table
+from fairpo_trl.reporting.numbers import interval, role_text, verdict, verdict_text
 from fairpo_trl.reporting.results import Interval, Results, by_role, check_results, judges
 from fairpo_trl.training.publishing import printable
 
@@ -154,20 +154,7 @@ def _pairs(results: Results) -> str:
     measured = ("pairs", "pair_accuracy", "inside_hinge", "final_weight")
     if not any(part in entry for entry in results["attributes"] for part in measured):
         return ""
-    rows = []
-    for entry in by_role(results):
-        accuracy = entry.get("pair_accuracy")
-        rows.append(
-            [
-                escape(entry["attribute"]),
-                role_text(entry["role"]),
-                str(entry["pairs"]) if "pairs" in entry else ABSENT,
-                share(accuracy.get("reference") if accuracy else None),
-                share(accuracy["trained"] if accuracy else None),
-                share(entry.get("inside_hinge")),
-                share(entry.get("final_weight")),
-            ]
-        )
+    rows = [[escape(e["attribute"]), role_text(e["role"]), *pair_cells(e)] for e in by_role(results)]
     header = ["attribute", "role", "held-out pairs", "accuracy, reference", "trained", "inside hinge", "final weight"]
     return pipe_table(header, rows, numbers_from=2)
 

@@ -18,6 +18,7 @@ from fairpo_trl.reporting.numbers import (
 )
 from fairpo_trl.reporting.plots import plot_margins, plot_weights, plot_win_rates
 from fairpo_trl.reporting.results import (
+    AttributeResult,
     Results,
     by_role,
     check_results,
@@ -141,22 +142,21 @@ def _win_rates(results: Results, judge: str) -> str:
 
 
 def _pairs(results: Results) -> str:
-    rows = []
-    for entry in by_role(results):
-        accuracy = entry.get("pair_accuracy")
-        rows.append(
-            [
-                role_text(entry["role"]),
-                escape(entry["attribute"]),
-                str(entry["pairs"]) if "pairs" in entry else ABSENT,
-                share(accuracy.get("reference") if accuracy else None),
-                share(accuracy["trained"] if accuracy else None),
-                share(entry.get("inside_hinge")),
-                share(entry.get("final_weight")),
-            ]
-        )
+    rows = [[role_text(e["role"]), escape(e["attribute"]), *pair_cells(e)] for e in by_role(results)]
     header = ["role", "attribute", "pairs", "accuracy, reference", "accuracy, trained", "inside hinge", "final weight"]
     return pipe_table(header, rows, numbers_from=2)
+
+
+def pair_cells(entry: AttributeResult) -> list[str]:
+    """Held-out pairs of one attribute: count, accuracy of both models, share inside the hinge, final weight."""
+    accuracy = entry.get("pair_accuracy")
+    return [
+        str(entry["pairs"]) if "pairs" in entry else ABSENT,
+        share(accuracy.get("reference") if accuracy else None),
+        share(accuracy["trained"] if accuracy else None),
+        share(entry.get("inside_hinge")),
+        share(entry.get("final_weight")),
+    ]
 
 
 def _guards(results: Results) -> str:
