@@ -62,22 +62,19 @@ def main(arguments: list[str]) -> None:
     comparison = SetComparison(args.output_dir, args.config, data, args.model_name_or_path)
     if not args.tables_only:
         rows = [row for row in ROWS if not args.rows or row.name in args.rows]
-        todo = [(row, seed) for seed in args.seeds for row in rows if not comparison.complete(row, seed)]
-        unprepared = [
-            (REFERENCE, seed)
-            for seed in args.seeds
-            if not (comparison.complete(REFERENCE, seed) and comparison.pairs_path(seed).exists())
-            or (not comparison.reference_path(seed).exists() and any(other == seed for _, other in todo))
-        ]
-        # One run of the classifier writes both of its rows; it needs no reference, so it runs beside the references.
-        classifiers = {seed: row for row, seed in reversed(todo) if row.method == "classifier"}
-        _run_all(comparison, [*unprepared, *((row, seed) for seed, row in classifiers.items())], args.workers)
-        _run_all(comparison, [job for job in todo if job[0].method != "classifier"], args.workers)
+        for seed in args.seeds:  # one after the other: a stopped command leaves whole seeds
+            _run_seed(comparison, rows, seed, args.workers)
     write_tables(comparison, [REFERENCE, *ROWS], args.seeds)
 
 
-def _run_all(comparison: SetComparison, jobs: Sequence[tuple[Row, int]], workers: int) -> None:
-    run_all(_run, [(comparison, *job) for job in jobs], workers, "runs")
+def _run_seed(comparison: SetComparison, rows: Sequence[Row], seed: int, workers: int) -> None:
+    todo = [row for row in rows if not comparison.complete(row, seed)]
+    texts = [row for row in todo if row.method != "classifier"]
+    if not comparison.prepared(seed) or (texts and not comparison.reference_path(seed).exists()):
+        run_all(_run, [(comparison, REFERENCE, seed)], 1, "reference")  # alone, with all threads of this process
+    # One run of the classifier writes both of its rows. The longest runs come first.
+    jobs = [*[row for row in todo if row.method == "classifier"][:1], *reversed(texts)]
+    run_all(_run, [(comparison, row, seed) for row in jobs], workers, "runs")
 
 
 def _run(job: tuple[SetComparison, Row, int]) -> str:

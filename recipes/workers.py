@@ -27,7 +27,7 @@ def run_all(run: Callable[[Any], str], jobs: Sequence[Any], workers: int, what: 
     """
     if not jobs:
         return
-    print(f"{len(jobs)} {what} with {workers} processes.", flush=True)
+    print(f"{len(jobs)} {what} with {workers} process{'es' if workers > 1 else ''}.", flush=True)
     started = time.time()
     with ExitStack() as stack:
         names: Iterable[str] = map(run, jobs)

@@ -125,6 +125,10 @@ class SetComparison:
         """Whether the point is there."""
         return self.path(row, seed).exists()
 
+    def prepared(self, seed: int) -> bool:
+        """Whether the reference's point and the pairs are there."""
+        return self.complete(REFERENCE, seed) and self.pairs_path(seed).exists()
+
     def read(self, row: Row, seed: int) -> dict[str, Any]:
         """One point."""
         return json.loads(self.path(row, seed).read_text(encoding="utf-8"))
@@ -158,7 +162,7 @@ class SetComparison:
                 train_reference(
                     self.model, train, self.vocabulary, args, options, reference, get_peft_config(model_args)
                 )
-        if self.complete(REFERENCE, seed) and self.pairs_path(seed).exists():
+        if self.prepared(seed):
             return
         writer, tokenizer = load_writer(reference, args)
         with _timed(facts, "sampling"):
