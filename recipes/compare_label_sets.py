@@ -3,6 +3,7 @@ Compares FairPO with its baselines where a language model writes the label set o
 
     python recipes/compare_label_sets.py                     # three seeds; hours on 2 CPU cores, resumable
     python recipes/compare_label_sets.py --seeds 0           # one seed
+    python recipes/compare_label_sets.py --search            # the learning rates, on other items than the test's
 
 Every point is one JSON file under `--output_dir` with the texts that were written; what is there is not computed
 again, so the command can be stopped and repeated. All methods of a seed start from the same reference, and those on
@@ -41,6 +42,21 @@ ROWS = [
 ]
 
 
+RATES = (2e-5, 5e-5, 1e-4)
+SEARCH = {
+    label: [
+        Row(f"{name}_{rate:g}", f"{label}, {rate:g}", method, {"learning_rate": rate, **options}) for rate in RATES
+    ]
+    for name, label, method, options in (
+        ("dpo", "DPO, all pairs", "dpo", {}),
+        ("dpo_privileged_only", "DPO, privileged pairs", "dpo_privileged_only", {}),
+        ("fairpo", "FairPO-DPO", "fairpo", {"privileged_loss": "dpo"}),
+        ("fairpo_cpo", "FairPO-CPO", "fairpo", {"privileged_loss": "cpo"}),
+    )
+}
+"""The rows that `--search` compares; one of each list is chosen."""
+
+
 def main(arguments: list[str]) -> None:
     """Runs what is missing, then writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,23 +64,28 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--config", type=Path, default=CONFIG, help="options of the recipe")
     parser.add_argument("--dataset_name", help="a file of `text` and `labels`; by default the debtags")
     parser.add_argument("--model_name_or_path", help="by default the demo's model")
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="*", type=int, help="by default 0, 1, 2; of the search 0")
+    parser.add_argument("--search", action="store_true", help="compare learning rates on validation items")
     parser.add_argument("--rows", nargs="*", choices=[row.name for row in ROWS], help="only these rows (and SFT)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--tables_only", action="store_true", help="train nothing")
     args = parser.parse_args(arguments)
+    if args.search and (args.dataset_name or args.rows):
+        parser.error("--search has its own items and rows: leave out --dataset_name and --rows")
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
-    from label_sets.debtags import debtags_file
+    from label_sets.debtags import debtags_file, validation_file
     from label_sets.tables import write_tables
 
-    data = args.dataset_name or debtags_file()
+    data = args.dataset_name or (validation_file() if args.search else debtags_file())
+    seeds = args.seeds if args.seeds is not None else [0] if args.search else [0, 1, 2]
+    rows = [row for family in SEARCH.values() for row in family] if args.search else ROWS
     comparison = SetComparison(args.output_dir, args.config, data, args.model_name_or_path)
     if not args.tables_only:
-        rows = [row for row in ROWS if not args.rows or row.name in args.rows]
-        for seed in args.seeds:  # one after the other: a stopped command leaves whole seeds
-            _run_seed(comparison, rows, seed, args.workers)
-    write_tables(comparison, [REFERENCE, *ROWS], args.seeds)
+        wanted = [row for row in rows if not args.rows or row.name in args.rows]
+        for seed in seeds:  # one after the other: a stopped command leaves whole seeds
+            _run_seed(comparison, wanted, seed, args.workers)
+    write_tables(comparison, [REFERENCE, *rows], seeds, SEARCH if args.search else {})
 
 
 def _run_seed(comparison: SetComparison, rows: Sequence[Row], seed: int, workers: int) -> None:

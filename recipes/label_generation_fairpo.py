@@ -29,8 +29,8 @@ sys.path.insert(0, str(HERE))
 from demo.smollm2 import demo_model_path  # noqa: E402
 from label_sets.arguments import LabelSetArguments, check_options, make_parser  # noqa: E402
 from label_sets.debtags import debtags_file  # noqa: E402
-from label_sets.report import Written, set_blocks, show  # noqa: E402
-from label_sets.results import write_run  # noqa: E402
+from label_sets.report import Written  # noqa: E402
+from label_sets.results import run_results  # noqa: E402
 
 from fairpo_trl import FairPOConfig, Partition  # noqa: E402
 from fairpo_trl.commands.errors import exit_clearly  # noqa: E402
@@ -46,6 +46,7 @@ from fairpo_trl.label_sets.training import (  # noqa: E402
     train_on_pairs,
     train_reference,
 )
+from fairpo_trl.reporting import print_label_results, write_label_report  # noqa: E402
 
 
 DEFAULT_CONFIG = HERE / "label_sets" / "smollm2-135m-instruct.yaml"
@@ -89,7 +90,7 @@ def run(script_args: LabelSetArguments, args: FairPOConfig, model_args) -> None:
         "dtype": model_args.dtype,
         **(args.model_init_kwargs or {}),
     }
-    peft, writing = get_peft_config(model_args), {"max_new_tokens": script_args.max_set_tokens}
+    peft, limit = get_peft_config(model_args), script_args.max_set_tokens
 
     reference = script_args.reference
     if reference is None:
@@ -102,7 +103,7 @@ def run(script_args: LabelSetArguments, args: FairPOConfig, model_args) -> None:
     drawn = write_sets(
         writer, tokenizer, train.prompts, vocabulary, samples=script_args.samples_per_item, seed=args.seed,
         temperature=script_args.sampling_temperature, constrained=script_args.constrained_sampling,
-        desc="The reference's own sets", **writing,
+        desc="The reference's own sets", max_new_tokens=limit,
     )  # fmt: skip
     pairs = build_pairs(train, drawn, partition, script_args.pairs_per_item)
     order = check_order(pairs, train, drawn, partition, script_args.pairs_per_item)
@@ -111,35 +112,34 @@ def run(script_args: LabelSetArguments, args: FairPOConfig, model_args) -> None:
     print("Pairs: " + ", ".join(f"{name} {value:.3g}" for name, value in facts.items()))
     write_json(folder / "pairs.json", rows)
     modes = (False, True) if script_args.constrained_decoding else (False,)
-    texts = {
-        ("reference", mode): write_sets(writer, tokenizer, test.prompts, vocabulary, constrained=mode, **writing)
-        for mode in modes
-    }
+
+    def write(model, mode):  # type: ignore[no-untyped-def]
+        sets = write_sets(model, tokenizer, test.prompts, vocabulary, constrained=mode, max_new_tokens=limit)
+        return [row[0] for row in sets]
+
+    read = {f"reference{', constrained' if mode else ''}": write(writer, mode) for mode in modes}
     del writer
     gc.collect()
 
     trainer = train_on_pairs(reference, rows, partition, args, script_args.method, peft)  # type: ignore[arg-type]
     trainer.save_model(args.output_dir)
-    for mode in modes:
-        texts["trained", mode] = write_sets(
-            trainer.model, tokenizer, test.prompts, vocabulary, constrained=mode, **writing
+    read |= {f"trained{', constrained' if mode else ''}": write(trainer.model, mode) for mode in modes}
+    methods = [
+        Written(
+            name, vocabulary.matrix(sets)[None], count_problems(sets), None if name == "reference" else "reference"
         )
-    methods = []
-    for (name, mode), readings in texts.items():
-        first = [row[0] for row in readings]
-        label = f"{name if name == 'reference' else script_args.method}{', constrained' if mode else ''}"
-        base = None if (name, mode) == ("reference", False) else "reference"
-        methods.append(Written(label, vocabulary.matrix(first)[None], count_problems(first), base))
+        for name, sets in read.items()
+    ]
     notes = [f"Pairs: {facts['own']} of the model's own mistakes, {facts['made_up']} made up, "
              f"{facts['items_unreadable']} training items without a readable set."]  # fmt: skip
-    show(set_blocks(test.split.labels, methods, partition), notes, f"Label sets: {script_args.method}",
-         folder / "report.md")  # fmt: skip
-    predicted = {name: vocabulary.matrix([row[0] for row in texts[name, False]]) for name in ("reference", "trained")}
-    write_run(
-        folder, parts, partition, predicted, script_args.method, trainer.state.log_history,
-        {**facts, "seed": args.seed, "beta": args.beta, "epsilon": args.epsilon}, time.time() - started, notes,
+    results = run_results(
+        parts, partition, methods, {name: read[name] for name in ("reference", "trained")}, script_args.method,
+        trainer.state.log_history, {**facts, "seed": args.seed, "beta": args.beta, "epsilon": args.epsilon},
+        time.time() - started, notes,
     )  # fmt: skip
-    print(f"Report: {folder / 'report.md'}   (results.json and pairs.json beside it)")
+    print_label_results(results)
+    report = write_label_report(results, folder)
+    print(f"Report: {report} and report.html   (results.json, pictures and pairs.json beside it)")
     if args.push_to_hub:
         trainer.push_to_hub(dataset_name=script_args.dataset_name)
 

@@ -162,6 +162,62 @@ def cells(block, first):
     return next(row for row in block.rows() if row[0] == first)
 
 
+@pytest.fixture
+def sets(results):
+    """A run that is measured by F1 of label sets, which have no scores."""
+    del results["samples"]
+    for evaluated in results["evaluations"].values():
+        for row in evaluated["by_group"].values():
+            row |= dict.fromkeys(row, None) | {"precision": 0.8, "recall": 0.6, "f1": 0.7, "sample_f1": 0.5}
+    for row in results["comparison"]["by_label"].values():
+        row.pop("ap_reference", None), row.pop("ap", None)
+        row |= {"f1_reference": 0.25, "f1": 0.75}
+    nothing = {"reference": None, "trained": None}
+    table = {
+        "title": "What was read",
+        "header": ["method", "malformed"],
+        "rows": [["free <b>", "4.3"]],
+        "note": "Note",
+    }
+    return results | {
+        "measure": "F1", "hinge": {"pairs": None, "labels": None}, "confusion": nothing, "tables": [table],
+    }  # fmt: skip
+
+
+class TestLabelSets:
+    def test_groups_have_precision_recall_and_f1(self, sets):
+        block = groups_block(sets)
+        assert block.header == ("", "precision", "recall", "F1", "set-F1", "exact match", "change of F1")
+        rows = dict(block.sections)["privileged"]
+        assert rows[0] == ("reference", "80.0", "60.0", "70.0", "50.0", "–", "–")
+        assert [row[0] for row in rows] == ["reference", "trained"], "baselines without a set have no F1"
+
+    def test_labels_and_sentences_speak_of_f1(self, sets):
+        block = moved_block(sets, None)
+        assert block.title == "Change of F1 per label, in points"
+        assert cells(block, "owl")[4:] == ("25.0", "75.0", "+3.00 [+2.00, +4.00] ▲")
+        assert promises(sets) == [
+            "Held labels whose F1 fell by more than 1 points: 1 (cat ▼); ▼ with the whole interval: 1."
+        ]
+
+    def test_report_page_and_terminal_have_the_further_table_and_no_average_precision(self, sets, tmp_path):
+        report = write_label_report(sets, tmp_path).read_text(encoding="utf-8")
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        shown = printed(print_label_results, sets)
+        assert "| free &lt;b&gt; | 4.3 |" in report or "free \\<b\\>" in report
+        assert "free &lt;b&gt;" in page and "free <b>" in shown
+        for text in (report, page, shown):
+            assert "What was read" in text and "change of F1" in text
+            assert "mAP" not in text and "average precision" not in text and "Confusion" not in text
+
+    def test_what_cannot_be_shown_is_refused(self, sets):
+        with pytest.raises(ValueError, match="did you mean 'F1'"):
+            check_label_results(sets | {"measure": "F2"})
+        sets["tables"][0]["rows"].append(["one cell"])
+        with pytest.raises(ValueError, match=r"tables\[0\]: 2 columns, but a row of 1"):
+            check_label_results(sets)
+
+
 class TestNumbers:
     def test_shares_are_per_cent_with_one_digit(self):
         assert [percent(x) for x in (0.684, 1.0, 0.0, None)] == ["68.4", "100.0", "0.0", "–"]

@@ -15,7 +15,7 @@ from fairpo_trl import Partition
 from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.label_sets.decoding import LabelSetLogitsProcessor, write_sets
 from fairpo_trl.label_sets.items import LabelledTexts, check_parts, load_items
-from fairpo_trl.label_sets.measures import SetMeasures, change, evaluation_dict, resample_items
+from fairpo_trl.label_sets.measures import SetMeasures, change, comparison_dict, evaluation_dict, resample_items
 from fairpo_trl.label_sets.pairs import build_pairs, check_order, preference_rows
 from fairpo_trl.label_sets.reader import Vocabulary, count_problems
 
@@ -344,6 +344,27 @@ def test_the_results_of_sets_have_f1_and_no_average_precision():
     assert found["by_label"]["sea"]["ap"] is None
     assert found["by_group"]["all"]["sample_f1"] == pytest.approx((2 / 5 + 2 / 3) / 2)
     assert found["by_label"]["bird"]["f1"] == 1.0
+    # Over all entries: hits bird and cat; wrong `house cat` and sea; missed dog and sea.
+    assert [found["by_group"]["all"][name] for name in ("precision", "recall", "f1")] == [0.5, 0.5, 0.5]
+    nothing = evaluation_dict(TRUE, FOUND & False, PARTITION)
+    assert nothing["by_group"]["privileged"]["precision"] is None
+    assert nothing["by_group"]["privileged"]["f1"] == 0.0
+
+
+def test_the_change_of_f1_names_what_fell():
+    true, found = np.tile(TRUE, (20, 1)), np.tile(FOUND, (20, 1))
+    result = comparison_dict(true, found, true, PARTITION)
+    assert {name: row["delta"] for name, row in result["by_group"].items()} == {
+        "all": -0.5,
+        "privileged": -1.0,
+        "non_privileged": pytest.approx(-1 / 3),
+    }
+    rows = result["by_label"]
+    assert (rows["dog"]["f1_reference"], rows["dog"]["f1"], rows["dog"]["delta"]) == (1.0, 0.0, -1.0)
+    assert (rows["dog"]["low"], rows["dog"]["high"], rows["dog"]["positives"]) == (-1.0, -1.0, 20)
+    assert rows["house cat"]["f1_reference"] is None and rows["house cat"]["delta"] is None  # never true there
+    assert result["fell"] == result["fell_surely"] == ["dog"]  # `sea` fell as well, but it is privileged
+    assert comparison_dict(true, found, true, PARTITION, allowed_fall=1.0)["fell"] == []
 
 
 # ---- constrained decoding ----

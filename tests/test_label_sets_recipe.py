@@ -11,6 +11,8 @@ from label_sets import classifier
 from label_sets.debtags import choose_items
 from test_label_sets import byte_tokenizer, tiny_model
 
+from fairpo_trl.commands.push import PushArguments
+from fairpo_trl.commands.push import run as push
 from fairpo_trl.reporting.label_results import read_label_results
 
 
@@ -58,14 +60,21 @@ def test_the_recipe_runs_from_a_file_to_the_report(tmp_path, model_path, items, 
     settings = results["settings"]
     assert settings["own"] + settings["made_up"] == settings["pairs"] > 0
     assert settings["items_unreadable"] == 0  # sampling was held to the form
-    assert results["evaluations"]["trained"]["by_group"]["privileged"]["map"] is None
+    trained = results["evaluations"]["trained"]["by_group"]["privileged"]
+    assert results["measure"] == "F1" and trained["map"] is None
+    assert results["comparison"]["by_group"]["privileged"]["f1"] == trained["f1"]
     assert [entry["step"] for entry in results["weights_history"]] == [1, 2]
     rows = json.loads((out / "pairs.json").read_text(encoding="utf-8"))
     train_texts = {row["prompt"] for row in rows}
     assert len(rows) == settings["pairs"] and len(train_texts) <= 21
     report = (out / "report.md").read_text(encoding="utf-8")
-    for part in ("fairpo, constrained", "By group", "Change of F1 per label", "malformed"):
-        assert part in report
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for part in ("trained, constrained", "By group", "Change of F1 per label", "malformed", "as they were written"):
+        assert part in report and part in page
+    assert "average precision" not in report + page and "mAP" not in report + page
+    assert {path.name for path in out.glob("*.png")} == {"label_deltas.png", "weights.png"}
+    plan = push(PushArguments(folder=str(out), repo_id="me/sets", dry_run=True))
+    assert plan is not None and "Change of F1 per label" in plan.card
     assert (out / "reference" / "model.safetensors").exists()
     assert (out / "adapter_model.safetensors").exists()
     with pytest.raises(ValueError, match="from an earlier run: start from it with `--reference`"):
@@ -118,6 +127,8 @@ def test_the_comparison_keeps_its_points_and_computes_none_twice(tmp_path, model
     assert labels[:2] == ["SFT (reference)", "SFT (reference), constrained"]
     assert labels[-1] == "MiniLM + linear, FairPO-CPO"
     assert found["methods"][1]["problems"]["unknown"] == 0.0
+    assert {path.name for path in tmp_path.glob("*.png")} == {"pareto.png", "label_deltas.png"}
+    assert "![Privileged against held labels](pareto.png)" in (tmp_path / "comparison.md").read_text(encoding="utf-8")
 
     points["fairpo"].unlink()
     compare([*command, "fairpo"])

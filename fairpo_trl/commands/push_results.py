@@ -10,9 +10,9 @@ from typing import Any, TypeAlias, cast
 
 from huggingface_hub import EvalResult
 
-from fairpo_trl.reporting.label_blocks import groups_block, moved_block, promises
+from fairpo_trl.reporting.label_blocks import further_blocks, groups_block, measure_text, moved_block, promises
 from fairpo_trl.reporting.label_markdown import block_markdown
-from fairpo_trl.reporting.label_results import GROUPS, METRICS, LabelResults, check_label_results, difference
+from fairpo_trl.reporting.label_results import GROUPS, LabelResults, check_label_results, difference
 from fairpo_trl.reporting.markdown import escape, pair_cells, pipe_table
 from fairpo_trl.reporting.numbers import interval, role_text, verdict, verdict_text
 from fairpo_trl.reporting.results import Interval, Results, by_role, check_results, judges
@@ -21,8 +21,6 @@ from fairpo_trl.training.publishing import printable
 
 AnyResults: TypeAlias = Mapping[str, Any]
 """`Results` or `LabelResults`; the latter has `evaluations`."""
-
-_METRIC_NAMES = {"map": "mAP", "sample_f1": "sample F1", "accuracy": "accuracy", "exact_match": "exact match"}
 
 
 def read_any_results(path: str | Path, classifier: bool) -> AnyResults:
@@ -54,11 +52,11 @@ def read_any_results(path: str | Path, classifier: bool) -> AnyResults:
             f"{path} is not the results of a run (it has neither 'attributes' nor 'evaluations'): name those of "
             "`fairpo evaluate` or of the training with `--results`."
         )
-    if ("evaluations" in keys) != classifier:
+    if ("evaluations" in keys and found.get("measure", "mAP") == "mAP") != classifier:
         kinds = ("a language model", "a classifier")
         raise ValueError(f"{path} holds results of {kinds[not classifier]}, and {kinds[classifier]} is pushed.")
     try:
-        if classifier:
+        if "evaluations" in keys:
             check_label_results(cast(LabelResults, found))
         else:
             check_results(cast(Results, found))
@@ -75,7 +73,7 @@ def evaluation_section(results: AnyResults) -> str:
         labels = cast(LabelResults, results)
         parts = [_plain(block_markdown(groups_block(labels)))]
         parts.append("\n".join(f"- {escape(sentence)}" for sentence in promises(labels)))
-        parts.append(_plain(block_markdown(moved_block(labels, None))))
+        parts += [_plain(block_markdown(block)) for block in (moved_block(labels, None), *further_blocks(labels))]
         return "\n\n".join(parts)
     found = cast(Results, results)
     named = judges(found)
@@ -161,19 +159,27 @@ def _pairs(results: Results) -> str:
 
 def _label_index(results: LabelResults) -> list[EvalResult]:
     data = printable(results["title"])
-    task = ("image-classification", "Multi-label image classification", "multi-label", data)
+    measure = measure_text(results)
+    task = (
+        ("image-classification", "Multi-label image classification", "multi-label", data)
+        if measure.group == "mAP"
+        else ("text-generation", "Label sets as text", "multi-label", data)
+    )
     index = []
     trained, changes = results["evaluations"]["trained"]["by_group"], results["comparison"]["by_group"]
     for group in (group for group in GROUPS if group in trained):
-        for metric in METRICS:
+        for metric, words in measure.columns.items():
             value = trained[group].get(metric)
             if value is not None and math.isfinite(value):
-                index.append(
-                    _eval_result(*task, metric, f"{_METRIC_NAMES[metric]} ({role_text(group)})", {"mean": value})
-                )
+                index.append(_eval_result(*task, metric, f"{words} ({role_text(group)})", {"mean": value}))
         if (change := difference(changes.get(group, {}))) is not None:
             index.append(
-                _eval_result(*task, "map_difference", f"mAP less the reference's ({role_text(group)})", change)
+                _eval_result(
+                    *task,
+                    f"{measure.group.lower()}_difference",
+                    f"{measure.group} less the reference's ({role_text(group)})",
+                    change,
+                )
             )
     return index
 

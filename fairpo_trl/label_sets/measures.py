@@ -55,6 +55,7 @@ class SetMeasures:
         self._add("absolute_size_error", np.abs(sizes - wanted), ones)
         members = {name: [column] for column, name in enumerate(partition.names)}
         columns = {group.name: [partition.names.index(n) for n in group.members] for group in partition.groups("role")}
+        columns["all"] = list(range(len(partition.names)))
         for name, inside in {**{f"label/{n}": c for n, c in members.items()}, **columns}.items():
             tp, fp, fn = (part[:, :, inside].sum(axis=2) for part in (hits, wrong, missed))
             self._add(f"{name}/precision", tp, tp + fp)
@@ -66,7 +67,7 @@ class SetMeasures:
 
     @property
     def names(self) -> list[str]:
-        """`set_f1`, `exact_match`, `size_error`, ..., then `<role>/f1` and `label/<label>/f1` with their parts."""
+        """`set_f1`, `exact_match`, `size_error`, ...; `<role>/f1`, `all/f1`, `label/<label>/f1` and their parts."""
         return list(self._terms)
 
     def values(self, name: str, weights: NDArray[Any] | None = None) -> Floats:
@@ -135,7 +136,8 @@ def change(
 def evaluation_dict(labels: ArrayLike, predicted: ArrayLike, partition: Partition) -> dict[str, Any]:
     """
     The evaluation of a multi-label classifier, for sets: F1, accuracy and exact match by group and label, with the
-    trivial baselines. A set has no scores, so average precision does not exist and is `None` everywhere.
+    trivial baselines, and precision, recall and F1 over all entries of a group. A set has no scores, so average
+    precision does not exist and is `None` everywhere.
     """
     scores = np.where(np.asarray(predicted, dtype=bool), 1.0, -1.0)
     found = evaluate_groups(labels, scores, partition).to_dict()
@@ -143,41 +145,80 @@ def evaluation_dict(labels: ArrayLike, predicted: ArrayLike, partition: Partitio
         for column in row:
             if column == "ap" or column == "map" or column.startswith("map_"):
                 row[column] = None
+    measures = SetMeasures(labels, predicted, partition)
+    for group, row in found["by_group"].items():
+        row |= {name: _number(measures.mean(f"{group}/{name}")) for name in ("precision", "recall", "f1")}
     return found
 
 
-def without_average_precision(labels: ArrayLike, partition: Partition) -> dict[str, Any]:
-    """The comparison of average precision that the results of a run have a place for: every cell is `None`."""
+def comparison_dict(
+    labels: ArrayLike,
+    trained: ArrayLike,
+    reference: ArrayLike,
+    partition: Partition,
+    *,
+    allowed_fall: float = 0.01,
+    level: float = LEVEL,
+) -> dict[str, Any]:
+    """
+    Change of F1 by group and label, as the results of a run keep it.
+
+    Args:
+        labels (`ArrayLike`):
+            Shape `[N, T]`, 0 and 1: the true sets.
+        trained, reference (`ArrayLike`):
+            Shape `[N, T]` or `[S, N, T]`: the sets as read.
+        partition ([`~fairpo_trl.Partition`]):
+            Labels and roles.
+        allowed_fall (`float`, *optional*, defaults to `0.01`):
+            A held label whose F1 falls by more is named in `fell`; in `fell_surely` if its whole interval does.
+        level (`float`, *optional*, defaults to `0.95`):
+            Of the intervals.
+
+    Returns:
+        `dict`: `by_group`, `by_label`, `fell` and `fell_surely` (worst first), how it was measured; `None` where there
+            is no F1.
+    """
+    after, before = SetMeasures(labels, trained, partition), SetMeasures(labels, reference, partition)
+    weights = resample_items(len(np.asarray(labels)))
+
+    def row(name: str) -> dict[str, float | None]:
+        found = change(after, before, f"{name}/f1", weights, level) or {}
+        return {
+            "f1_reference": _number(before.mean(f"{name}/f1")),
+            "f1": _number(after.mean(f"{name}/f1")),
+            "delta": found.get("mean"),
+            **{end: found.get(end) for end in ("low", "high", "seed_sd")},
+        }
+
     positives = (np.asarray(labels) == 1).sum(axis=0)
     counted = dict(zip(partition.names, positives.tolist(), strict=True))
-    empty = dict.fromkeys(("delta", "low", "high", "seed_sd"))
     groups: Mapping[str, Sequence[str]] = {"all": partition.names} | {g.name: g.members for g in partition.groups()}
+    by_label = {
+        name: {"role": partition.role_of(name), "positives": counted[name], **row(f"label/{name}")}
+        for name in partition.names
+    }
+
+    def below(end: str) -> list[str]:
+        values = {name: by_label[name] for name in partition.non_privileged if by_label[name][end] is not None}
+        fell = [name for name, row in values.items() if row[end] < -allowed_fall]
+        return sorted(fell, key=lambda name: by_label[name]["delta"])
+
     return {
         "by_group": {
-            name: {
-                "labels": len(members),
-                "labels_counted": sum(counted[m] > 0 for m in members),
-                "map_reference": None,
-                "map": None,
-                **empty,
-            }
+            name: {"labels": len(members), "labels_counted": sum(counted[m] > 0 for m in members), **row(name)}
             for name, members in groups.items()
         },
-        "by_label": {
-            name: {
-                "role": partition.role_of(name),
-                "positives": counted[name],
-                "ap_reference": None,
-                "ap": None,
-                **empty,
-            }
-            for name in partition.names
-        },
-        "fell": [],
-        "fell_surely": [],
-        "eps": 0.0,
-        "seeds": 1,
+        "by_label": by_label,
+        "fell": below("delta"),
+        "fell_surely": below("high"),
+        "eps": allowed_fall,
+        "seeds": after.seeds,
         "series": len(np.asarray(labels)),
         "resamples": RESAMPLES,
-        "level": LEVEL,
+        "level": level,
     }
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value

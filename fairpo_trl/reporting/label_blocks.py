@@ -4,11 +4,63 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairpo_trl.reporting.label_results import GROUPS, METRICS, LabelComparison, LabelResults, difference
+from fairpo_trl.reporting.label_results import (
+    GROUPS,
+    METRICS,
+    LabelComparison,
+    LabelResults,
+    Measure,
+    difference,
+)
 from fairpo_trl.reporting.numbers import ABSENT, delta, percent, role_text
 
 
 METRIC_NAMES = {"map": "mAP", "sample_f1": "F1", "accuracy": "acc", "exact_match": "EMR"}
+
+
+@dataclass(frozen=True)
+class MeasureText:
+    """How a [`Measure`] is spoken of.
+
+    Attributes:
+        group: Of a group: `mAP`.
+        label: Of a label, in a column's name: `AP`.
+        words: Of a label, in a title.
+        key: In rows of a label.
+        columns: Key -> column, of what is shown of a group.
+    """
+
+    group: str
+    label: str
+    words: str
+    key: str
+    columns: Mapping[str, str]
+
+
+MEASURES: dict[Measure, MeasureText] = {
+    "mAP": MeasureText(
+        "mAP",
+        "AP",
+        "average precision",
+        "ap",
+        {"map": "mAP", "sample_f1": "sample-F1", "accuracy": "accuracy", "exact_match": "exact match"},
+    ),
+    "F1": MeasureText(
+        "F1",
+        "F1",
+        "F1",
+        "f1",
+        {
+            "precision": "precision",
+            "recall": "recall",
+            "f1": "F1",
+            "sample_f1": "set-F1",
+            "exact_match": "exact match",
+        },
+    ),
+}
+"""Of a group, mAP, sample-F1 and set-F1 are means; precision, recall and F1 are over its (item, label) entries."""
+
 BASELINE_NAMES = {"all_negative": "all-negative", "label_prior": "label prior"}
 
 
@@ -37,33 +89,46 @@ class Block:
         return [row for _, rows in self.sections for row in rows]
 
 
+def measure_text(document: LabelResults | LabelComparison) -> MeasureText:
+    """What the changes in a document are changes of."""
+    return MEASURES[document.get("measure", "mAP")]
+
+
 def groups_block(results: LabelResults) -> Block:
     """Reference and trained model per group, with what the trivial baselines get beside them."""
     before, after = (results["evaluations"][model]["by_group"] for model in ("reference", "trained"))  # type: ignore[literal-required]
     changes = results["comparison"]["by_group"]
+    measure = measure_text(results)
     sections = []
+
+    def cells(values: Mapping[str, Any], suffix: str = "") -> tuple[str, ...]:
+        return tuple(percent(values.get(column + suffix)) for column in measure.columns)
+
     for group in GROUPS:
         if group not in before:
             continue
         found = delta(difference(changes.get(group, {})))
         rows = [
-            ("reference", *metric_cells(before[group]), ABSENT),
-            ("trained", *metric_cells(after[group]), found),
-            *((name, *metric_cells(before[group], f"_{key}"), ABSENT) for key, name in BASELINE_NAMES.items()),
+            ("reference", *cells(before[group]), ABSENT),
+            ("trained", *cells(after[group]), found),
         ]
+        if measure.group == "mAP":
+            rows += [(name, *cells(before[group], f"_{key}"), ABSENT) for key, name in BASELINE_NAMES.items()]
         labels = before[group].get("labels_counted", before[group].get("labels"))
         sections.append((f"{role_text(group)}, {labels} labels" if labels else role_text(group), tuple(rows)))
     comparison = results["comparison"]
     return Block(
-        f"Metrics by group, in per cent; change of mAP in points with {100 * comparison['level']:.0f} % intervals",
-        ("", "mAP", "sample-F1", "accuracy", "exact match", "change of mAP"),
+        f"Metrics by group, in per cent; change of {measure.group} in points with {100 * comparison['level']:.0f} % "
+        "intervals",
+        ("", *measure.columns.values(), f"change of {measure.group}"),
         tuple(sections),
         note=_conventions(results),
     )
 
 
 def moved_block(results: LabelResults, k: int | None = 5) -> Block:
-    """The `k` labels whose AP gained most, and the `k` that fell most, with intervals; all labels for `None`."""
+    """The `k` labels that gained most in AP (or F1) and the `k` that fell most, with intervals; `None`: all labels."""
+    measure = measure_text(results)
     rows = {name: (row, found) for name, row in label_deltas(results).items() if (found := difference(row))}
     ordered = sorted(rows, key=lambda name: (-rows[name][1]["mean"], name))
     gained = [name for name in ordered if rows[name][1]["mean"] > 0]
@@ -72,18 +137,26 @@ def moved_block(results: LabelResults, k: int | None = 5) -> Block:
     def cells(name: str) -> tuple[str, ...]:
         row, found = rows[name]
         counts = (str(results["label_counts"][name]), str(row.get("positives", ABSENT)))
-        ap = (percent(row.get("ap_reference")), percent(row.get("ap")))
-        return (name, role_text(results["partition"][name]), *counts, *ap, delta(found))
+        values = (percent(row.get(f"{measure.key}_reference")), percent(row.get(measure.key)))
+        return (name, role_text(results["partition"][name]), *counts, *values, delta(found))
 
     if k is None:
         sections = [("", tuple(map(cells, ordered)))]
     else:
         sections = [("gained most", tuple(map(cells, gained[:k]))), ("fell most", tuple(map(cells, fell[:k])))]
     return Block(
-        "Change of average precision per label, in points"
+        f"Change of {measure.words} per label, in points"
         if k is None
         else f"Labels that gained and fell most, of {len(gained)} that gained and {len(fell)} that fell",
-        ("label", "role", "positives\nin train", "in test", "AP, ref-\nerence", "AP,\ntrained", "change of AP"),
+        (
+            "label",
+            "role",
+            "positives\nin train",
+            "in test",
+            f"{measure.label}, ref-\nerence",
+            f"{measure.label},\ntrained",
+            f"change of {measure.label}",
+        ),
         tuple(sections),
         texts=2,
     )
@@ -114,19 +187,42 @@ def calibration_block(results: LabelResults) -> Block | None:
 
 
 def promises(results: LabelResults) -> list[str]:
-    """Sentences on the hinge, on held labels that fell, and on confusion."""
+    """Sentences on held labels that fell, and on hinge and confusion where they were measured."""
     hinge, comparison, confusion = results["hinge"], results["comparison"], results["confusion"]
     slack = f" + {hinge['eps']:g}" if "eps" in hinge else ""
     fell, surely = comparison["fell"], set(comparison["fell_surely"])
     names = ", ".join(f"{name} ▼" if name in surely else name for name in fell)
     points = 100 * comparison["eps"]
+    found = [
+        f"Held labels whose {measure_text(results).label} fell by more than {points:g} points: {len(fell)}"
+        + (f" ({names}); ▼ with the whole interval: {len(surely)}." if fell else ".")
+    ]
+    if hinge["pairs"] is not None:
+        found.insert(
+            0,
+            f"Hinge: loss at most the reference's{slack} for {percent(hinge['pairs'])} % of the held (image, label) "
+            f"pairs and, in the mean, for {percent(hinge['labels'])} % of the held labels.",
+        )
+    if confusion["reference"] is not None:
+        found.append(
+            f"Confusion: {percent(confusion['reference'])} % -> {percent(confusion['trained'])} % of the "
+            "privileged labels present in an image are outscored by some absent label."
+        )
+    return found
+
+
+def further_blocks(results: LabelResults) -> list[Block]:
+    """The further tables of a run."""
     return [
-        f"Hinge: loss at most the reference's{slack} for {percent(hinge['pairs'])} % of the held (image, label) pairs "
-        f"and, in the mean, for {percent(hinge['labels'])} % of the held labels.",
-        f"Held labels whose AP fell by more than {points:g} points: {len(fell)}"
-        + (f" ({names}); ▼ with the whole interval: {len(surely)}." if fell else "."),
-        f"Confusion: {percent(confusion['reference'])} % -> {percent(confusion['trained'])} % of the "
-        "privileged labels present in an image are outscored by some absent label.",
+        Block(
+            table["title"],
+            tuple(table["header"]),
+            (("", tuple(tuple(row) for row in table["rows"])),),
+            texts=table.get("texts", 1),
+            note=table.get("note", ""),
+            wide=True,
+        )
+        for table in results.get("tables", [])
     ]
 
 
@@ -145,7 +241,9 @@ def data_rows(document: LabelResults | LabelComparison) -> list[tuple[str, str]]
     rows = []
     for split, summary in document["data"].items():
         counted = [
-            f"{value:,} {name}" if isinstance(value, int) and name in ("images", "series") else f"{name} {value}"
+            f"{value:,} {name}"
+            if isinstance(value, int) and name in ("images", "items", "series")
+            else f"{name} {value}"
             for name, value in summary.items()
         ]
         rows.append((split, ", ".join(counted)))
@@ -163,15 +261,21 @@ def metric_cells(values: Mapping[str, float | None], suffix: str = "") -> tuple[
 
 def _conventions(results: LabelResults) -> str:
     trained = results["evaluations"]["trained"]
+    comparison = results["comparison"]
+    bootstrap = f"Intervals: paired bootstrap over {comparison['series']} series, {comparison['resamples']} resamples."
+    if measure_text(results).group == "F1":
+        return (
+            "Precision, recall and F1: over all (item, label) entries of the group. Set-F1: mean over items of 2 hits "
+            f"/ (predicted + true labels), {trained['samples']} items. {bootstrap}"
+        )
     without = trained["labels_without_positives"]
     left_out = f"{len(without)} left out: {', '.join(without)}" if without else "none left out"
-    comparison = results["comparison"]
     division = trained["zero_division"]
     return (
         f"mAP: macro over labels with a positive in this split ({left_out}). Sample-F1: zero_division = "
-        f"{'nan' if division is None else f'{division:g}'}, samples = {trained['samples']}. Intervals: paired "
-        f"bootstrap over {comparison['series']} series, {comparison['resamples']} resamples. All-negative and "
-        "label prior look at no image: accuracy and exact match of rare labels are high without learning anything."
+        f"{'nan' if division is None else f'{division:g}'}, samples = {trained['samples']}. {bootstrap} "
+        "All-negative and label prior look at no image: accuracy and exact match of rare labels are high without "
+        "learning anything."
     )
 
 

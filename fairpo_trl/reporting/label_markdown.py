@@ -17,7 +17,9 @@ from fairpo_trl.reporting.label_blocks import (
     Block,
     calibration_block,
     data_rows,
+    further_blocks,
     groups_block,
+    measure_text,
     moved_block,
     promises,
     starred,
@@ -67,8 +69,8 @@ def render_label_markdown(results: LabelResults, images: Mapping[str, str] | Non
     check_label_results(results)
     parts = [f"# {escape(results['title'])}", _about(results), block_markdown(groups_block(results))]
     parts += ["\n".join(f"- {escape(sentence)}" for sentence in promises(results))]
-    parts += [_image(text, path) for text, path in (images or {}).items()]
-    parts += [block_markdown(moved_block(results, None))]
+    parts += [image_markdown(text, path) for text, path in (images or {}).items()]
+    parts += [block_markdown(block) for block in (moved_block(results, None), *further_blocks(results))]
     if block := calibration_block(results):
         parts += [block_markdown(block)]
     if results.get("samples"):
@@ -107,8 +109,11 @@ def write_label_report(results: LabelResults, folder: str | os.PathLike[str]) ->
     by_label = results["comparison"]["by_label"]
     deltas = {name: found for name in results["partition"] if (found := difference(by_label[name]))}
     if deltas:
-        path = plot_label_deltas(deltas, results["partition"], folder / "label_deltas.png", results["title"])
-        images["Change of average precision per label"] = path.name
+        words = measure_text(results).words
+        path = plot_label_deltas(
+            deltas, results["partition"], folder / "label_deltas.png", results["title"], measure=words
+        )
+        images[f"Change of {words} per label"] = path.name
     if results.get("weights_history"):
         images["Group weights over training"] = plot_weights(results, folder / "weights.png").name
     if results.get("samples"):
@@ -135,7 +140,7 @@ def render_comparison_markdown(comparison: LabelComparison, images: Mapping[str,
     check_label_comparison(comparison)
     parts = [f"# {escape(comparison['title'])}", _about(comparison)]
     parts += ["\n".join(f"- {escape(note)}" for note in comparison.get("notes", []))]
-    parts += [_image(text, path) for text, path in (images or {}).items()]
+    parts += [image_markdown(text, path) for text, path in (images or {}).items()]
     for head in heads(comparison):
         blocks = (
             main_block(comparison, head),
@@ -166,7 +171,8 @@ def _about(document: LabelResults | LabelComparison) -> str:
     return pipe_table(["", ""], rows)
 
 
-def _image(text: str, path: str) -> str:
+def image_markdown(text: str, path: str) -> str:
+    """An image with its description; `path` is relative to the document."""
     return f"![{escape(text)}]({path.replace(' ', '%20')})"
 
 

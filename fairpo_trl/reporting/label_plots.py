@@ -39,8 +39,9 @@ def plot_label_deltas(
     path: str | os.PathLike[str],
     title: str,
     subtitle: str = "",
+    measure: str = "average precision",
 ) -> Path:
-    """Change of average precision of every label with its interval, best first.
+    """Change of average precision (or of another measure) of every label with its interval, best first.
 
     Args:
         deltas: Label -> change, as a share.
@@ -48,6 +49,7 @@ def plot_label_deltas(
         path: The PNG to write.
         title: Names the data.
         subtitle: For example the method.
+        measure: What the changes are changes of.
 
     Returns:
         The path.
@@ -69,14 +71,14 @@ def plot_label_deltas(
         label.set_fontsize(8)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("change of average precision against the reference (points; bars: 95 % interval)")
+    axes.set_xlabel(f"change of {measure} against the reference (points; bars: 95 % interval)")
     for role in ROLES:
         if found := [deltas[name]["mean"] for name in names if partition[name] == role]:
             up, mean = sum(value > 0 for value in found), 100 * sum(found) / len(found)
             counted = f"{role_text(role)}: {up} of {len(found)} gained, mean {mean:+.2f}"
             axes.plot([], [], linestyle="none", label=counted, **role_marker(role))
     axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.1)
-    heading = f"Change of average precision per label{f': {subtitle}' if subtitle else ''}"
+    heading = f"Change of {measure} per label{f': {subtitle}' if subtitle else ''}"
     return save_titled(figure, axes, heading, title, path, pad=24)
 
 

@@ -22,6 +22,8 @@ CONTINUED = "bce_continued"
 """Name of the control: the reference, trained further for as long as the methods."""
 
 METRICS = ("map", "sample_f1", "accuracy", "exact_match")
+Measure: TypeAlias = Literal["mAP", "F1"]
+"""What the changes of a run are changes of: average precision of scores, or F1 of label sets, which have no scores."""
 Group: TypeAlias = Literal["all", "privileged", "non_privileged"]
 GROUPS: tuple[Group, ...] = ("privileged", "non_privileged", "all")
 
@@ -71,6 +73,16 @@ class Hinge(TypedDict):
     eps: NotRequired[float]
 
 
+class FurtherTable(TypedDict):
+    """One more table of a run, all cells as text; `texts` leading columns (1) are words, the others numbers."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    texts: NotRequired[int]
+    note: NotRequired[str]
+
+
 class Shares(TypedDict):
     """A share of the reference and of the trained model."""
 
@@ -100,7 +112,8 @@ class LabelResults(TypedDict):
 
     `data` maps split to its summary, `partition` label to role, `label_counts` label to positives in train.
     `confusion` is the share of present privileged labels that some absent label outscores. `weights_history` is a list
-    of `{"step": optimizer step, group: weight}`.
+    of `{"step": optimizer step, group: weight}`. `measure` is mAP where it is absent; with F1, `comparison` holds
+    `f1_reference` and `f1` where it has those of average precision, and hinge and confusion may be `None`.
     """
 
     title: str
@@ -121,6 +134,8 @@ class LabelResults(TypedDict):
     weights_history: NotRequired[list[dict[str, float]]]
     samples: NotRequired[list[LabelSample]]
     notes: NotRequired[list[str]]
+    measure: NotRequired[Measure]
+    tables: NotRequired[list[FurtherTable]]
 
 
 class MethodResult(TypedDict):
@@ -172,7 +187,7 @@ class LabelComparison(TypedDict):
 
     `heads` maps a head's name to its description; `trivial` maps baseline to group to metric; `per_label` maps
     [`method_key`] to label to its change of AP against the reference. `allowed_fall` is the fall of AP that a held
-    label was allowed: 0.01 is one point.
+    label was allowed: 0.01 is one point. `measure`: see [`LabelResults`].
     """
 
     title: str
@@ -187,6 +202,7 @@ class LabelComparison(TypedDict):
     hardware: NotRequired[str]
     seconds: NotRequired[float]
     per_label: NotRequired[dict[str, dict[str, Delta]]]
+    measure: NotRequired[Measure]
     allowed_fall: NotRequired[float]
     confused_pairs: NotRequired[ConfusedPairs]
     notes: NotRequired[list[str]]
@@ -201,11 +217,15 @@ def check_label_results(results: LabelResults) -> None:
     """Raise unless a run has the shape of [`LabelResults`].
 
     Raises:
-        ValueError: A required part is missing, a number is NaN or infinite, an interval is upside down, a role or a
-            label is unknown, a probability is none, or the image of a sample is not relative. The message names the
-            place.
+        ValueError: A required part is missing, a number is NaN or infinite, an interval is upside down, a role, a
+            label or the measure is unknown, a row of a table has too few or too many cells, a probability is none, or
+            the image of a sample is not relative. The message names the place.
     """
     check_document(results, LabelResults)
+    _check_measure(results)
+    for i, table in enumerate(results.get("tables", [])):
+        if wrong := [row for row in table["rows"] if len(row) != len(table["header"])]:
+            raise ValueError(f"tables[{i}]: {len(table['header'])} columns, but a row of {len(wrong[0])}.")
     labels = results["partition"]
     _check_labels("label_counts", results["label_counts"], labels, complete=True)
     for name in ("reference", "trained"):
@@ -233,6 +253,7 @@ def check_label_comparison(comparison: LabelComparison) -> None:
             section, head, method or label is unknown, or a method stands there twice. The message names the place.
     """
     check_document(comparison, LabelComparison)
+    _check_measure(comparison)
     labels = comparison["partition"]
     _check_labels("label_counts", comparison["label_counts"], labels, complete=True)
     keys = [method_key(method) for method in comparison["methods"]]
@@ -326,6 +347,11 @@ def difference(row: Mapping[str, Any]) -> Delta | None:
     if row.get("seed_sd") is not None:
         found["seed_sd"] = row["seed_sd"]
     return found
+
+
+def _check_measure(document: LabelResults | LabelComparison) -> None:
+    if (measure := document.get("measure", "mAP")) not in get_args(Measure):
+        raise ValueError("measure: " + _unknown("measure", [measure], get_args(Measure)))
 
 
 def _check_labels(place: str, found: Iterable[str], labels: Mapping[str, Role], complete: bool = False) -> None:

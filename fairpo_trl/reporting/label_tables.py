@@ -10,6 +10,7 @@ from fairpo_trl.reporting.label_blocks import (
     Block,
     calibration_block,
     data_rows,
+    further_blocks,
     groups_block,
     moved_block,
     promises,
@@ -81,6 +82,8 @@ def print_label_results(results: LabelResults, console: Console | None = None, s
     console.print(Text(printable(results["title"]), style="bold"))
     _print_block(console, groups_block(results))
     _print_block(console, moved_block(results))
+    for further in further_blocks(results):
+        _print_block(console, further)
     for sentence in promises(results):
         console.print(Text(printable(sentence)))
     if block := calibration_block(results):

@@ -49,7 +49,7 @@ class _Point:
 def plot_pareto(
     comparison: LabelComparison, path: str | os.PathLike[str], head: str | None = None, *, ablations: bool = False
 ) -> Path:
-    """Change of mAP of the privileged labels (y) against that of the held ones (x); the reference is the origin.
+    """Change of mAP (or F1) of the privileged labels (y) against that of the held ones (x); the origin: the reference.
 
     Thin lines are the intervals. The re-weighting rows are joined as a curve, in order of their factors. A point that
     would press all others together stands at the border with its numbers.
@@ -97,8 +97,9 @@ def plot_pareto(
                 markeredgewidth=0.8, ecolor=point.colour, elinewidth=0.6, alpha=0.8, zorder=3,
             )  # fmt: skip
     axes.plot([0], [0], marker="*", color=TEXT, markersize=13, zorder=4)
-    axes.set_xlabel("held labels: change of mAP against the reference (points)")
-    axes.set_ylabel("privileged labels: change of mAP against the reference (points)")
+    measure = comparison.get("measure", "mAP")
+    axes.set_xlabel(f"held labels: change of {measure} against the reference (points)")
+    axes.set_ylabel(f"privileged labels: change of {measure} against the reference (points)")
     axes.legend(
         handles=_legend(methods), frameon=False, fontsize=9, ncols=4, loc="lower left",
         bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.1,

@@ -88,18 +88,18 @@ class SetComparison:
         self.model, self.origin = (model, model) if model else demo_model_path()
         self.parts, self.vocabulary = load_items(data)
         self.partition = rarest(self.parts["train"], self.config["privileged_share"])
-        self.data_hash = "-".join(part.content_hash() for part in self.parts.values())
 
     # ---- files ----
 
-    def _key(self, *parts: Any) -> str:
-        return hashlib.sha256(json.dumps([self.data_hash, *parts], sort_keys=True).encode()).hexdigest()[:10]
+    def _key(self, *parts: Any, data: Sequence[str] = ("train", "test")) -> str:
+        hashes = [self.parts[name].content_hash() for name in data]
+        return hashlib.sha256(json.dumps([hashes, *parts], sort_keys=True).encode()).hexdigest()[:10]
 
     def _of(self, names: Sequence[str]) -> dict[str, Any]:
         return {name: self.config.get(name) for name in names}
 
     def _reference_key(self) -> str:
-        return self._key(self.origin, self._of(OF_THE_REFERENCE))
+        return self._key(self.origin, self._of(OF_THE_REFERENCE), data=["train"])
 
     def reference_path(self, seed: int) -> Path:
         """Folder of the reference."""
@@ -107,18 +107,19 @@ class SetComparison:
 
     def pairs_path(self, seed: int) -> Path:
         """File of the pairs and of what was counted while they were built."""
-        return self.folder / f"pairs-seed{seed}-{self._key(self._reference_key(), self._of(OF_THE_PAIRS))}.json"
+        key = self._key(self._reference_key(), self._of(OF_THE_PAIRS), data=["train"])
+        return self.folder / f"pairs-seed{seed}-{key}.json"
 
     def path(self, row: Row, seed: int) -> Path:
         """File of one point: its name holds a hash of everything it depends on."""
-        own = [row.name, row.options, row.factor, row.constrained]
         if row.method == "classifier":
             key = self._key(row.name, list(self.partition.privileged))
         elif row.method == "reference":
             key = self._key(self._reference_key(), row.constrained)
         else:
-            kept = {k: v for k, v in self.config.items() if k not in ("output_dir", "seed", "constrained_decoding")}
-            key = self._key(self._reference_key(), kept, own)
+            options = {**self.config, **row.options}
+            kept = {k: v for k, v in options.items() if k not in ("output_dir", "seed", "constrained_decoding")}
+            key = self._key(self._reference_key(), kept, [row.name, row.factor, row.constrained])
         return self.folder / f"{row.name}-seed{seed}-{key}.json"
 
     def complete(self, row: Row, seed: int) -> bool:
@@ -165,26 +166,32 @@ class SetComparison:
         if self.prepared(seed):
             return
         writer, tokenizer = load_writer(reference, args)
-        with _timed(facts, "sampling"):
-            drawn = write_sets(
-                writer,
-                tokenizer,
-                train.prompts,
-                self.vocabulary,
-                samples=script_args.samples_per_item,
-                temperature=script_args.sampling_temperature,
-                constrained=script_args.constrained_sampling,
-                max_new_tokens=script_args.max_set_tokens,
-                seed=seed,
-                progress=False,
-            )
+        if not self.pairs_path(seed).exists():
+            with _timed(facts, "sampling"):
+                self._make_pairs(seed, writer, tokenizer, script_args)
+        if not self.complete(REFERENCE, seed):
+            self._measure(REFERENCE, seed, writer, tokenizer, script_args, facts)
+
+    def _make_pairs(self, seed: int, writer: Any, tokenizer: Any, script_args: LabelSetArguments) -> None:
+        train = self.parts["train"]
+        drawn = write_sets(
+            writer,
+            tokenizer,
+            train.prompts,
+            self.vocabulary,
+            samples=script_args.samples_per_item,
+            temperature=script_args.sampling_temperature,
+            constrained=script_args.constrained_sampling,
+            max_new_tokens=script_args.max_set_tokens,
+            seed=seed,
+            progress=False,
+        )
         pairs = build_pairs(train, drawn, self.partition, script_args.pairs_per_item)
         order = check_order(pairs, train, drawn, self.partition, script_args.pairs_per_item)
         read = {f"drawn_{k}": v for k, v in count_problems([r for row in drawn for r in row]).items()}
         rows = preference_rows(pairs, train, self.vocabulary)
         about = {f"about_{name}": sum(name in row["attribute"] for row in rows) for name in self.partition.names}
         write_json(self.pairs_path(seed), {"counts": {**pairs.counts(), **order, **read, **about}, "rows": rows})
-        self._measure(REFERENCE, seed, writer, tokenizer, script_args, facts)
 
     def run(self, row: Row, seed: int) -> None:
         """Trains one method from the reference of its seed, and keeps what it writes."""

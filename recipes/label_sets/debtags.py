@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from demo.smollm2 import cache_root
@@ -35,10 +35,10 @@ which toolkit it uses), and five of the rarest that are still learnt: each has 4
 WORDS = 24
 """Words of a description that are kept, about 35 tokens: the short description and the first sentence."""
 
-TRAIN, TEST = 480, 300
-LEAST = {"train": 22, "test": 12}
+SIZES = {"train": 480, "test": 300, "validation": 200}
+LEAST = {"train": 22, "test": 12, "validation": 10}
 """Items of each label at least, and"""
-RARE_ITEMS = {"train": 14, "test": 16}
+RARE_ITEMS = {"train": 14, "test": 16, "validation": 10}
 """items of each of the `RARE` rarest labels. A plain sample of this size would have 5; they stay the rarest."""
 RARE = 5
 
@@ -46,6 +46,29 @@ HELP = (
     "The default data are read from Debian's package index, which needs apt-get (Debian or Ubuntu) and a mirror. "
     "Elsewhere give your own file of `text` and `labels`: `--dataset_name items.jsonl`."
 )
+
+
+def validation_file(folder: Path | None = None) -> Path:
+    """
+    A file with the same `train` items and, as `test`, items that are in neither part of [`debtags_file`]: settings are
+    chosen on it.
+
+    Raises:
+        FileNotFoundError, OSError: See [`debtags_file`].
+    """
+    main = debtags_file(folder)
+    path = main.with_name(f"debtags-{SIZES['train']}-validation-{SIZES['validation']}-{WORDS}-words.jsonl")
+    if not path.exists():
+        items = [json.loads(line) for line in main.read_text(encoding="utf-8").splitlines()]
+        programs = read_programs()
+        source = {program["id"]: program["source"] for program in programs}
+        used = {source.get(item["id"]) for item in items}
+        count = Counter(label for item in items for label in item["labels"])
+        rare = sorted(count, key=lambda label: (count[label], label))[:RARE]
+        others = choose_items([p for p in programs if p["source"] not in used], splits=("validation",), rare=rare)
+        train = [item for item in items if item["split"] == "train"]
+        _write(path, [*train, *(item | {"split": "test"} for item in others)])
+    return path
 
 
 def debtags_file(folder: Path | None = None) -> Path:
@@ -56,14 +79,13 @@ def debtags_file(folder: Path | None = None) -> Path:
         FileNotFoundError: If there is no apt-get.
         OSError: If the index cannot be downloaded.
     """
-    path = (folder or cache_root()) / f"debtags-{TRAIN}-{TEST}-{WORDS}-words.jsonl"
+    path = (folder or cache_root()) / f"debtags-{SIZES['train']}-{SIZES['test']}-{WORDS}-words.jsonl"
     if path.exists():
         return path
     if shutil.which("apt-get") is None:
         raise FileNotFoundError(HELP)
-    items = choose_items(read_programs())
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items))
+    _write(path, choose_items(read_programs()))
     return path
 
 
@@ -99,29 +121,31 @@ def read_programs() -> list[dict[str, object]]:
     return [programs[name] for name in sorted(programs)]
 
 
-def choose_items(programs: list[dict], seed: int = 0) -> list[dict[str, object]]:
+def choose_items(
+    programs: list[dict], seed: int = 0, splits: Sequence[str] = ("test", "train"), rare: Sequence[str] = ()
+) -> list[dict[str, object]]:
     """
-    The items of both splits: one program of each source package, so that no source is on two sides; a fixed number of
-    each rare label, the rest at random.
+    The items of some splits: one program of each source package, so that no source is on two sides; a fixed number of
+    each rare label (by default the rarest), the rest at random.
     """
     rng = random.Random(seed)
     first = {program["source"]: program for program in reversed(programs)}
     pool = sorted(first.values(), key=lambda program: program["id"])
     rng.shuffle(pool)
     count = Counter(label for program in pool for label in program["labels"])
-    rare = sorted(count, key=lambda label: (count[label], label))[:RARE]
+    rare = rare or sorted(count, key=lambda label: (count[label], label))[:RARE]
     split: dict[str, str] = {}
     for label in sorted(count, key=lambda label: (count[label], label)):  # the rarest first: it has the least choice
         rarer = set(rare) - {label}
-        for name in ("test", "train"):
+        for name in splits:
             having = [p for p in pool if label in p["labels"]]
             wanted = (RARE_ITEMS if label in rare else LEAST)[name] - sum(split.get(p["id"]) == name for p in having)
             free = [p for p in having if p["id"] not in split and not rarer & set(p["labels"])]
             for program in free[: max(0, wanted)]:
                 split[program["id"]] = name
     common = [p for p in pool if p["id"] not in split and not set(p["labels"]) & set(rare)]
-    for name, size in (("test", TEST), ("train", TRAIN)):
-        for program in common[: size - sum(part == name for part in split.values())]:
+    for name in splits:
+        for program in common[: SIZES[name] - sum(part == name for part in split.values())]:
             split[program["id"]] = name
         common = [p for p in common if p["id"] not in split]
     return [
@@ -129,6 +153,10 @@ def choose_items(programs: list[dict], seed: int = 0) -> list[dict[str, object]]
         for p in sorted(pool, key=lambda program: program["id"])
         if p["id"] in split
     ]
+
+
+def _write(path: Path, items: list[dict[str, object]]) -> None:
+    write_text(path, "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items))
 
 
 def _stanzas(options: list[str], kind: str) -> Iterator[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Tables of written label sets, in the form of the classifier's reports: one run, or many methods."""
+"""Tables of written label sets, in the form of the classifier's reports: of one run, or of many methods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fairpo_trl import Partition
 from fairpo_trl.files import write_text
 from fairpo_trl.label_sets.measures import SetMeasures, change, resample_items
 from fairpo_trl.reporting.label_blocks import Block
-from fairpo_trl.reporting.label_markdown import block_markdown
+from fairpo_trl.reporting.label_markdown import block_markdown, image_markdown
 from fairpo_trl.reporting.label_tables import block_table
 from fairpo_trl.reporting.numbers import ABSENT, delta, percent, role_text
 from fairpo_trl.reporting.tables import WIDTH
@@ -149,15 +149,16 @@ def set_blocks(labels: NDArray[Any], methods: Sequence[Written], partition: Part
     return blocks
 
 
-def show(blocks: Sequence[Block], notes: Sequence[str], title: str, path: Path) -> None:
-    """Prints the tables and writes them as Markdown."""
+def show(blocks: Sequence[Block], notes: Sequence[str], title: str, path: Path, images: Mapping[str, str]) -> None:
+    """Prints the tables and writes them as Markdown, after the images (description -> file beside it)."""
     console = Console(highlight=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     for block in blocks:
         console.print(Padding(block_table(block), (1, 0, 0, 0)))
     for note in notes:
         console.print(note, markup=False)
-    parts = [f"# {title}", *(block_markdown(block) for block in blocks), "\n".join(f"- {note}" for note in notes)]
+    parts = [f"# {title}", *(image_markdown(text, name) for text, name in images.items())]
+    parts += [*(block_markdown(block) for block in blocks), "\n".join(f"- {note}" for note in notes)]
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")
 
 

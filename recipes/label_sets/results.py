@@ -1,12 +1,11 @@
-"""One run in the results file of the multi-label half: the same document, checked by the same code, without scores."""
+"""One run as the results of the multi-label half: the same document, measured by F1 of sets, which have no scores."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,52 +13,61 @@ from numpy.typing import NDArray
 
 from fairpo_trl import Partition
 from fairpo_trl.label_sets.items import LabelledTexts
-from fairpo_trl.label_sets.measures import evaluation_dict, without_average_precision
-from fairpo_trl.reporting.label_results import LabelResults, write_label_results
+from fairpo_trl.label_sets.measures import comparison_dict, evaluation_dict
+from fairpo_trl.label_sets.reader import Reading
+from fairpo_trl.reporting.label_blocks import Block
+from fairpo_trl.reporting.label_results import FurtherTable, LabelResults
 from fairpo_trl.training.publishing import public_command
 
+from .report import Written, set_blocks
 
-def write_run(
-    folder: Path,
+
+EXAMPLES = 8
+"""Items whose sets are shown as they were written."""
+
+
+def run_results(
     parts: Mapping[str, LabelledTexts],
     partition: Partition,
-    predicted: Mapping[str, NDArray[np.bool_]],
+    methods: Sequence[Written],
+    readings: Mapping[str, Sequence[Reading]],
     method: str,
     history: list[dict[str, Any]],
     facts: Mapping[str, Any],
     seconds: float,
     notes: list[str],
-) -> Path:
+) -> LabelResults:
     """
-    Writes `results.json` of a run.
+    The results of a run, for `write_label_report` and `print_label_results`.
 
     Args:
-        folder (`Path`): The run's folder.
         parts (`Mapping`): `train` and `test`.
         partition (`Partition`): Labels and roles.
-        predicted (`Mapping`): `reference` and `trained`: sets of the test items, `[N, T]`.
+        methods (`Sequence[Written]`): `reference` and `trained`, then what else was written.
+        readings (`Mapping`): `reference` and `trained`: what was read of each test item.
         method (`str`): Of the recipe.
         history (`list[dict]`): The trainer's log, of which the weights are kept.
-        facts (`Mapping`): Settings, counts of pairs and problems of reading.
+        facts (`Mapping`): Settings, and counts of pairs.
         seconds (`float`): Of the whole run.
         notes (`list[str]`): What a reader has to know.
     """
     labels = parts["test"].split.labels
+    written: dict[str, NDArray[np.bool_]] = {entry.label: entry.predicted[0] for entry in methods}
+    sets, groups, read, _ = set_blocks(labels, methods, partition)
+    blocks = [sets, *([groups] if len(methods) > len(readings) else []), read, _examples(parts["test"], readings)]
     results = {
         "title": f"Label sets: {method}, {len(partition.privileged)} privileged labels",
         "command": public_command(sys.argv),
-        "data": {
-            name: {"images": len(part), "series": len(set(part.split.series or part.ids)), **dict(part.split.notes)}
-            for name, part in parts.items()
-        },
+        "measure": "F1",
+        "data": {name: {"items": len(part), **dict(part.split.notes)} for name, part in parts.items()},
         "partition": {name: partition.role_of(name) for name in partition.names},
         "label_counts": parts["train"].split.label_counts(),
         "method": method,
         "settings": dict(facts),
         "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
         "seconds": seconds,
-        "evaluations": {name: evaluation_dict(labels, sets, partition) for name, sets in predicted.items()},
-        "comparison": without_average_precision(labels, partition),
+        "evaluations": {name: evaluation_dict(labels, written[name], partition) for name in readings},
+        "comparison": comparison_dict(labels, written["trained"], written["reference"], partition),
         "hinge": {"pairs": None, "labels": None},
         "confusion": {"reference": None, "trained": None},
         "weights_history": [
@@ -67,6 +75,34 @@ def write_run(
             for entry in history
             if any(key.startswith("weight/") for key in entry)
         ],
-        "notes": ["Sets have no scores: average precision, hinge and confusion do not exist.", *notes],
+        "tables": [_table(block) for block in blocks if block.rows()],
+        "notes": notes,
     }
-    return write_label_results(cast(LabelResults, results), folder / "results.json")
+    return cast(LabelResults, results)
+
+
+def _examples(test: LabelledTexts, readings: Mapping[str, Sequence[Reading]]) -> Block:
+    """The first items where both models wrote different texts."""
+    pairs = zip(readings["reference"], readings["trained"], strict=True)
+    different = [number for number, (one, other) in enumerate(pairs) if one.text != other.text]
+    sets = test.sets()
+    rows = tuple(
+        (test.texts[n], ", ".join(sets[n]), readings["reference"][n].text.strip(), readings["trained"][n].text.strip())
+        for n in different[:EXAMPLES]
+    )
+    return Block(
+        f"Sets as they were written: {len(rows)} of {len(different)} items where the two differ",
+        ("text", "true", "reference", "trained"),
+        (("", rows),),
+        texts=4,
+    )
+
+
+def _table(block: Block) -> FurtherTable:
+    return {
+        "title": block.title,
+        "header": list(block.header),
+        "rows": [list(row) for row in block.rows()],
+        "texts": block.texts,
+        "note": block.note,
+    }

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
 from fairpo_trl.files import write_json
 from fairpo_trl.label_sets.measures import change, resample_items
+from fairpo_trl.reporting import LabelComparison
+from fairpo_trl.reporting.label_plots import plot_label_deltas
+from fairpo_trl.reporting.pareto_plot import plot_pareto
+from fairpo_trl.reporting.results import ROLES
 
 from .comparison import REFERENCE, Row, SetComparison
-from .report import measure_all, set_blocks, show
+from .report import Written, measure_all, set_blocks, show
 
 
-def write_tables(comparison: SetComparison, rows: Sequence[Row], seeds: Sequence[int]) -> None:
+TITLE = "Label sets written by a language model"
+ALLOWED_FALL = 0.01
+"""Of the F1 of the held labels, in a search."""
+
+
+def write_tables(
+    comparison: SetComparison, rows: Sequence[Row], seeds: Sequence[int], families: Mapping[str, Sequence[Row]]
+) -> None:
     """
-    Prints the comparison of the points there are and writes `comparison.md` and `comparison.json`.
+    Prints the comparison of the points there are and writes `comparison.md`, `comparison.json` and its pictures; for
+    a search, where `families` holds the rows of which one is to be chosen, `search.md` and `search.json`.
 
     All rows are shown with the seeds that every one of them has, so that differences are paired.
 
@@ -29,16 +42,14 @@ def write_tables(comparison: SetComparison, rows: Sequence[Row], seeds: Sequence
     done = [seed for seed in prepared if all(comparison.complete(row, seed) for row in shown)]
     if not done:
         raise ValueError(f"No seed of {prepared} has all rows {[row.name for row in shown]} yet: run again.")
-    methods = []
+    named: list[tuple[str, Written]] = []
     for row in shown:
-        methods.append(comparison.written(row, done))
+        named.append((row.name, comparison.written(row, done)))
         if row.constrained:
-            methods.append(comparison.written(row, done, "constrained"))
+            named.append((f"{row.name}_constrained", comparison.written(row, done, "constrained")))
+    methods = [method for _, method in named]
     labels = comparison.parts["test"].split.labels
     blocks = set_blocks(labels, methods, comparison.partition)
-    notes = [*_notes(comparison, shown, done)]
-    show(blocks, notes, "Label sets written by a language model", comparison.folder / "comparison.md")
-
     measures, weights = measure_all(labels, methods, comparison.partition), resample_items(len(labels))
     numbers = []
     for method in methods:
@@ -51,8 +62,16 @@ def write_tables(comparison: SetComparison, rows: Sequence[Row], seeds: Sequence
         numbers.append(
             {"label": method.label, "values": values, "changes": changes, "problems": dict(method.problems)}
         )
+    notes, name, title = _notes(comparison, shown, done), "comparison", TITLE
+    images: dict[str, str] = {}
+    if families:
+        notes, name, title = [*_choices(families, numbers), *notes], "search", f"{TITLE}: validation items"
+        blocks = blocks[:-1]  # too few items of a label
+    else:
+        images = _pictures(comparison, named, numbers, len(done))
+    show(blocks, notes, title, comparison.folder / f"{name}.md", images)
     write_json(
-        comparison.folder / "comparison.json",
+        comparison.folder / f"{name}.json",
         {
             "seeds": done,
             "model": comparison.origin,
@@ -63,7 +82,62 @@ def write_tables(comparison: SetComparison, rows: Sequence[Row], seeds: Sequence
         },
         indent=1,
     )
-    print(f"Written to {comparison.folder}: comparison.md, comparison.json")
+    print(f"Written to {comparison.folder}: {', '.join([f'{name}.md', f'{name}.json', *images.values()])}")
+
+
+def _choices(families: Mapping[str, Sequence[Row]], numbers: Sequence[dict[str, Any]]) -> list[str]:
+    """
+    The row of each family that gains most F1 of the privileged labels among those whose held labels lose at most
+    [`ALLOWED_FALL`]; where all lose more, the one that loses least.
+    """
+    changes = {entry["label"]: entry["changes"] for entry in numbers}
+    found = []
+    for family, rows in families.items():
+        gained = {
+            row.label: (changes[row.label]["privileged/f1"]["mean"], changes[row.label]["non_privileged/f1"]["mean"])
+            for row in rows
+            if row.label in changes
+        }
+        kept = {label: gain for label, (gain, held) in gained.items() if held >= -ALLOWED_FALL}
+        chosen = max(kept, key=kept.__getitem__) if kept else max(gained, key=lambda label: gained[label][1])
+        found.append(f"Chosen of {family}: {chosen}" + ("." if kept else "; all lose more than allowed."))
+    return found
+
+
+def _pictures(
+    comparison: SetComparison, named: Sequence[tuple[str, Written]], numbers: Sequence[dict[str, Any]], seeds: int
+) -> dict[str, str]:
+    """Privileged against held labels for all methods, and FairPO's change of every label; description -> file."""
+    partition = comparison.partition.to_dict()["roles"]
+    methods, images = [], {}
+    for (name, method), found in zip(named, numbers, strict=True):
+        if method.reference is None:
+            continue
+        deltas = {role: d for role in ROLES if (d := found["changes"].get(f"{role}/f1"))}
+        if len(deltas) == len(ROLES):
+            methods.append(
+                {"name": name, "label": method.label, "section": "methods", "head": "sets", "groups": {}}
+                | {"seeds": seeds, "delta_reference": deltas}
+            )
+        by_label = {label: d for label in partition if (d := found["changes"].get(f"label/{label}/f1"))}
+        if name == "fairpo" and by_label:
+            path = comparison.folder / "label_deltas.png"
+            plot_label_deltas(by_label, partition, path, TITLE, method.label, measure="F1")
+            images["Change of F1 per label, FairPO"] = path.name
+    if methods:
+        document = {
+            "title": TITLE,
+            "measure": "F1",
+            "data": {},
+            "partition": partition,
+            "label_counts": comparison.parts["train"].split.label_counts(),
+            "heads": {"sets": "label sets"},
+            "trivial": {},
+            "methods": methods,
+        }
+        path = plot_pareto(cast(LabelComparison, document), comparison.folder / "pareto.png")
+        images = {"Privileged against held labels": path.name, **images}
+    return images
 
 
 def _notes(comparison: SetComparison, rows: Sequence[Row], seeds: Sequence[int]) -> list[str]:

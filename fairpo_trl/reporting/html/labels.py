@@ -1,4 +1,4 @@
-"""The HTML report of the multi-label classifier."""
+"""The HTML report of multi-label runs: of the classifier, and of a language model that writes label sets."""
 
 import base64
 import io
@@ -14,6 +14,7 @@ from fairpo_trl.reporting.html.verdict import label_verdict
 from fairpo_trl.reporting.label_blocks import (
     calibration_block,
     data_rows,
+    further_blocks,
     groups_block,
     label_deltas,
     moved_block,
@@ -79,6 +80,7 @@ def write_label_html_report(results: LabelResults, path: str | os.PathLike[str])
     return write_page(
         "labels.html",
         path,
+        kind="label sets" if results.get("measure") == "F1" else "multi-label classifier",
         title=results["title"],
         verdict=label_verdict(results),
         promises=promises(results),
@@ -90,6 +92,7 @@ def write_label_html_report(results: LabelResults, path: str | os.PathLike[str])
         level=f"{100 * level:.0f}",
         by_chance=f"{by_chance:.1f}" if by_chance >= 0.1 else "",
         calibration=calibration_block(results),
+        tables=further_blocks(results),
         histories=[weights] if weights else [],
         pictures=[_picture(sample, results, path.parent) for sample in results.get("samples", [])],
         about=_about(results),

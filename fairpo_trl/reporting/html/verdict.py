@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from fairpo_trl.reporting.html.charts import mean_interval
+from fairpo_trl.reporting.label_blocks import measure_text
 from fairpo_trl.reporting.label_results import LabelResults, difference
 from fairpo_trl.reporting.numbers import delta, interval, percent, verdict, verdict_text
 from fairpo_trl.reporting.results import AttributeResult, Interval, Results, Role, by_role
@@ -104,7 +105,7 @@ def generation_verdict(results: Results) -> Verdict:
 
 def label_verdict(results: LabelResults) -> Verdict:
     """Whether the privileged labels gained in the mean, and which held ones fell."""
-    comparison = results["comparison"]
+    comparison, measure = results["comparison"], measure_text(results)
     groups = {group: difference(row) for group, row in comparison["by_group"].items()}
     privileged, held = groups.get("privileged"), groups.get("non_privileged")
     fell, surely = comparison["fell"], comparison["fell_surely"]
@@ -133,7 +134,7 @@ def label_verdict(results: LabelResults) -> Verdict:
         kind = "better"
     joint = ", but " if found == "better" and kind == "worse" else "; " if found != "better" else ", and "
     tiles = [
-        Tile(f"{name}, change of mAP", delta(value), f"{percent(before)} → {percent(after)} %")
+        Tile(f"{name}, change of {measure.group}", delta(value), f"{percent(before)} → {percent(after)} %")
         for name, group, value in (
             ("privileged", "privileged", privileged),
             ("held", "non_privileged", held),
@@ -141,7 +142,7 @@ def label_verdict(results: LabelResults) -> Verdict:
         if value is not None
         for before, after in (
             [
-                results["evaluations"][model]["by_group"].get(group, {}).get("map")
+                results["evaluations"][model]["by_group"].get(group, {}).get(measure.group.lower())
                 for model in ("reference", "trained")
             ],  # type: ignore[literal-required]
         )
