@@ -9,7 +9,8 @@ from compare_label_sets import main as compare
 from label_generation_fairpo import DEFAULT_CONFIG, main
 from label_sets import classifier
 from label_sets.debtags import choose_items
-from test_label_sets import byte_tokenizer, tiny_model
+from label_sets.results import examples
+from test_label_sets import byte_tokenizer, items_of, readings_of, tiny_model
 
 from fairpo_trl.commands.push import PushArguments
 from fairpo_trl.commands.push import run as push
@@ -69,7 +70,7 @@ def test_the_recipe_runs_from_a_file_to_the_report(tmp_path, model_path, items, 
     assert len(rows) == settings["pairs"] and len(train_texts) <= 21
     report = (out / "report.md").read_text(encoding="utf-8")
     page = (out / "report.html").read_text(encoding="utf-8")
-    for part in ("trained, constrained", "By group", "Change of F1 per label", "malformed", "as they were written"):
+    for part in ("trained, constrained", "By group", "Change of F1 per label", "malformed"):
         assert part in report and part in page
     assert "average precision" not in report + page and "mAP" not in report + page
     assert {path.name for path in out.glob("*.png")} == {"label_deltas.png", "weights.png"}
@@ -79,6 +80,17 @@ def test_the_recipe_runs_from_a_file_to_the_report(tmp_path, model_path, items, 
     assert (out / "adapter_model.safetensors").exists()
     with pytest.raises(ValueError, match="from an earlier run: start from it with `--reference`"):
         main(["--model_name_or_path", model_path, "--dataset_name", items, "--output_dir", str(out), *TINY])
+
+
+def test_the_examples_are_items_where_the_two_models_differ():
+    items = items_of([{"sea"}, {"cat", "dog"}, {"bird"}])
+    read = {
+        "reference": readings_of(" sea", " cat", " brid"),
+        "trained": readings_of(" sea", " cat, dog", " bird"),
+    }
+    block = examples(items, read)
+    assert block.rows() == [("text 1", "cat, dog", "cat", "cat, dog"), ("text 2", "bird", "brid", "bird")]
+    assert "2 of 2 items" in block.title
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,10 @@ def run_results(
     labels = parts["test"].split.labels
     written: dict[str, NDArray[np.bool_]] = {entry.label: entry.predicted[0] for entry in methods}
     sets, groups, read, _ = set_blocks(labels, methods, partition)
-    blocks = [sets, *([groups] if len(methods) > len(readings) else []), read, _examples(parts["test"], readings)]
+    blocks = [sets, *([groups] if len(methods) > len(readings) else []), read, examples(parts["test"], readings)]
+    count = len(partition.privileged)
     results = {
-        "title": f"Label sets: {method}, {len(partition.privileged)} privileged labels",
+        "title": f"Label sets: {method}, {count} privileged label{'s' if count > 1 else ''}",
         "command": public_command(sys.argv),
         "measure": "F1",
         "data": {name: {"items": len(part), **dict(part.split.notes)} for name, part in parts.items()},
@@ -81,8 +82,8 @@ def run_results(
     return cast(LabelResults, results)
 
 
-def _examples(test: LabelledTexts, readings: Mapping[str, Sequence[Reading]]) -> Block:
-    """The first items where both models wrote different texts."""
+def examples(test: LabelledTexts, readings: Mapping[str, Sequence[Reading]]) -> Block:
+    """The first [`EXAMPLES`] items for which `reference` and `trained` wrote different texts."""
     pairs = zip(readings["reference"], readings["trained"], strict=True)
     different = [number for number, (one, other) in enumerate(pairs) if one.text != other.text]
     sets = test.sets()
