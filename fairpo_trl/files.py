@@ -9,6 +9,19 @@ from pathlib import Path
 from typing import Any
 
 
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
+
+
+def looks_like_path(name: str) -> bool:
+    """
+    Whether a name is written like a path, as no Hub id is: it begins with `.`, `/` or `~`, has more than one slash, or
+    ends like a file of data. It says nothing about what is on disk.
+    """
+    path = Path(name)
+    begins = name.startswith((".", "/", "~")) or path.is_absolute()  # the latter for drive letters
+    return begins or name.count("/") > 1 or path.suffix in DATA_SUFFIXES
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """
     Writes a text file atomically: whoever reads it sees the old text or the new one, also after a power cut.

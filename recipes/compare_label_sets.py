@@ -32,11 +32,13 @@ from fairpo_trl.commands.errors import exit_clearly  # noqa: E402
 CONFIG = HERE / "label_sets" / "smollm2-135m-instruct.yaml"
 
 ROWS = [
-    Row("sft_continued", "SFT continued", "sft"),
-    Row("sft_oversampled", "SFT, rare x4", "sft", factor=4),
-    Row("dpo", "DPO, all pairs", "dpo"),
-    Row("dpo_privileged_only", "DPO, privileged pairs", "dpo_privileged_only"),
-    Row("fairpo", "FairPO", "fairpo", constrained=True),
+    Row("sft_continued", "SFT continued", "sft", {"learning_rate": 2e-4}),
+    Row("sft_oversampled", "SFT, rare x4", "sft", {"learning_rate": 2e-4}, factor=4),
+    # The rates that the search chose; FairPO-CPO's is the one of the YAML file.
+    Row("dpo", "DPO, all pairs", "dpo", {"learning_rate": 2e-5}),
+    Row("dpo_privileged_only", "DPO, privileged pairs", "dpo_privileged_only", {"learning_rate": 2e-5}),
+    Row("fairpo_dpo", "FairPO-DPO", "fairpo", {"learning_rate": 5e-5, "privileged_loss": "dpo"}),
+    Row("fairpo", "FairPO-CPO", "fairpo", constrained=True),
     Row("classifier_bce", "MiniLM + linear, BCE", "classifier"),
     Row("classifier_fairpo", "MiniLM + linear, FairPO-CPO", "classifier"),
 ]

@@ -1,15 +1,18 @@
 """The label-set recipe and its comparison, end to end on a 30-item file and a tiny random model."""
 
 import json
+from pathlib import Path
 
+import compare_label_sets
 import numpy as np
 import pytest
 import yaml
 from compare_label_sets import main as compare
 from label_generation_fairpo import DEFAULT_CONFIG, main
-from label_sets import classifier
+from label_sets import classifier, debtags
 from label_sets.debtags import choose_items
 from label_sets.results import examples
+from label_sets.tables import choices
 from test_label_sets import byte_tokenizer, items_of, readings_of, tiny_model
 
 from fairpo_trl.commands.push import PushArguments
@@ -152,6 +155,43 @@ def test_the_comparison_keeps_its_points_and_computes_none_twice(tmp_path, model
         compare([*command[:-1], "--tables_only", "--seeds", "7"])
 
 
+def test_the_search_takes_other_items_and_chooses_a_rate(tmp_path, model_path, items, monkeypatch):
+    config = yaml.safe_load(DEFAULT_CONFIG.read_text(encoding="utf-8"))
+    changes = {"sft_epochs": 1, "max_steps": 1, "samples_per_item": 1, "constrained_sampling": True, "lora_r": 2}
+    changes |= {"max_set_tokens": 20, "max_length": 256, "sft_batch_size": 21, "attn_implementation": "eager"}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config | changes), encoding="utf-8")
+    other = tmp_path / "validation.jsonl"
+    rows = [json.loads(line) | {"split": "train"} for line in Path(items).read_text(encoding="utf-8").splitlines()]
+    rows += [{"text": f"another {i}", "labels": ["odd", "red"], "split": "test"} for i in range(6)]
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.setattr(debtags, "validation_file", lambda: other)
+    monkeypatch.setattr(compare_label_sets, "SEARCH", {"FairPO-CPO": compare_label_sets.SEARCH["FairPO-CPO"][:2]})
+    command = ["--search", "--output_dir", str(tmp_path), "--config", str(tmp_path / "tiny.yaml")]
+    command += ["--model_name_or_path", model_path, "--workers", "1"]
+    compare(command)
+    text = (tmp_path / "search.md").read_text(encoding="utf-8")
+    assert "Chosen of FairPO-CPO: FairPO-CPO, " in text and "6 test items" in text
+    assert not (tmp_path / "comparison.md").exists()
+    with pytest.raises(SystemExit):
+        compare([*command, "--rows", "dpo"])
+
+
+def change(privileged, held):
+    return {"privileged/f1": {"mean": privileged}, "non_privileged/f1": {"mean": held}}
+
+
+def test_the_highest_gain_without_a_fall_is_chosen_or_the_least_fall():
+    rows = compare_label_sets.SEARCH["FairPO-CPO"]
+
+    def chosen(*changes):
+        numbers = [{"label": row.label, "changes": found} for row, found in zip(rows, changes, strict=True)]
+        (sentence,) = choices({"FairPO-CPO": rows}, numbers)
+        return next(number for number, row in enumerate(rows) if row.label in sentence), "all lose more" in sentence
+
+    assert chosen(change(0.01, 0.0), change(0.03, -0.009), change(0.09, -0.02)) == (1, False)
+    assert chosen(change(0.01, -0.05), change(0.03, -0.02), change(0.09, -0.2)) == (1, True)
+
+
 def test_the_default_config_is_known_to_the_parser_and_says_what_it_needs():
     text = DEFAULT_CONFIG.read_text(encoding="utf-8")
     assert yaml.safe_load(text)["max_steps"] > 0
@@ -185,3 +225,10 @@ def test_chosen_programs_share_no_source_between_the_splits_and_keep_the_rare_la
             assert len(found) == wanted
     assert [sum(row["split"] == name for row in chosen) for name in ("train", "test")] == [480, 300]
     assert chosen == choose_items(pool)
+
+    used = sources["train"] | sources["test"]
+    rest = [row for row in pool if row["source"] not in used]
+    validation = choose_items(rest, splits=("validation",), rare=[f"rare{k}" for k in range(5)])
+    assert {row["split"] for row in validation} == {"validation"} and len(validation) == 200
+    assert not {by_id[row["id"]]["source"] for row in validation} & used
+    assert all(sum(f"rare{k}" in row["labels"] for row in validation) == 10 for k in range(5))

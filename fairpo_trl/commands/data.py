@@ -13,6 +13,7 @@ from datasets import DatasetDict, IterableDatasetDict
 from rich.console import Console
 from trl import ScriptArguments
 
+from fairpo_trl.files import looks_like_path
 from fairpo_trl.generation.load_pairs import load_pairs
 from fairpo_trl.preferences.load import load_preferences, select_and_divide
 from fairpo_trl.preferences.own import mix
@@ -118,7 +119,7 @@ def _load(args: DataArguments, attribute_column: str, console: Console) -> Datas
     if args.dataset_streaming:
         _refuse(args, (*_CONVERSION, "attributes", "test_share"), "a stream is taken as it is")
         return load_pairs(name, args.dataset_config, streaming=True)
-    if not (converts or args.dataset_source or here.exists() or _looks_like_path(name)):
+    if not (converts or args.dataset_source or here.exists() or looks_like_path(name)):
         _refuse(args, _CONVERSION, f"{name!r} on the Hub is no published set with a converter")
         return _selected(load_pairs(name, args.dataset_config), args, attribute_column, console)
     options: dict[str, Any] = _source_options(args)
@@ -178,10 +179,6 @@ def _selected(data: DatasetDict, args: DataArguments, column: str, console: Cons
         seed=args.split_seed,
         console=console,
     )
-
-
-def _looks_like_path(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or Path(name).suffix in (".jsonl", ".json", ".csv", ".parquet", ".gz")
 
 
 def _refuse(args: DataArguments, names: Sequence[str], why: str) -> None:

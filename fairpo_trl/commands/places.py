@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fairpo_trl.files import looks_like_path
+
 
 OVERWRITE = {
     "help": "Write into an output folder that holds files already, over those of the same name.",
@@ -57,7 +59,7 @@ def check_model(name: str | None, option: str) -> None:
         raise ValueError(f"Name the model: `--{option}` with a Hub id or a folder.")
     path = Path(name).expanduser()
     if not path.is_dir():
-        if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.is_file():
+        if looks_like_path(name) or path.is_file():
             raise FileNotFoundError(f"`{option}`: there is no folder {name!r} with a saved model.")
         return
     if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):

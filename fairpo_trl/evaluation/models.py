@@ -16,7 +16,7 @@ from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from fairpo_trl.evaluation.completions import Model
-from fairpo_trl.files import sha256_of
+from fairpo_trl.files import looks_like_path, sha256_of
 
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -113,7 +113,7 @@ def find_folder(name: str, what: str) -> Path:
     near = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, near, n=1)
     hint = f" Did you mean {str(path.parent / close[0])!r}?" if close else ""
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+    if looks_like_path(name):
         raise FileNotFoundError(f"There is no folder {name!r} with the {what}.{hint}")
     try:
         return Path(snapshot_download(name, allow_patterns=list(_READ)))

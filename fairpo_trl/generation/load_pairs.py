@@ -6,6 +6,7 @@ from pathlib import Path
 
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
 
+from fairpo_trl.files import looks_like_path
 from fairpo_trl.preferences.read import as_dataset, read_splits
 
 
@@ -34,7 +35,7 @@ def load_pairs(name: str, config: str | None = None, streaming: bool = False) ->
             `save_to_disk` is to be streamed.
     """
     path = Path(name).expanduser()
-    if not streaming and (path.exists() or path.suffix in _BUILDERS or name.startswith((".", "/", "~"))):
+    if not streaming and (path.exists() or looks_like_path(name)):
         return DatasetDict({split: as_dataset(rows, path.name) for split, rows in read_splits(path).items()})
     if path.is_dir():
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():

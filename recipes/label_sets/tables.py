@@ -65,7 +65,7 @@ def write_tables(
     notes, name, title = _notes(comparison, shown, done), "comparison", TITLE
     images: dict[str, str] = {}
     if families:
-        notes, name, title = [*_choices(families, numbers), *notes], "search", f"{TITLE}: validation items"
+        notes, name, title = [*choices(families, numbers), *notes], "search", f"{TITLE}: validation items"
         blocks = blocks[:-1]  # too few items of a label
     else:
         images = _pictures(comparison, named, numbers, len(done))
@@ -85,7 +85,7 @@ def write_tables(
     print(f"Written to {comparison.folder}: {', '.join([f'{name}.md', f'{name}.json', *images.values()])}")
 
 
-def _choices(families: Mapping[str, Sequence[Row]], numbers: Sequence[dict[str, Any]]) -> list[str]:
+def choices(families: Mapping[str, Sequence[Row]], numbers: Sequence[dict[str, Any]]) -> list[str]:
     """
     The row of each family that gains most F1 of the privileged labels among those whose held labels lose at most
     [`ALLOWED_FALL`]; where all lose more, the one that loses least.
