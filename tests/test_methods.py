@@ -58,11 +58,16 @@ def test_fairpo_leaves_options_and_data_alone(tmp_path: Path) -> None:
 
 
 def test_group_robust_dpo_has_no_hinge_and_a_learned_weight_per_attribute(tmp_path: Path) -> None:
-    args, train = config(tmp_path, balancer="fixed"), data(12)
+    args, train = config(tmp_path, balancer="fixed", privileged_loss="cpo"), data(12)
     before = options(args)
     kept = apply_method("group_robust_dpo", args, train)
     assert kept[0] is train and kept[1] is None
-    assert changed(before, args) == {"hinge": False, "grouping": "attribute", "balancer": "mirror_ascent"}
+    assert changed(before, args) == {
+        "hinge": False,
+        "grouping": "attribute",
+        "balancer": "mirror_ascent",
+        "privileged_loss": "dpo",
+    }
     assert args.privileged_attributes == ["concise"]  # roles stay: they name the rows of the report
 
 

@@ -45,6 +45,7 @@ def apply_method(
         return train, evaluation
     if method == "group_robust_dpo":
         args.hinge, args.hinge_level, args.grouping, args.balancer = False, "pair", "attribute", "mirror_ascent"
+        args.privileged_loss = "dpo"  # the loss of every group
         return train, evaluation
 
     # What is left has one group, so nothing is balanced.
