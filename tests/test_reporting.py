@@ -268,6 +268,36 @@ class TestMarkdown:
         assert "someone" not in text and "▲ better" in text and "21 min" in text
 
 
+class TestEqualLengthAndRegressions:
+    """What `fairpo evaluate` measures besides is in the terminal and in Markdown too, not on the page alone."""
+
+    @pytest.fixture
+    def evaluated(self, results):
+        results["attributes"][0]["length_controlled"] = {"scorer": around(0.61, 0.05)}
+        regression = {"judge": "second_judge", "prompt": "ask", "reference": "good", "trained": HOSTILE}
+        results["regressions"] = [
+            regression | {"attribute": name, "change": -change}
+            for name in ("brevity", "warmth")
+            for change in (4.0, 3.0, 2.0, 1.0)
+        ]
+        return results
+
+    def test_the_rate_at_equal_length_stands_beside_the_others(self, evaluated):
+        text = render_markdown(evaluated)
+        scorer, second = text.split("judged by the")[1:3]
+        assert "| trained | at equal length | difference |" in scorer and ".61 [.56, .66]" in scorer
+        assert "at equal length" not in second, "this judge has none"
+        shown = printed(evaluated)
+        assert ".61 [.56, .66]" in shown and max(map(len, shown.splitlines())) <= 100
+
+    def test_the_worst_regressions_of_each_attribute_are_shown_with_their_texts(self, evaluated):
+        table = render_markdown(evaluated).split("## What became worse most")[1]
+        assert [line.split(" | ")[2] for line in table.splitlines() if "second judge" in line] == [
+            "-4.00", "-3.00", "-2.00", "-4.00", "-3.00", "-2.00"
+        ]  # fmt: skip
+        assert "<script>" not in table
+
+
 def test_knows_no_torch():
     code = "import sys, fairpo_trl.reporting; sys.exit('torch' in sys.modules or 'trl' in sys.modules)"
     if subprocess.run([sys.executable, "-c", "import sys, fairpo_trl; sys.exit('torch' in sys.modules)"]).returncode:

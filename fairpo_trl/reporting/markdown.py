@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,17 +12,18 @@ from fairpo_trl.reporting.numbers import (
     GUARD_LABELS,
     duration,
     guard,
-    interval,
+    pair_cells,
     role_text,
-    share,
     verdict_text,
+    win_rate_cells,
 )
 from fairpo_trl.reporting.plots import plot_margins, plot_weights, plot_win_rates
 from fairpo_trl.reporting.results import (
-    AttributeResult,
+    Regression,
     Results,
     by_role,
     check_results,
+    has_equal_length,
     judges,
     read_results,
     without_local_paths,
@@ -73,6 +75,8 @@ def render_markdown(results: Results, images: Mapping[str, str] | None = None) -
     if results.get("samples"):
         rows = [[escape(sample[key]) for key in ("prompt", "reference", "trained")] for sample in results["samples"]]
         parts += ["## What the models write", pipe_table(["prompt", "reference", "trained"], rows)]
+    if results.get("regressions"):
+        parts += ["## What became worse most", _regressions(results["regressions"])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -124,39 +128,40 @@ def _about(results: Results) -> str:
 
 
 def _win_rates(results: Results, judge: str) -> str:
+    equal_length = has_equal_length(results, judge)
     rows = []
     for entry in by_role(results):
         rates = entry.get("win_rate", {}).get(judge)
-        difference = rates.get("difference") if rates else None
+        found = verdict_text(rates.get("difference") if rates else None)
         rows.append(
             [
                 role_text(entry["role"]),
                 escape(entry["attribute"]),
-                interval(rates.get("reference_vs_itself") if rates else None),
-                interval(rates["trained"] if rates else None),
-                interval(difference, signed=True),
-                verdict_text(difference),
+                *win_rate_cells(entry, judge, equal_length),
+                found,
             ]
         )
-    return pipe_table(["role", "attribute", "reference vs itself", "trained", "difference", ""], rows, numbers_from=2)
+    at_length = ["at equal length"] if equal_length else []
+    header = ["role", "attribute", "reference vs itself", "trained", *at_length, "difference", ""]
+    return pipe_table(header, rows, numbers_from=2)
+
+
+def _regressions(regressions: Sequence[Regression], count: int = 3) -> str:
+    """The worst changes of each attribute, `count` of each at most."""
+    rows, seen = [], Counter[str]()
+    for found in regressions:
+        seen[found["attribute"]] += 1
+        if seen[found["attribute"]] <= count:
+            texts = (escape(found[key]) for key in ("prompt", "reference", "trained"))
+            judge = escape(found["judge"].replace("_", " "))
+            rows.append([escape(found["attribute"]), judge, f"{found['change']:+.2f}", *texts])
+    return pipe_table(["attribute", "judge", "change", "prompt", "reference", "trained"], rows)
 
 
 def _pairs(results: Results) -> str:
     rows = [[role_text(e["role"]), escape(e["attribute"]), *pair_cells(e)] for e in by_role(results)]
     header = ["role", "attribute", "pairs", "accuracy, reference", "accuracy, trained", "inside hinge", "final weight"]
     return pipe_table(header, rows, numbers_from=2)
-
-
-def pair_cells(entry: AttributeResult) -> list[str]:
-    """Held-out pairs of one attribute: count, accuracy of both models, share inside the hinge, final weight."""
-    accuracy = entry.get("pair_accuracy")
-    return [
-        str(entry["pairs"]) if "pairs" in entry else ABSENT,
-        share(accuracy.get("reference") if accuracy else None),
-        share(accuracy["trained"] if accuracy else None),
-        share(entry.get("inside_hinge")),
-        share(entry.get("final_weight")),
-    ]
 
 
 def _guards(results: Results) -> str:

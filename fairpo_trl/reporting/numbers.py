@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from fairpo_trl.reporting.results import Delta, Interval
+from fairpo_trl.reporting.results import AttributeResult, Delta, Interval
 
 
 ABSENT = "–"
@@ -45,6 +45,30 @@ def interval(value: Interval | None, *, signed: bool = False) -> str:
 def percent(value: float | None) -> str:
     """A share in per cent with one digit (`68.4`), or a dash if absent."""
     return ABSENT if value is None else f"{100 * value:.1f}"
+
+
+def pair_cells(entry: AttributeResult) -> list[str]:
+    """Held-out pairs of one attribute: count, accuracy of both models, share inside the hinge, final weight."""
+    accuracy = entry.get("pair_accuracy")
+    return [
+        str(entry["pairs"]) if "pairs" in entry else ABSENT,
+        share(accuracy.get("reference") if accuracy else None),
+        share(accuracy["trained"] if accuracy else None),
+        share(entry.get("inside_hinge")),
+        share(entry.get("final_weight")),
+    ]
+
+
+def win_rate_cells(entry: AttributeResult, judge: str, equal_length: bool) -> list[str]:
+    """Win rates of an attribute by a judge: reference against itself, trained, perhaps at equal length, difference."""
+    rates = entry.get("win_rate", {}).get(judge)
+    at_length = [interval(entry.get("length_controlled", {}).get(judge))] if equal_length else []
+    return [
+        interval(rates.get("reference_vs_itself") if rates else None),
+        interval(rates["trained"] if rates else None),
+        *at_length,
+        interval(rates.get("difference") if rates else None, signed=True),
+    ]
 
 
 def points(value: float | None) -> str:

@@ -276,6 +276,11 @@ def judges(results: Results) -> list[str]:
     return list(dict.fromkeys(judge for entry in results["attributes"] for judge in entry.get("win_rate", {})))
 
 
+def has_equal_length(results: Results, judge: str) -> bool:
+    """Whether any attribute has its win rate at equal length by this judge."""
+    return any(judge in entry.get("length_controlled", {}) for entry in results["attributes"])
+
+
 def by_role(results: Results) -> list[AttributeResult]:
     """The attributes, privileged ones first, otherwise in their order."""
     return sorted(results["attributes"], key=lambda entry: ROLES.index(entry["role"]))

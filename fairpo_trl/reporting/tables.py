@@ -9,16 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from fairpo_trl.reporting.numbers import (
-    ABSENT,
     GUARD_LABELS,
     guard,
-    interval,
+    pair_cells,
     role_text,
-    share,
     verdict,
     verdict_text,
+    win_rate_cells,
 )
-from fairpo_trl.reporting.results import Results, by_role, judges
+from fairpo_trl.reporting.results import Results, by_role, has_equal_length, judges
 
 
 WIDTH = 100
@@ -38,7 +37,8 @@ def win_rate_table(results: Results, judge: str) -> Table:
     table = new_table(f"Win rate against the reference, judged by the {judge.replace('_', ' ')} (95 % intervals)")
     table.add_column("role", no_wrap=True)
     table.add_column("attribute", overflow="fold", min_width=9)
-    for column in ("reference\nvs itself", "trained", "difference"):
+    equal_length = has_equal_length(results, judge)
+    for column in ("reference\nvs itself", "trained", *(["at equal\nlength"] if equal_length else []), "difference"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for role, entries in groupby(by_role(results), key=lambda entry: entry["role"]):
@@ -46,12 +46,12 @@ def win_rate_table(results: Results, judge: str) -> Table:
             rates = entry.get("win_rate", {}).get(judge)
             difference = rates.get("difference") if rates else None
             style = _COLOURS[verdict(difference)]
+            *cells, change = win_rate_cells(entry, judge, equal_length)
             table.add_row(
                 role_text(role),
                 Text(entry["attribute"], style="bold" if role == "privileged" else ""),
-                interval(rates.get("reference_vs_itself") if rates else None),
-                interval(rates["trained"] if rates else None),
-                Text(interval(difference, signed=True), style=style),
+                *cells,
+                Text(change, style=style),
                 Text(verdict_text(difference), style=style),
             )
         table.add_section()
@@ -67,16 +67,8 @@ def pairs_table(results: Results) -> Table:
         table.add_column(column, justify="right")
     for role, entries in groupby(by_role(results), key=lambda entry: entry["role"]):
         for entry in entries:
-            accuracy = entry.get("pair_accuracy")
-            table.add_row(
-                role_text(role),
-                Text(entry["attribute"], style="bold" if role == "privileged" else ""),
-                str(entry["pairs"]) if "pairs" in entry else ABSENT,
-                share(accuracy.get("reference") if accuracy else None),
-                share(accuracy["trained"] if accuracy else None),
-                share(entry.get("inside_hinge")),
-                share(entry.get("final_weight")),
-            )
+            name = Text(entry["attribute"], style="bold" if role == "privileged" else "")
+            table.add_row(role_text(role), name, *pair_cells(entry))
         table.add_section()
     return table
 
