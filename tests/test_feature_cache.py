@@ -188,6 +188,7 @@ def test_after_a_kill_only_missing_shards_are_computed(spec, expected, tmp_path)
     split = extract(make_split(), backbone, tmp_path)
     assert backbone.transform.count == 30 - 16
     np.testing.assert_array_equal(split.features, expected)
+    assert not list(folder.glob(".*.tmp"))
 
 
 def test_a_kill_with_workers_leaves_no_lock_behind(spec, expected, tmp_path):

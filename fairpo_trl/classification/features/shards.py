@@ -293,6 +293,8 @@ class ShardStore:
         for shard in range(len(self.starts)):
             self._shard_path(shard).unlink(missing_ok=True)
             self._record_path(shard).unlink(missing_ok=True)
+        for draft in self.folder.glob(".shard-*.tmp"):  # of processes that were killed while they wrote
+            draft.unlink(missing_ok=True)
 
     def _read_shard(self, shard: int) -> np.ndarray | None:
         """A shard as a memory map, or `None` if the file is not one."""
