@@ -197,7 +197,7 @@ class TestLabelSets:
         assert block.title == "Change of F1 per label, in points"
         assert cells(block, "owl")[4:] == ("25.0", "75.0", "+3.00 [+2.00, +4.00] ▲")
         assert promises(sets) == [
-            "Held labels whose F1 fell by more than 1 points: 1 (cat ▼); ▼ with the whole interval: 1."
+            "Held labels whose F1 fell by more than 1 point: 1 (cat ▼); ▼ with the whole interval: 1."
         ]
 
     def test_report_page_and_terminal_have_the_further_table_and_no_average_precision(self, sets, tmp_path):

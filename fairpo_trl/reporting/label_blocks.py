@@ -192,10 +192,10 @@ def promises(results: LabelResults) -> list[str]:
     slack = f" + {hinge['eps']:g}" if "eps" in hinge else ""
     fell, surely = comparison["fell"], set(comparison["fell_surely"])
     names = ", ".join(f"{name} ▼" if name in surely else name for name in fell)
-    points = 100 * comparison["eps"]
+    points = f"{100 * comparison['eps']:g}"
     found = [
-        f"Held labels whose {measure_text(results).label} fell by more than {points:g} points: {len(fell)}"
-        + (f" ({names}); ▼ with the whole interval: {len(surely)}." if fell else ".")
+        f"Held labels whose {measure_text(results).label} fell by more than {points} point{'' if points == '1' else 's'}: "
+        f"{len(fell)}" + (f" ({names}); ▼ with the whole interval: {len(surely)}." if fell else ".")
     ]
     if hinge["pairs"] is not None:
         found.insert(
@@ -262,8 +262,10 @@ def metric_cells(values: Mapping[str, float | None], suffix: str = "") -> tuple[
 def _conventions(results: LabelResults) -> str:
     trained = results["evaluations"]["trained"]
     comparison = results["comparison"]
-    bootstrap = f"Intervals: paired bootstrap over {comparison['series']} series, {comparison['resamples']} resamples."
-    if measure_text(results).group == "F1":
+    sets = measure_text(results).group == "F1"
+    units = f"{comparison['series']} {'items' if sets else 'series'}"
+    bootstrap = f"Intervals: paired bootstrap over {units}, {comparison['resamples']} resamples."
+    if sets:
         return (
             "Precision, recall and F1: over all (item, label) entries of the group. Set-F1: mean over items of 2 hits "
             f"/ (predicted + true labels), {trained['samples']} items. {bootstrap}"
