@@ -192,10 +192,10 @@ def promises(results: LabelResults) -> list[str]:
     slack = f" + {hinge['eps']:g}" if "eps" in hinge else ""
     fell, surely = comparison["fell"], set(comparison["fell_surely"])
     names = ", ".join(f"{name} ▼" if name in surely else name for name in fell)
-    points = f"{100 * comparison['eps']:g}"
+    points = f"{100 * comparison['eps']:g} point{'' if comparison['eps'] == 0.01 else 's'}"
     found = [
-        f"Held labels whose {measure_text(results).label} fell by more than {points} point{'' if points == '1' else 's'}: "
-        f"{len(fell)}" + (f" ({names}); ▼ with the whole interval: {len(surely)}." if fell else ".")
+        f"Held labels whose {measure_text(results).label} fell by more than {points}: {len(fell)}"
+        + (f" ({names}); ▼ with the whole interval: {len(surely)}." if fell else ".")
     ]
     if hinge["pairs"] is not None:
         found.insert(
