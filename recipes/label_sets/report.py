@@ -32,6 +32,10 @@ PROBLEMS = {
 }
 
 
+MOST_COLUMNS = 9
+"""A wider table would be torn in a terminal."""
+
+
 @dataclass(frozen=True)
 class Written:
     """
@@ -154,7 +158,10 @@ def show(blocks: Sequence[Block], notes: Sequence[str], title: str, path: Path, 
     console = Console(highlight=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     for block in blocks:
-        console.print(Padding(block_table(block), (1, 0, 0, 0)))
+        if len(block.header) <= MOST_COLUMNS:
+            console.print(Padding(block_table(block), (1, 0, 0, 0)))
+        else:
+            console.print(f"\n{block.title}: a table of {len(block.header)} columns, in {path.name}.", markup=False)
     for note in notes:
         console.print(note, markup=False)
     parts = [f"# {title}", *(image_markdown(text, name) for text, name in images.items())]
