@@ -148,19 +148,10 @@ def _notes(comparison: SetComparison, rows: Sequence[Row], seeds: Sequence[int])
     def mean(name: str) -> float:
         return float(np.mean([entry[name] for entry in pairs]))
 
-    seconds = {
-        row.name: {
-            kind: float(np.mean([
-                sum(v for k, v in comparison.read(row, seed)["facts"].items()
-                    if k.endswith(kind) and (kind == "_cpu_seconds" or not k.endswith("_cpu_seconds")))
-                for seed in seeds
-            ]))
-            for kind in ("_seconds", "_cpu_seconds")
-        }
-        for row in rows
-    }  # fmt: skip
-    seconds.pop("classifier_fairpo", None)  # one run writes both
-    total = {kind: sum(entry[kind] for entry in seconds.values()) for kind in ("_seconds", "_cpu_seconds")}
+    minutes = {
+        row.name: float(np.mean([_processor_seconds(comparison, row, seed) for seed in seeds])) / 60 for row in rows
+    }
+    minutes.pop("classifier_fairpo", None)  # one run writes both
     return [
         f"Seeds: {', '.join(map(str, seeds))}. {len(comparison.parts['train'])} training items, "
         f"{len(comparison.parts['test'])} test items, {len(comparison.vocabulary.labels)} labels.",
@@ -171,8 +162,12 @@ def _notes(comparison: SetComparison, rows: Sequence[Row], seeds: Sequence[int])
         f"{100 * mean('drawn_malformed_sets'):.1f} % of the drawn sets malformed. Chosen set first in canonical order "
         f"in {100 * mean('chosen_first'):.0f} %, longer in {100 * mean('chosen_longer'):.0f} %, shorter in "
         f"{100 * mean('chosen_shorter'):.0f} %.",
-        f"A seed: {total['_cpu_seconds'] / 60:.0f} processor minutes, {total['_seconds'] / 60:.0f} minutes of work "
-        "one after the other; processor minutes a row: "
-        + ", ".join(f"{name} {entry['_cpu_seconds'] / 60:.1f}" for name, entry in seconds.items()) + ".",
+        f"A seed: {sum(minutes.values()):.0f} processor minutes; of a row: "
+        + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items()) + ".",
         f"Model: {comparison.origin}",
     ]  # fmt: skip
+
+
+def _processor_seconds(comparison: SetComparison, row: Row, seed: int) -> float:
+    facts = comparison.read(row, seed)["facts"]
+    return sum(value for name, value in facts.items() if name.endswith("_cpu_seconds"))
