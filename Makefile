@@ -13,12 +13,12 @@ STAMP := $(VENV)/.installed
 TEST_ENV := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 RUN_ENV := HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 
-SOURCES := $(wildcard fairpo_trl recipes tests benchmarks)
+SOURCES := $(wildcard fairpo_trl recipes experiments tests benchmarks docs)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv demo demo-generation demo-classification test lint format secrets check-deps wheel \
-	compare-generation compare-labels table sweep search torture bench clean
+	compare-generation compare-labels table sweep search torture bench docs clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 24
@@ -88,6 +88,9 @@ torture: $(STAMP)  ## Kill training at random moments, resume it, compare with a
 bench: $(STAMP)  ## Measure what FairPO costs
 	$(RUN_ENV) sh -ec 'for script in benchmarks/*.py; do $(BIN)/python "$$script" $(ARGS); done'
 
+docs: $(STAMP)  ## Build the documentation as a site into site/ (a broken link or reference fails)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:  ## Remove .venv, builds and caches
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
