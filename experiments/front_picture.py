@@ -3,8 +3,9 @@ Draws the picture of the README from the points of the comparison of language mo
 
     python experiments/front_picture.py
 
-Each mark is one method: across, what it gains on the privileged attribute; up, what its worst held attribute loses, both as
-changes of the win rate against the reference, with 95 % intervals over prompts, mean over seeds. The band is the promise.
+Each mark is one method: across, what it gains on the privileged attribute; up, what its worst held attribute loses,
+both as changes of the win rate against the reference, with 95 % intervals over prompts, mean over seeds. The band is
+the promise.
 """
 
 from __future__ import annotations
