@@ -229,6 +229,20 @@ def test_focal_and_asymmetric_are_bce_in_their_limits():
         torch.testing.assert_close(torch.autograd.grad(losses.sum(), logits)[0], grad, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("gamma", [0.01, 0.5, 0.99, 1.0, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_focal_gradients_are_finite_and_right_however_sure_the_model_is(gamma, dtype):
+    # At an absent label with a low logit the loss is 0 or next to it: there a power below 1 has an infinite slope.
+    logits = torch.tensor([-800.0, -200.0, -104.0, -90.0, -40.0, -1.0, 3.0, 200.0], dtype=dtype, requires_grad=True)
+    labels = torch.zeros(8, dtype=torch.int8)
+    focal_loss(logits, labels, gamma).sum().backward()
+    exact = []  # d/dz of -p^gamma log(1 - p), p = sigmoid(z)
+    for z in logits.tolist():
+        p, log_absent = 1 / (1 + math.exp(-z)) if z > -700 else 0.0, -math.log1p(math.exp(min(z, 700)))
+        exact.append(p**gamma * (p - gamma * (1 - p) * log_absent))
+    assert logits.grad.tolist() == pytest.approx(exact, rel=1e-4, abs=1e-7 if dtype == torch.float32 else 1e-15)
+
+
 def test_focal_and_asymmetric_by_hand():
     logits, labels = torch.tensor([[0.0, math.log(3)]], dtype=torch.float64), torch.tensor([[1, 0]])  # p = .5, .75
     focal = focal_loss(logits, labels, 2.0)

@@ -37,7 +37,12 @@ def bce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def focal_loss(logits: torch.Tensor, labels: torch.Tensor, gamma: float) -> torch.Tensor:
     """(1 - p)^gamma * BCE with p the probability of the right answer (1708.02002); `gamma` 0 is BCE."""
     losses = bce(logits, labels)
-    return losses * (-torch.expm1(-losses)) ** gamma
+    if gamma == 0:
+        return losses
+    wrong = -torch.expm1(-losses)  # 1 - p
+    # A power below 1 has an infinite slope at 0, and there the gradient would be 0 * inf; the true one is 0.
+    positive = wrong > torch.finfo(wrong.dtype).tiny
+    return losses * torch.where(positive, torch.where(positive, wrong, 1.0) ** gamma, 0.0)
 
 
 def asymmetric_loss(
