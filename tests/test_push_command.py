@@ -29,7 +29,6 @@ from fairpo_trl.commands.push_plan import plan_push
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.trainer import FairPOTrainer
-from fairpo_trl.training.publishing import private_places, public_config
 
 
 TOKEN = "hf_" + "notARealToken" * 2
@@ -614,43 +613,6 @@ def test_label_names_that_look_like_paths_stay(labels):
     (labels / "config.json").write_text(json.dumps(config))
     (sent,) = [f.content for f in plan_push(labels, "me/tiny", "card").files if f.name == "config.json"]
     assert json.loads(sent)["notes"] == ["/m/01g317"] and json.loads(sent)["training"] == {"data": "label-fairpo"}
-
-
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        ("see /home/alice/runs", "the path '/home/alice'"),
-        ('"C:\\\\Users\\\\bob\\\\x"', r"the path 'C:\\\\Users\\\\bob'"),
-        (f"/{'root'}/model", f"the path '/{'root'}'"),
-        ("in /data/runs/7", "the path '/data/runs'"),
-        (f"key {TOKEN}", "a Hub token"),
-        ("key opaque-token", "a Hub token"),
-        ("https://example.org/home/alice, and/or root/x, /rooted", None),
-        ("{{ '/think' }} ~/.cache", None),
-    ],
-)
-def test_what_names_this_machine_is_found(line, found):
-    places = private_places(f"first\n{line}", ["/data/runs"], "opaque-token")
-    assert places == ([(2, found)] if found else [])
-
-
-def test_paths_of_a_configuration_keep_their_last_part_and_hub_ids_stay(tmp_path):
-    snapshot = "/x/hub/models--some-org--tiny/snapshots/0a1b"
-    given = {
-        "base_model_name_or_path": "/elsewhere/alice/base",
-        "nested": {"cache": [str(tmp_path)]},
-        "r": 8,
-        "s": None,
-    }
-    assert public_config(given) == {
-        "base_model_name_or_path": "base",
-        "nested": {"cache": [tmp_path.name]},
-        "r": 8,
-        "s": None,
-    }
-    assert public_config({"base_model_name_or_path": snapshot}) == {"base_model_name_or_path": "some-org/tiny"}
-    same = {"base_model_name_or_path": "some-org/tiny", "label_names": ["/m/01g317", "a/b"]}
-    assert public_config(same) == same
 
 
 def test_facts_alone_are_checked():

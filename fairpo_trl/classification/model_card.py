@@ -11,8 +11,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fairpo_trl.classification.evaluation.comparison import Comparison
 from fairpo_trl.classification.evaluation.group_report import GroupEvaluation
+from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
 from fairpo_trl.training.cards import PAPER, PAPERS, command_section, escape, markdown_table, package_version
-from fairpo_trl.training.publishing import is_hub_id, last_part, make_publishable, printable
+from fairpo_trl.training.publishing import make_publishable
 
 
 _SETTINGS = (

@@ -38,11 +38,11 @@ from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.judges import KINDS, assign_judges, parse_judge
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource, find_model, load_tokenizer
 from fairpo_trl.evaluation.writing import Sampling, kept_log_probs, write_completions
+from fairpo_trl.hub.privacy import last_part, public_command
 from fairpo_trl.reporting.html import write_html_report
 from fairpo_trl.reporting.markdown import write_report
 from fairpo_trl.reporting.results import Results
 from fairpo_trl.reporting.tables import WIDTH, print_results
-from fairpo_trl.training.publishing import last_part, public_command
 
 
 GUARDED = 100

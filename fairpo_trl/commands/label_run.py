@@ -32,10 +32,10 @@ from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
 from fairpo_trl.commands.label_arguments import LabelArguments
 from fairpo_trl.commands.places import check_model, check_output_dir
 from fairpo_trl.core.partition import Partition
+from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.reporting.label_markdown import write_label_report
 from fairpo_trl.reporting.label_results import LabelResults
 from fairpo_trl.reporting.label_tables import print_label_results
-from fairpo_trl.training.publishing import public_command
 
 
 def run(

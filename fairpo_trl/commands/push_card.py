@@ -17,9 +17,10 @@ from fairpo_trl.commands.push_plan import Kind, has_chat_template, has_tokenizer
 from fairpo_trl.commands.push_results import AnyResults, became_worse, evaluation_results, evaluation_section
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation import model_card as language_card
+from fairpo_trl.hub.privacy import is_hub_id, last_part, printable, public_value
 from fairpo_trl.training.cards import escape, markdown_table
 from fairpo_trl.training.checkpoints import list_checkpoints
-from fairpo_trl.training.publishing import BaseModel, is_hub_id, last_part, printable, public_card, without_paths
+from fairpo_trl.training.publishing import BaseModel, public_card
 from fairpo_trl.training.state import STATE_NAME
 
 
@@ -140,7 +141,7 @@ def _about_classifier(folder: Path, repo_id: str, datasets: list[str]) -> _About
     if "/" not in (base.hub_id or ""):  # timm's own name of a model, which is no Hub id
         base = replace(base, hub_id=None)
     return _About(
-        classifier_card.introduction(config, without_paths(datasets[0]) if datasets else None),
+        classifier_card.introduction(config, public_value(datasets[0]) if datasets else None),
         classifier_card.loading_snippet(repo_id, config),
         base,
     )

@@ -17,8 +17,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
+from fairpo_trl.hub.privacy import private_places, public_config
 from fairpo_trl.training.checkpoints import checkpoint_step, list_checkpoints, require_complete
-from fairpo_trl.training.publishing import private_places, public_config
 
 
 Kind = Literal["adapter", "model", "classifier"]

@@ -10,13 +10,13 @@ from typing import Any, TypeAlias, cast
 
 from huggingface_hub import EvalResult
 
+from fairpo_trl.hub.privacy import printable
 from fairpo_trl.reporting.label_blocks import further_blocks, groups_block, measure_text, moved_block, promises
 from fairpo_trl.reporting.label_markdown import block_markdown
 from fairpo_trl.reporting.label_results import GROUPS, LabelResults, check_label_results, difference
 from fairpo_trl.reporting.markdown import escape, pipe_table
 from fairpo_trl.reporting.numbers import interval, pair_cells, role_text, verdict, verdict_text
 from fairpo_trl.reporting.results import Interval, Results, by_role, check_results, judges
-from fairpo_trl.training.publishing import printable
 
 
 AnyResults: TypeAlias = Mapping[str, Any]

@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from fairpo_trl.training.publishing import is_hub_id
+from fairpo_trl.hub.privacy import is_hub_id
 
 
 def merge_adapter(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:

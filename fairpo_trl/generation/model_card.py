@@ -15,14 +15,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trl import DPOConfig
 
 from fairpo_trl.generation.config import FairPOConfig
+from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
 from fairpo_trl.training.cards import PAPERS, command_section, escape, markdown_table, package_version
-from fairpo_trl.training.publishing import (
-    BaseModel,
-    is_hub_id,
-    last_part,
-    make_publishable,
-    printable,
-)
+from fairpo_trl.training.publishing import BaseModel, make_publishable
 
 
 # Settings that every card shows; the others only where they differ from their default.

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from fairpo_trl.training.publishing import printable, public_command
+from fairpo_trl.hub.privacy import printable, public_command
 
 
 PAPER = {

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairpo_trl import Partition
+from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.label_sets.items import LabelledTexts
 from fairpo_trl.label_sets.measures import comparison_dict, evaluation_dict
 from fairpo_trl.label_sets.reader import Reading
 from fairpo_trl.reporting.label_blocks import Block
 from fairpo_trl.reporting.label_results import FurtherTable, LabelResults
-from fairpo_trl.training.publishing import public_command
 
 from .report import Written, set_blocks
 
