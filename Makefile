@@ -17,7 +17,7 @@ SOURCES := $(wildcard fairpo_trl recipes experiments tests benchmarks docs)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo demo-generation demo-classification test lint format secrets check-deps wheel \
+.PHONY: help release-check venv demo demo-generation demo-classification test lint format secrets check-deps wheel \
 	compare-generation compare-labels table sweep search torture bench docs clean
 
 help:  ## Show the targets
@@ -66,6 +66,18 @@ wheel: $(STAMP)  ## Build the wheel into dist/ and try it in an empty environmen
 	rm -rf dist
 	$(BIN)/python -m build --quiet --wheel --no-isolation
 	$(TEST_ENV) $(BIN)/python -m pytest -q tests/test_package.py -k wheel
+
+# Each of the two built files goes into an environment of its own that has nothing else, and has to train there.
+release-check: $(STAMP)  ## Build wheel and sdist, check the long description, install and try each in an empty environment
+	rm -rf dist build/release
+	$(BIN)/python -m build --quiet --no-isolation
+	$(BIN)/twine check --strict dist/*
+	for file in dist/*.whl dist/*.tar.gz; do \
+		$(PYTHON) -m venv build/release && \
+		build/release/bin/python -m pip install --quiet -c requirements/constraints.txt "$$file" && \
+		(cd build && env -u PYTHONPATH OMP_NUM_THREADS=1 release/bin/python ../tests/release_smoke.py) && \
+		rm -rf build/release || exit 1; \
+	done
 
 compare-generation: $(STAMP)  ## Compare FairPO with baselines and ablations (hours on a CPU, resumable)
 	$(RUN_ENV) $(BIN)/python recipes/compare_generation.py $(ARGS)
