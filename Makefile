@@ -12,6 +12,8 @@ STAMP := $(VENV)/.installed
 # Two processes with one thread each are faster on two cores than threads that wait for each other.
 TEST_ENV := HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 RUN_ENV := HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
+# One rule for what is beside the package, for pytest too: the root and recipes/ are on the path.
+EXPERIMENT := $(RUN_ENV) PYTHONPATH=.:recipes $(BIN)/python -m experiments
 
 SOURCES := $(wildcard fairpo_trl recipes experiments tests benchmarks docs)
 
@@ -80,19 +82,19 @@ release-check: $(STAMP)  ## Build wheel and sdist, check the long description, i
 	done
 
 compare-generation: $(STAMP)  ## Compare FairPO with baselines and ablations (hours on a CPU, resumable)
-	$(RUN_ENV) $(BIN)/python recipes/compare_generation.py $(ARGS)
+	$(EXPERIMENT).generation.compare $(ARGS)
 
 table: $(STAMP)  ## Compare every multi-label method, 5 seeds (minutes on a CPU, resumable)
-	$(RUN_ENV) $(BIN)/python recipes/compare_classification.py $(ARGS)
+	$(EXPERIMENT).classification.compare $(ARGS)
 
 sweep: $(STAMP)  ## Vary beta, epsilon and eta_alpha over four partitions (minutes on a CPU, resumable)
-	$(RUN_ENV) $(BIN)/python recipes/sweep_classification.py $(ARGS)
+	$(EXPERIMENT).classification.sweep $(ARGS)
 
 search: $(STAMP)  ## Look for a better setting by cross-validation, then test it (half an hour on a CPU, resumable)
-	$(RUN_ENV) $(BIN)/python recipes/search_classification.py $(ARGS)
+	$(EXPERIMENT).classification.search $(ARGS)
 
 compare-labels: $(STAMP)  ## Compare methods that write label sets, 3 seeds (hours on a CPU, resumable)
-	$(RUN_ENV) $(BIN)/python recipes/compare_label_sets.py $(ARGS)
+	$(EXPERIMENT).label_sets.compare $(ARGS)
 
 torture: $(STAMP)  ## Kill training at random moments, resume it, compare with an undisturbed run (ARGS="--kills 3")
 	$(TEST_ENV) $(BIN)/python tests/torture.py $(ARGS)

@@ -13,18 +13,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from openclipart.demo import run_openclipart, shipped_unless_given
 
 from fairpo_trl import MultiLabelFairPOConfig, MultiLabelFairPOTrainer
 from fairpo_trl.commands.classification import load_splits, make_parser
 from fairpo_trl.commands.errors import exit_clearly
 from fairpo_trl.commands.label_arguments import ClassificationArguments
 from fairpo_trl.commands.label_run import run
-
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from openclipart.demo import run_openclipart, shipped_unless_given
 
 
 @dataclass

@@ -37,7 +37,6 @@ def main(arguments: list[str]) -> None:
 
 def demo(arguments: list[str]) -> None:
     """The main job on a real model: train, then compare what both models write on held-out prompts."""
-    sys.path.insert(0, str(HERE))
     from demo.report import report_demo
     from demo.smollm2 import demo_model_path
 

@@ -10,7 +10,7 @@ Any file of `text` and `labels`, any causal model:
     python recipes/label_generation_fairpo.py --dataset_name items.jsonl --model_name_or_path Qwen/Qwen2.5-0.5B
 
 SFT on the true sets gives the reference; what it gets wrong on training items becomes pairs; FairPO trains on them.
-Then both write the sets of the test items. `recipes/compare_label_sets.py` compares this with its baselines.
+Then both write the sets of the test items. `experiments/label_sets` compares this with its baselines.
 """
 
 from __future__ import annotations
@@ -20,36 +20,31 @@ import sys
 import time
 from pathlib import Path
 
+from demo.smollm2 import demo_model_path
+from label_sets.arguments import LabelSetArguments, check_options, make_parser
+from label_sets.debtags import debtags_file
+from label_sets.report import Written
+from label_sets.results import run_results
 from trl import get_peft_config
 
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-
-from demo.smollm2 import demo_model_path  # noqa: E402
-from label_sets.arguments import LabelSetArguments, check_options, make_parser  # noqa: E402
-from label_sets.debtags import debtags_file  # noqa: E402
-from label_sets.report import Written  # noqa: E402
-from label_sets.results import run_results  # noqa: E402
-
-from fairpo_trl import FairPOConfig, Partition  # noqa: E402
-from fairpo_trl.commands.errors import exit_clearly  # noqa: E402
-from fairpo_trl.files import write_json  # noqa: E402
-from fairpo_trl.label_sets.decoding import write_sets  # noqa: E402
-from fairpo_trl.label_sets.items import load_items  # noqa: E402
-from fairpo_trl.label_sets.pairs import build_pairs, check_order, preference_rows  # noqa: E402
-from fairpo_trl.label_sets.reader import count_problems  # noqa: E402
-from fairpo_trl.label_sets.training import (  # noqa: E402
+from fairpo_trl import FairPOConfig, Partition
+from fairpo_trl.commands.errors import exit_clearly
+from fairpo_trl.files import write_json
+from fairpo_trl.label_sets.decoding import write_sets
+from fairpo_trl.label_sets.items import load_items
+from fairpo_trl.label_sets.pairs import build_pairs, check_order, preference_rows
+from fairpo_trl.label_sets.reader import count_problems
+from fairpo_trl.label_sets.training import (
     SFTOptions,
     load_writer,
     rarest,
     train_on_pairs,
     train_reference,
 )
-from fairpo_trl.reporting import print_label_results, write_label_report  # noqa: E402
+from fairpo_trl.reporting import print_label_results, write_label_report
 
 
-DEFAULT_CONFIG = HERE / "label_sets" / "smollm2-135m-instruct.yaml"
+DEFAULT_CONFIG = Path(__file__).resolve().parent / "label_sets" / "smollm2-135m-instruct.yaml"
 
 
 def main(arguments: list[str]) -> None:

@@ -10,24 +10,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import compare_generation
 import generation_fairpo as recipe
 import numpy as np
 import pytest
 import torch
 import yaml
-from compare_generation import PUBLISHED, ROWS, Row
 from conftest import WORDS, make_model, make_rows, make_tokenizer
 from datasets import Dataset
-from demo import comparison, comparison_tables, evaluation, report, scorers
-from demo.comparison import Measurer, write_json
-from demo.early_stopping import above_curve
+from demo import evaluation, report, scorers
 from demo.evaluation import Writing
 from helpers_trainer import fairpo, lora
 from huggingface_hub import ModelCard
 from peft import PeftModel, get_peft_model
 from trl import ModelConfig
 
+from experiments.generation import compare, measure
+from experiments.generation.compare import PUBLISHED, ROWS, Row
+from experiments.generation.early_stopping import above_curve
+from experiments.generation.measure import Measurer, write_json
+from experiments.generation.tables import write_tables
 from fairpo_trl import FairPOConfig, Partition
 from fairpo_trl.commands import generation
 from fairpo_trl.evaluation import Completion, mean_token_log_prob
@@ -298,7 +299,7 @@ def test_the_report_of_a_short_run(
 
 @pytest.fixture
 def measurer(tmp_path: Path, tiny_model_path: str, fake_judges: None, monkeypatch: pytest.MonkeyPatch) -> Measurer:
-    monkeypatch.setattr(comparison, "demo_model_path", lambda: (tiny_model_path, "tiny"))
+    monkeypatch.setattr(measure, "demo_model_path", lambda: (tiny_model_path, "tiny"))
     made = Measurer(tmp_path, "test", 2)
     made.prompts = made.prompts[:4]
     return made
@@ -342,10 +343,10 @@ def test_a_row_is_trained_measured_and_found_again(measurer: Measurer, monkeypat
     assert measurer.read(row, 0, 2) == {"there": "already"}
     assert measurer.read(row, 0, 3)["completions"] == points[1]["completions"]
     monkeypatch.setattr(
-        comparison.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("they are there")
+        measure.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("they are there")
     )
     measurer.write_references()
-    monkeypatch.setattr(comparison, "demo_model_path", lambda: ("elsewhere", "another model"))
+    monkeypatch.setattr(measure, "demo_model_path", lambda: ("elsewhere", "another model"))
     with pytest.raises(ValueError, match=r"other inputs.*'model'.*--output_dir"):
         measurer.write_references()
 
@@ -410,11 +411,11 @@ def test_every_row_reaches_the_trainer_with_its_options(
     row: Row, measurer: Measurer, tiny_model_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(comparison, "train", lambda *args, callbacks: seen.append((*args, callbacks)))
+    monkeypatch.setattr(measure, "train", lambda *args, callbacks: seen.append((*args, callbacks)))
     measurer.run(row, 7)
     ((script_args, training_args, model_args, callbacks),) = seen
     defaults = {option.name: option.default for option in dataclasses.fields(FairPOConfig)}
-    untuned = {} if row.tuned else {name: defaults[name] for name in comparison.FAIRPO_OPTIONS}
+    untuned = {} if row.tuned else {name: defaults[name] for name in measure.FAIRPO_OPTIONS}
     given = {**measurer.demo, **untuned, **row.overrides}
     options = ("privileged_attributes", "balancer", "grouping", "beta", "epsilon", "max_steps", "learning_rate")
     for name in {*row.overrides, *untuned, *options, "per_device_train_batch_size"} & given.keys():
@@ -434,7 +435,7 @@ def test_rows_have_names_of_their_own_and_the_baselines_differ_from_fairpo() -> 
 
 
 def test_every_shipped_point_is_one_of_the_rows_as_they_are_defined() -> None:
-    shipped = Measurer(ROOT / "recipes" / "demo" / "comparison", "test", 2)
+    shipped = Measurer(ROOT / "experiments" / "generation" / "results", "test", 2)
     expected = {shipped.path(row, seed, step) for row in ROWS for seed in range(3) for step in shipped.stops(row)} | {
         shipped._reference_path(seed) for seed in (evaluation.REFERENCE_SEED, evaluation.FRESH_SEED)
     }
@@ -468,7 +469,7 @@ def with_references(measurer: Measurer) -> Measurer:
 
 
 def tables(measurer: Measurer, rows: Sequence[Row]) -> dict[tuple[str, int], dict[str, Any]]:
-    comparison_tables.write_tables(measurer, rows)
+    write_tables(measurer, rows)
     lines = json.loads((measurer.folder / "comparison.json").read_text(encoding="utf-8"))
     return {(line["row"], line["step"]): line for line in lines}
 
@@ -581,7 +582,7 @@ def test_a_half_written_point_is_not_used(with_references: Measurer) -> None:
 
 
 def test_without_points_nothing_is_written(with_references: Measurer, capsys: pytest.CaptureFixture[str]) -> None:
-    comparison_tables.write_tables(with_references, ROWS)
+    write_tables(with_references, ROWS)
     assert "no points yet" in capsys.readouterr().out
     assert not list(with_references.folder.glob("comparison.*"))
 
@@ -598,7 +599,7 @@ def test_every_key_of_the_demo_is_an_option() -> None:
     assert (ROOT / given["dataset_name"]).samefile(evaluation.PAIRS_FILE)
 
 
-@pytest.mark.parametrize("module", [recipe, compare_generation], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [recipe, compare], ids=lambda module: module.__name__)
 def test_a_recipe_is_read_in_one_go(module: Any) -> None:
     assert len(Path(module.__file__).read_text(encoding="utf-8").splitlines()) < 150
 

@@ -250,10 +250,11 @@ class SmallTable:
     """The methods of the table on small random features; one life kills itself in the middle of a file."""
 
     def start(self, folder: Path, life: int) -> torture_files.Life:
-        from compare_classification import METHODS, REWEIGHTING
-        from openclipart import experiment as engine
-        from openclipart.comparison_tables import write_tables
         from test_classification_experiment import HEAD, experiment
+
+        from experiments.classification import runs as engine
+        from experiments.classification.compare import METHODS, REWEIGHTING
+        from experiments.classification.compare_tables import write_tables
 
         def run() -> None:
             torch.set_num_threads(1)

@@ -3,18 +3,19 @@
 import json
 from pathlib import Path
 
-import compare_label_sets
 import numpy as np
 import pytest
 import yaml
-from compare_label_sets import main as compare
 from label_generation_fairpo import DEFAULT_CONFIG, main
-from label_sets import classifier, debtags
+from label_sets import debtags
 from label_sets.debtags import choose_items
 from label_sets.results import examples
-from label_sets.tables import choices
 from test_label_sets import byte_tokenizer, items_of, readings_of, tiny_model
 
+from experiments.label_sets import classifier
+from experiments.label_sets import compare as compare_label_sets
+from experiments.label_sets.compare import main as compare
+from experiments.label_sets.tables import choices
 from fairpo_trl.commands.push import PushArguments
 from fairpo_trl.commands.push import run as push
 from fairpo_trl.reporting.label_results import read_label_results

@@ -26,7 +26,9 @@ from fairpo_trl.classification.data.tables import load_table
 
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = sorted(path for folder in ("fairpo_trl", "recipes", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    path for folder in ("fairpo_trl", "recipes", "experiments", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+)
 
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {
@@ -177,7 +179,11 @@ def test_telemetry_is_off_in_tests_and_in_what_make_runs() -> None:
     for name in ("TEST_ENV", "RUN_ENV"):
         (definition,) = [line for line in lines if line.startswith(f"{name} :=")]
         assert "HF_HUB_DISABLE_TELEMETRY=1" in definition
-    runs = [line for line in lines if re.search(r"\$\(BIN\)/python.*(?:recipes/|script|tests/|-m pytest)", line)]
+    runs = [
+        line
+        for line in lines
+        if re.search(r"\$\(BIN\)/python.*(?:recipes/|experiments|script|tests/|-m pytest)", line)
+    ]
     assert runs and all("$(TEST_ENV)" in line or "$(RUN_ENV)" in line for line in runs), runs
 
 

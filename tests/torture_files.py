@@ -263,7 +263,7 @@ class MethodTable:
             copy = folder / "runs" / path.name
             if not copy.exists():
                 shutil.copytree(path, copy) if path.is_dir() else shutil.copy2(path, copy)
-        command = [sys.executable, str(ROOT / "recipes" / "compare_classification.py"), *self.options]
+        command = [sys.executable, "-m", "experiments.classification.compare", *self.options]
         return Life([*command, "--output_dir", str(folder / "runs")], folder / f"{life}.txt")
 
     def begun(self, folder: Path, life: int) -> bool:

@@ -1,1 +1,1 @@
-"""Label sets written by a language model: Debian's packages with their tags, and the comparison of methods."""
+"""Label sets written by a language model: Debian's packages with their tags, options and report."""

@@ -1,8 +1,8 @@
 """
 How sensitive FairPO is: beta, epsilon and eta_alpha, one at a time, for four ways to choose the privileged labels.
 
-    python recipes/sweep_classification.py                           (minutes on 2 cores, resumable)
-    python recipes/sweep_classification.py --method fairpo_dpo --seeds 0 1 2
+    make sweep                                                       (minutes on 2 cores, resumable)
+    make sweep ARGS="--method fairpo_dpo --seeds 0 1 2"
 
 The changes against the reference are measured on validation (what one may choose settings by) and on test (what is
 reported), and written to `sweep.csv`, `sweep.md` and `sweep.png`.
@@ -12,16 +12,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-
-from compare_classification import MAIN_HEAD  # noqa: E402
-from openclipart.experiment import HEADS, Row, load_experiment  # noqa: E402
-from openclipart.pool import Job, run_jobs  # noqa: E402
+from .compare import MAIN_HEAD
+from .pool import Job, run_jobs
+from .runs import HEADS, Row, load_experiment
 
 
 GRID: dict[str, list[float]] = {
@@ -31,8 +26,6 @@ GRID: dict[str, list[float]] = {
 }
 DEFAULTS = {"beta": 1.0, "epsilon": 0.01, "eta_alpha": 0.05}
 PARTITIONS = ("least_frequent", "worst_reference_ap", "random", "by_name")
-BY_NAME_STEP = 5
-"""`by_name` takes every fifth label in the order of the data: a choice that knows nothing of frequency or score."""
 
 
 def rows_of(method: str) -> list[tuple[str, float, Row]]:
@@ -57,7 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
-    from openclipart.sweep_tables import write_sweep
+    from .sweep_tables import write_sweep
 
     rows, head = rows_of(args.method), HEADS[MAIN_HEAD]
     # The reference of a seed serves all partitions, and one partition asks it for its worst labels: it comes first.
@@ -70,7 +63,7 @@ def main() -> None:
         for seed in args.seeds
     ]
     run_jobs(jobs, args.workers)
-    command = f"python recipes/sweep_classification.py --method {args.method} --seeds {' '.join(map(str, args.seeds))}"
+    command = f'make sweep ARGS="--method {args.method} --seeds {" ".join(map(str, args.seeds))}"'
     table = write_sweep(experiments, rows, head, args.seeds, args.output_dir, command)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
 

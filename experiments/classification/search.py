@@ -1,8 +1,8 @@
 """
 Looks for a FairPO setting above the whole re-weighting curve on the shipped openclipart set, and says what it found.
 
-    python recipes/search_classification.py                          (about 300 short runs, resumable)
-    python recipes/search_classification.py --heads shared_mlp --folds 4 --seeds 0 1 2 3 4
+    make search                                                      (about 300 short runs, resumable)
+    make search ARGS="--heads shared_mlp --folds 4 --seeds 0 1 2 3 4"
 
 The choice is made by cross-validation over series of the train set: every image of it is held out once, and the test
 set is not looked at. The criterion, fixed beforehand, one choice per head: of the candidates whose held labels change
@@ -16,18 +16,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-
-from compare_classification import METHODS, REWEIGHTING  # noqa: E402
-from openclipart.experiment import HEADS, Row, load_experiment  # noqa: E402
-from openclipart.folds import load_folds  # noqa: E402
-from openclipart.pool import Job, run_jobs  # noqa: E402
+from .compare import METHODS, REWEIGHTING
+from .folds import load_folds
+from .pool import Job, run_jobs
+from .runs import HEADS, Row, load_experiment
 
 
 CURVE = [row for row in METHODS if row.name == "bce_continued"] + REWEIGHTING
@@ -97,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
-    from openclipart.search_tables import choose, rank_on_folds, write_search
+    from .search_tables import choose, rank_on_folds, write_search
 
     sections = {"curve": CURVE, "controls": CONTROLS, "candidates": candidates()}
     rows, heads = [row for section in sections.values() for row in section], [HEADS[name] for name in args.heads]
@@ -112,7 +107,7 @@ def main() -> None:
     chosen = [(row, head) for head in heads for row in rows if row.name == choose(ranking, head.name)]
     for row, head in chosen:
         run_jobs([Job(f"{head.name}-test-seed{s}", test, [row, *CURVE], head, s) for s in args.seeds], args.workers)
-    command = f"python recipes/search_classification.py --heads {' '.join(args.heads)} --folds {args.folds}"
+    command = f'make search ARGS="--heads {" ".join(args.heads)} --folds {args.folds}"'
     print(write_search(ranking, test, chosen, CURVE, args.seeds, args.resamples, command))
 
 

@@ -1,8 +1,8 @@
 """
 Compares every method on the shipped openclipart set: FairPO, its baselines, the re-weighting curve, the ablations.
 
-    python recipes/compare_classification.py                                      (minutes on 2 cores, resumable)
-    python recipes/compare_classification.py --heads shared_mlp --seeds 0 --rows fairpo_cpo
+    make table                                                              (minutes on 2 cores, resumable)
+    make table ARGS="--heads shared_mlp --seeds 0 --rows fairpo_cpo"
 
 Every run is one file of logits under `--output_dir`; what is there is not computed again, so the command can be
 stopped and repeated. All methods of a head and a seed start from the same reference and take the same number of
@@ -14,15 +14,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-
-from openclipart.experiment import HEADS, REFERENCE, Row, load_experiment  # noqa: E402
-from openclipart.pool import Job, run_jobs  # noqa: E402
+from .pool import Job, run_jobs
+from .runs import HEADS, REFERENCE, Row, load_experiment
 
 
 METHODS = [
@@ -97,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
-    from openclipart.comparison_tables import write_tables
+    from .compare_tables import write_tables
 
     experiment = load_experiment(args.output_dir, args.epochs)
     if not args.tables_only:

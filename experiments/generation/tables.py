@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from demo import evaluation, scorers
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -14,13 +15,12 @@ from fairpo_trl import Partition
 from fairpo_trl.evaluation import Estimate, paired_bootstrap, win_rate
 from fairpo_trl.reporting.plots import ComparisonPoint, plot_comparison
 
-from . import evaluation, scorers
-from .comparison import Measurer, write_json
 from .early_stopping import above_curve
+from .measure import Measurer, write_json
 
 
 if TYPE_CHECKING:
-    from compare_generation import Row
+    from .compare import Row
 
 JUDGE = "scorer"
 

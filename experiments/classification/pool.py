@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
-from workers import run_all
+from experiments.workers import run_all
 
-from .experiment import REFERENCE, Experiment, Head, Row
+from .runs import REFERENCE, Experiment, Head, Row
 
 
 @dataclass(frozen=True)

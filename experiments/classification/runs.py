@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from openclipart.load import load_openclipart
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -27,8 +28,6 @@ from fairpo_trl.classification.evaluation.group_report import evaluate_groups
 from fairpo_trl.classification.methods import apply_method
 from fairpo_trl.classification.reference import options_of, train_reference
 from fairpo_trl.core.names import unknown_names_message
-
-from .load import load_openclipart
 
 
 VALIDATION_SHARE = 0.15

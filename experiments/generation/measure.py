@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 import yaml
+from demo import evaluation
+from demo.prompts import load_prompts
+from demo.smollm2 import demo_model_path
 from generation_fairpo import DEMO_CONFIG
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig
@@ -19,10 +22,6 @@ from fairpo_trl import FairPOConfig
 from fairpo_trl.commands.generation import make_parser, train
 from fairpo_trl.evaluation import Completion
 from fairpo_trl.files import write_json
-
-from . import evaluation
-from .prompts import load_prompts
-from .smollm2 import demo_model_path
 
 
 SHARED = {"privileged_attributes", "non_privileged_attributes", "attribute_column", "balanced_sampling"}

@@ -14,7 +14,7 @@ from fairpo_trl.reporting.markdown import pipe_table
 from fairpo_trl.reporting.numbers import delta, duration
 from fairpo_trl.reporting.sweep_plot import plot_sweep
 
-from .experiment import Experiment, Head, Row
+from .runs import Experiment, Head, Row
 
 
 def write_sweep(

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import yaml
 from demo.smollm2 import demo_model_path
+from label_sets.arguments import LabelSetArguments, make_parser
+from label_sets.report import Written
 from numpy.typing import NDArray
 from trl import get_peft_config
 
@@ -34,9 +36,7 @@ from fairpo_trl.label_sets.training import (
     train_reference,
 )
 
-from .arguments import LabelSetArguments, make_parser
 from .classifier import classifier_sets
-from .report import Written
 
 
 OF_THE_REFERENCE = (

@@ -19,7 +19,7 @@ from fairpo_trl.reporting.label_results import LabelComparison
 from fairpo_trl.reporting.label_tables import print_label_comparison
 from fairpo_trl.reporting.label_writers import write_label_comparison
 
-from .experiment import REFERENCE, Experiment, Head, Row
+from .runs import REFERENCE, Experiment, Head, Row
 
 
 METRICS = ("map", "sample_f1", "accuracy", "exact_match")
@@ -61,7 +61,7 @@ def write_tables(
     first = evaluate_groups(test.labels, experiment.logits(REFERENCE, heads[0], jobs[0][3][0], "test"), partition)
     comparison: LabelComparison = {
         "title": "openclipart, frozen DINOv2-S features: FairPO and its baselines",
-        "command": f"python recipes/compare_classification.py --resamples {resamples}",
+        "command": f'make table ARGS="--resamples {resamples}"',
         "data": {
             name: {"images": len(split), "series": len(set(split.series or split.ids))}
             for name, split in experiment.splits.items()

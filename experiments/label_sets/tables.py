@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+from label_sets.report import Written, measure_all, set_blocks, show
 
 from fairpo_trl.files import write_json
 from fairpo_trl.label_sets.measures import change, resample_items
@@ -14,8 +15,7 @@ from fairpo_trl.reporting.label_plots import plot_label_deltas
 from fairpo_trl.reporting.pareto_plot import plot_pareto
 from fairpo_trl.reporting.results import ROLES
 
-from .comparison import REFERENCE, Row, SetComparison
-from .report import Written, measure_all, set_blocks, show
+from .measure import REFERENCE, Row, SetComparison
 
 
 TITLE = "Label sets written by a language model"

@@ -1,8 +1,8 @@
 """
 Compares FairPO with its baselines and ablations on the demo's model, data and batches.
 
-    python recipes/compare_generation.py                     # everything; hours on 2 CPU cores, resumable
-    python recipes/compare_generation.py --rows fairpo_demo dpo_privileged_only --seeds 0
+    make compare-generation                                   # everything; hours on 2 CPU cores, resumable
+    make compare-generation ARGS="--rows fairpo_demo --seeds 0"
 
 Every measured point is one JSON file under `--output_dir`; what is there is not computed again, so the command can be
 stopped and repeated. All points share the reference's completions and the random numbers of sampling. The table goes
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
@@ -21,10 +20,6 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
 
 
 @dataclass(frozen=True)
@@ -98,8 +93,8 @@ def main() -> None:
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
-    from demo.comparison import Measurer
-    from demo.comparison_tables import write_tables
+    from experiments.generation.measure import Measurer
+    from experiments.generation.tables import write_tables
 
     measurer = Measurer(args.output_dir, args.split, args.samples)
     if not args.tables_only:

@@ -1,9 +1,9 @@
 """
 Compares FairPO with its baselines where a language model writes the label set of an item.
 
-    python recipes/compare_label_sets.py                     # three seeds; hours on 2 CPU cores, resumable
-    python recipes/compare_label_sets.py --seeds 0           # one seed
-    python recipes/compare_label_sets.py --search            # the learning rates, on other items than the test's
+    make compare-labels                       # three seeds; hours on 2 CPU cores, resumable
+    make compare-labels ARGS="--seeds 0"      # one seed
+    make compare-labels ARGS="--search"       # the learning rates, on other items than the test's
 
 Every point is one JSON file under `--output_dir` with the texts that were written; what is there is not computed
 again, so the command can be stopped and repeated. All methods of a seed start from the same reference, and those on
@@ -19,17 +19,13 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from label_generation_fairpo import DEFAULT_CONFIG
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+from experiments.workers import run_all
+from fairpo_trl.commands.errors import exit_clearly
 
-from label_sets.comparison import REFERENCE, Row, SetComparison  # noqa: E402
-from workers import run_all  # noqa: E402
+from .measure import REFERENCE, Row, SetComparison
 
-from fairpo_trl.commands.errors import exit_clearly  # noqa: E402
-
-
-CONFIG = HERE / "label_sets" / "smollm2-135m-instruct.yaml"
 
 ROWS = [
     Row("sft_continued", "SFT continued", "sft", {"learning_rate": 2e-4}),
@@ -63,7 +59,7 @@ def main(arguments: list[str]) -> None:
     """Runs what is missing, then writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("fairpo-label-sets-comparison"))
-    parser.add_argument("--config", type=Path, default=CONFIG, help="options of the recipe")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="options of the recipe")
     parser.add_argument("--dataset_name", help="a file of `text` and `labels`; by default the debtags")
     parser.add_argument("--model_name_or_path", help="by default the demo's model")
     parser.add_argument("--seeds", nargs="*", type=int, help="by default 0, 1, 2; of the search 0")
@@ -77,7 +73,8 @@ def main(arguments: list[str]) -> None:
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
     from label_sets.debtags import debtags_file, validation_file
-    from label_sets.tables import write_tables
+
+    from .tables import write_tables
 
     data = args.dataset_name or (validation_file() if args.search else debtags_file())
     seeds = args.seeds if args.seeds is not None else [0] if args.search else [0, 1, 2]

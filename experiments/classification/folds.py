@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from openclipart.load import load_openclipart
 
 from fairpo_trl import Partition
 from fairpo_trl.classification.data.split import MultiLabelSplit
 
-from .experiment import VALIDATION_SHARE, Experiment
-from .load import load_openclipart
+from .runs import VALIDATION_SHARE, Experiment
 
 
 def fold_of_rows(split: MultiLabelSplit, folds: int, seed: int = 0) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from fairpo_trl.classification.evaluation.comparison import Comparison, compare_
 from fairpo_trl.reporting.markdown import pipe_table
 from fairpo_trl.reporting.numbers import delta, points
 
-from .experiment import REFERENCE, Experiment, Head, Row
+from .runs import REFERENCE, Experiment, Head, Row
 
 
 def rank_on_folds(
