@@ -36,6 +36,8 @@ from fairpo_trl.classification.features.cache import extract_features
 
 
 ROOT = Path(__file__).resolve().parents[1]
+# As in the Makefile: the root (which `-m` adds) and recipes/ are on the path.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "recipes")])}
 FORK = multiprocessing.get_context("fork")
 FORK_OR_COMMAND = Callable[[], None] | list[str]
 
@@ -52,7 +54,9 @@ class Life:
     def __init__(self, work: FORK_OR_COMMAND, log: Path) -> None:
         if isinstance(work, list):
             with log.open("w", encoding="utf-8") as output:
-                self.process: Any = subprocess.Popen(work, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+                self.process: Any = subprocess.Popen(
+                    work, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT
+                )
         else:
             self.process = FORK.Process(target=work)
             self.process.start()
