@@ -1,0 +1,300 @@
+"""The boldest of several models whose held measures are shown not to be worse: one test with one error level.
+
+Candidates come in an order that was fixed before anything was measured, from the safest to the boldest. One passes if
+each of its held measures does (intersection-union test: each at the level itself, since all must pass). Testing stops
+at the first that fails (fixed-sequence test: no further correction). Call a candidate a violation if its true mean
+difference in some held measure lies at or below minus the margin. The chance that any violation passes is at most the
+level, whichever of those that passed is handed over: the first violation would have to pass in that very measure.
+
+See Berger (1982) for the one, Maurer, Hothorn and Lehmacher (1995) for the other, and Angelopoulos et al. (2021),
+"Learn then test", for both in the choice of models. Nothing here knows what was measured: numpy and scipy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from numpy.typing import ArrayLike
+
+from fairpo_trl.evaluation.bounds import Bound, checked_values, lower_bounds, skewness
+from fairpo_trl.evaluation.power import prompts_needed
+
+
+Status: TypeAlias = Literal["passed", "failed", "untested"]
+
+
+@dataclass(frozen=True)
+class Held:
+    """
+    One measure of one candidate that must not get worse.
+
+    Attributes:
+        differences (`ArrayLike`):
+            `[examples]`: the candidate's value less the reference's on the same example, higher is better. An example
+            is what was drawn at random: the prompt (the mean of its samples), the document, the question.
+        margin (`float`, *optional*, defaults to `0.05`):
+            How far the mean may fall, in the unit of the differences; positive.
+        lowest (`float`, *optional*, defaults to `-1.0`):
+            Smallest difference there can be; `None` if there is none. The default is that of win rates.
+        highest (`float`, *optional*, defaults to `1.0`):
+            Largest difference there can be; `None` if there is none.
+    """
+
+    differences: ArrayLike
+    margin: float = 0.05
+    lowest: float | None = -1.0
+    highest: float | None = 1.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """
+    What was measured of one candidate.
+
+    Attributes:
+        name (`str`):
+            What it is called.
+        gain (`ArrayLike`):
+            `[prompts]` privileged gain over the reference on each prompt.
+        held (`Mapping[str, Held]`):
+            Measure -> its differences.
+        gain_lowest (`float`, *optional*, defaults to `-1.0`):
+            Smallest gain there can be on a prompt; `None` if there is none.
+        gain_highest (`float`, *optional*, defaults to `1.0`):
+            Largest gain there can be on a prompt; `None` if there is none.
+    """
+
+    name: str
+    gain: ArrayLike
+    held: Mapping[str, Held]
+    gain_lowest: float | None = -1.0
+    gain_highest: float | None = 1.0
+
+
+@dataclass(frozen=True)
+class HeldTest:
+    """
+    The test of one held measure.
+
+    Attributes:
+        measure (`str`): Its name.
+        margin (`float`): How far it may fall.
+        mean (`float`): Mean difference that was seen.
+        bound (`float`): One-sided lower bound of the true mean.
+        spread (`float`): Standard deviation of the differences.
+        examples (`int`): How many there were.
+        passed (`bool`): Whether the bound lies above minus the margin.
+        normal (`bool`): Whether there are 25 skewness^2 examples (Cochran's rule); `betting` does not need it.
+        needed (`int`, *optional*): Examples that show this margin with 80 % chance if the truth is what was seen;
+            `None` if no number does.
+        needed_if_equal (`int`, *optional*): The same if the truth is no difference.
+    """
+
+    measure: str
+    margin: float
+    mean: float
+    bound: float
+    spread: float
+    examples: int
+    passed: bool
+    normal: bool
+    needed: int | None
+    needed_if_equal: int | None
+
+
+@dataclass(frozen=True)
+class CandidateTest:
+    """
+    The test of one candidate.
+
+    Attributes:
+        name (`str`): What it is called.
+        gain (`float`): Mean privileged gain that was seen.
+        gain_bound (`float`): Its one-sided lower bound, at the level divided by the number of candidates that might
+            have been chosen: it holds although the highest gain was chosen.
+        held (`tuple[HeldTest, ...]`): Every held measure.
+        status (`str`): `passed`, `failed`, or `untested` after the first that failed.
+    """
+
+    name: str
+    gain: float
+    gain_bound: float
+    held: tuple[HeldTest, ...]
+    status: Status
+
+    @property
+    def worst(self) -> HeldTest | None:
+        """The held measure with the lowest bound, in units of its margin: below -1 it fails."""
+        return min(self.held, key=lambda test: test.bound / test.margin, default=None)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """
+    What the test decided.
+
+    Attributes:
+        level (`float`): Chance of a wrong promise, at most.
+        bound (`str`): Kind of the bounds.
+        candidates (`tuple[CandidateTest, ...]`): In the order in which they were tested.
+        chosen (`str`, *optional*): The candidate to hand over; `None` for the reference.
+    """
+
+    level: float
+    bound: Bound
+    candidates: tuple[CandidateTest, ...]
+    chosen: str | None
+
+    @property
+    def chosen_test(self) -> CandidateTest | None:
+        """The test of what is handed over; `None` for the reference."""
+        return next((test for test in self.candidates if test.name == self.chosen), None)
+
+    @property
+    def stopped_by(self) -> tuple[CandidateTest, HeldTest] | None:
+        """The candidate at which testing stopped, and its worst held measure; `None` if all passed."""
+        failed = next((test for test in self.candidates if test.status == "failed"), None)
+        return None if failed is None or failed.worst is None else (failed, failed.worst)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def select(candidates: Iterable[Candidate], *, level: float = 0.05, bound: Bound = "t", seed: int = 0) -> Selection:
+    """
+    Chooses the candidate with the highest privileged gain among those that are shown not to be worse.
+
+    Args:
+        candidates (`Iterable[Candidate]`):
+            All candidates, in an order that was fixed before anything was measured, from the safest.
+        level (`float`, *optional*, defaults to `0.05`):
+            Chance, at most, that a candidate is handed over although the true mean of one of its held measures lies at
+            or below minus the margin.
+        bound (`str`, *optional*, defaults to `"t"`):
+            `t`, `bootstrap` or `betting`, see [`~fairpo_trl.evaluation.bounds.lower_bounds`].
+        seed (`int`, *optional*, defaults to `0`):
+            Of the bounds that draw.
+
+    Returns:
+        [`Selection`]
+
+    Raises:
+        ValueError: If names repeat, measures differ, nothing is held, a margin is not positive, or a number is not
+            finite or out of its range.
+
+    Example:
+        >>> gains = {"half": [0.5, 0.0] * 100, "whole": [0.5, 0.5] * 100}
+        >>> polite = {"half": [0.25, -0.25] * 100, "whole": [0.0, -0.5] * 100}
+        >>> path = [Candidate(name, gains[name], {"polite": Held(polite[name])}) for name in ("half", "whole")]
+        >>> select(path).chosen
+        'half'
+    """
+    path = list(candidates)
+    tests = [assess(c, candidates=len(path), level=level, bound=bound, seed=seed) for c in path]
+    return decide(tests, level=level, bound=bound)
+
+
+def assess(
+    candidate: Candidate, *, candidates: int = 1, level: float = 0.05, bound: Bound = "t", seed: int = 0
+) -> CandidateTest:
+    """
+    Tests one candidate by itself, for callers that measure the next one only if this one passed.
+
+    Args:
+        candidate ([`Candidate`]):
+            What was measured.
+        candidates (`int`, *optional*, defaults to `1`):
+            How many there are on the whole path, measured or not; 1 on examples that decide nothing.
+        level (`float`, *optional*, defaults to `0.05`):
+            Level of each held measure's test.
+        bound (`str`, *optional*, defaults to `"t"`):
+            Kind of the bounds.
+        seed (`int`, *optional*, defaults to `0`):
+            Of the bounds that draw.
+
+    Returns:
+        [`CandidateTest`]: `passed` or `failed`.
+
+    Raises:
+        ValueError: As [`select`].
+    """
+    if not candidate.held:
+        raise ValueError(f"Nothing is held for {candidate.name!r}: a promise needs a measure that must not get worse.")
+    lowest, highest = candidate.gain_lowest, candidate.gain_highest
+    try:
+        gains = checked_values(candidate.gain, lowest, highest)[:, 0]
+        gain_bound = lower_bounds(gains, bound, level=level / candidates, lowest=lowest, highest=highest, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"The gain of {candidate.name!r}: {error}") from error
+    held = []
+    for measure, values in candidate.held.items():
+        try:
+            held.append(_test_held(measure, values, level, bound, seed))
+        except ValueError as error:
+            raise ValueError(f"{measure!r} of {candidate.name!r}: {error}") from error
+    return CandidateTest(
+        name=candidate.name,
+        gain=float(gains.mean()),
+        gain_bound=float(gain_bound),
+        held=tuple(held),
+        status="passed" if all(test.passed for test in held) else "failed",
+    )
+
+
+def decide(tests: Sequence[CandidateTest], *, level: float = 0.05, bound: Bound = "t") -> Selection:
+    """
+    Stops at the first candidate that failed and chooses among those before it.
+
+    Args:
+        tests (`Sequence[CandidateTest]`):
+            In the order that was fixed beforehand; those after the first failure may be there or not.
+        level (`float`, *optional*, defaults to `0.05`):
+            Level of the tests.
+        bound (`str`, *optional*, defaults to `"t"`):
+            Kind of their bounds.
+
+    Returns:
+        [`Selection`]: candidates after the first failure are `untested`; the reference is chosen if none passed, or if
+        none that passed has a gain above 0.
+
+    Raises:
+        ValueError: If two candidates have one name, or hold other measures or margins.
+    """
+    names = [test.name for test in tests]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Two candidates have the same name among {names}.")
+    promises = [{(held.measure, held.margin) for held in test.held} for test in tests]
+    for name, promise in zip(names, promises, strict=True):
+        if promise != promises[0]:
+            raise ValueError(
+                f"{name!r} holds other measures or margins than {names[0]!r}: every candidate must be tested alike."
+            )
+    first_failure = next((i for i, test in enumerate(tests) if test.status == "failed"), len(tests))
+    decided = tuple(test if i <= first_failure else replace(test, status="untested") for i, test in enumerate(tests))
+    best = max(decided[:first_failure], key=lambda test: test.gain, default=None)
+    chosen = best.name if best is not None and best.gain > 0 else None
+    return Selection(level=level, bound=bound, candidates=decided, chosen=chosen)
+
+
+def _test_held(measure: str, held: Held, level: float, bound: Bound, seed: int) -> HeldTest:
+    if not held.margin > 0:
+        raise ValueError(f"the margin must be positive, got {held.margin}.")
+    values = checked_values(held.differences, held.lowest, held.highest)[:, 0]
+    found = float(lower_bounds(values, bound, level=level, lowest=held.lowest, highest=held.highest, seed=seed))
+    mean, spread = float(values.mean()), float(values.std(ddof=1))
+    options: dict[str, Any] = {"margin": held.margin, "level": level, "lowest": held.lowest}
+    return HeldTest(
+        measure=measure,
+        margin=held.margin,
+        mean=mean,
+        bound=found,
+        spread=spread,
+        examples=len(values),
+        passed=found > -held.margin,
+        normal=len(values) >= 25 * skewness(values) ** 2,
+        needed=prompts_needed(spread, difference=mean, **options),
+        needed_if_equal=prompts_needed(spread, **options),
+    )
