@@ -40,6 +40,8 @@ class MultiLabelClassifierConfig(PreTrainedConfig):
             How many of the last blocks are trained or adapted; 0 with `"lora"`: all.
         lora_r, lora_alpha (`int`, *optional*, defaults to `8` and `16`):
             Rank and scale of LoRA.
+        branch_labels (`list[str]`, *optional*):
+            Labels with a trained branch beside a frozen head ([`freeze_held_labels`]).
         thresholds (`list[float]`, *optional*):
             Score from which a label is chosen, one per label; `None` is 0.5 for each.
         partition (`dict`, *optional*):
@@ -65,6 +67,7 @@ class MultiLabelClassifierConfig(PreTrainedConfig):
     backbone_blocks: int = 0
     lora_r: int = 8
     lora_alpha: int = 16
+    branch_labels: list[str] | tuple[str, ...] | None = None
     thresholds: list[float] | tuple[float, ...] | None = None
     partition: dict[str, Any] | None = None
     training: dict[str, Any] | None = None

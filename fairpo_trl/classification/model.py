@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
+from fairpo_trl.classification.branch import branched
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
 from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.features.adaptation import Trainable, adapt_backbone, trained_keys
@@ -86,6 +87,8 @@ class MultiLabelClassifier(PreTrainedModel):
             config.hidden_size,
             config.dropout,
         )
+        if config.branch_labels:
+            self.head = branched(self.head, config)
         self.register_buffer("feature_mean", torch.zeros(config.feature_size))
         self.register_buffer("feature_std", torch.ones(config.feature_size))
         self.backbone: Backbone | None = None
