@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ def write_tables(
     heads: Sequence[Head],
     seeds: Sequence[int],
     resamples: int,
+    title: str = "openclipart, frozen DINOv2-S features: FairPO and its baselines",
+    command: str = 'make table ARGS="--resamples {resamples}"',
+    folder: Path | None = None,
 ) -> LabelComparison:
     """
     Prints the comparison of the runs there are and writes `comparison.{json,md,csv,tex}` and the pictures.
@@ -60,8 +64,8 @@ def write_tables(
             per_label[f"{row.name}, {head.name}"] = deltas
     first = evaluate_groups(test.labels, experiment.logits(REFERENCE, heads[0], jobs[0][3][0], "test"), partition)
     comparison: LabelComparison = {
-        "title": "openclipart, frozen DINOv2-S features: FairPO and its baselines",
-        "command": f'make table ARGS="--resamples {resamples}"',
+        "title": title,
+        "command": command.format(resamples=resamples),
         "data": {
             name: {"images": len(split), "series": len(set(split.series or split.ids))}
             for name, split in experiment.splits.items()
@@ -79,7 +83,7 @@ def write_tables(
         "seconds": float(sum(method["seconds"] * method["seeds"] for method in methods)),
         "notes": _notes(methods),
     }
-    write_label_comparison(comparison, experiment.folder)
+    write_label_comparison(comparison, folder or experiment.folder)
     print_label_comparison(comparison)
     return comparison
 

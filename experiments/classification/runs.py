@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 
 from fairpo_trl import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelFairPOTrainer, Partition
 from fairpo_trl.classification import MultiLabelClassifierConfig
+from fairpo_trl.classification.branch import freeze_held_labels
 from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.evaluation.group_report import evaluate_groups
 from fairpo_trl.classification.methods import apply_method
@@ -58,6 +59,7 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     factor: float = 3.0
     fresh: bool = False  # starts from new weights instead of the reference
+    frozen: bool = False  # held labels are frozen, privileged ones get a branch
 
 
 COMMON: dict[str, Any] = {
@@ -118,6 +120,8 @@ class Experiment:
         if row.name != "reference":
             depends = [*reference, row.method, row.options, row.factor, row.fresh, self.epochs]
             depends.append(list(self.partition.privileged))
+            if row.frozen:
+                depends.append("held frozen")
         key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:10]
         return self.folder / f"{row.name}-{head.name}-seed{seed}-{key}.safetensors"
 
@@ -192,6 +196,9 @@ class Experiment:
         if row.name == "reference" or self.complete(row, head, seed):
             return
         model = self._new_model(head, seed + 1000) if row.fresh else copy.deepcopy(reference)
+        if row.frozen:
+            torch.manual_seed(seed + 2000)  # the branch draws its hidden layer
+            freeze_held_labels(model, self.partition.privileged)
         started = time.time()
         with tempfile.TemporaryDirectory() as scratch:
             shared = {**COMMON, **head.options, "num_train_epochs": self.epochs}
