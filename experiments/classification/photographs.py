@@ -5,8 +5,9 @@ Does FairPO help rare labels on photographs? Every method on features of MS-COCO
     python -m experiments.classification.photographs --features FOLDER              (five seeds, test, resumable)
 
 `FOLDER` has `features.npy` and `labels.csv`, a column of 0 and 1 for each label, as `load_features` reads them, with
-the splits train, validation and test. The protocol, written before the first run, is in `docs/study.md`. The search tries
-every setting with two seeds on validation and keeps its choice in `choice.json`; the comparison takes it from there.
+the splits train, validation and test. The protocol, written before the first run, is in `docs/study.md`. The search
+tries every setting with two seeds on validation and keeps its choice in `choice.json`; the comparison takes it from
+there.
 """
 
 from __future__ import annotations
