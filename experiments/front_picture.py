@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 
 
 ROOT = Path(__file__).resolve().parents[1]
-POINTS = ROOT / "recipes" / "demo" / "comparison" / "comparison.json"
+POINTS = ROOT / "experiments" / "generation" / "results" / "comparison.json"
 PICTURE = ROOT / "docs" / "pictures" / "gain-against-held.png"
 MARGIN = 0.05  # of win rate: what "not worse" allows
 SHOWN = {  # row -> its words in the picture, colour, where the words stand (points)
