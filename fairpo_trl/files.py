@@ -1,12 +1,12 @@
-"""Files that are either whole or not there: atomic writes, and hashes of what is on disk."""
+"""Files that are either whole or not there: the one atomic writer of the package, and names that are paths."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
@@ -22,15 +22,15 @@ def looks_like_path(name: str) -> bool:
     return begins or name.count("/") > 1 or path.suffix in DATA_SUFFIXES
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_file(path: str | os.PathLike[str], content: Callable[[BinaryIO], object]) -> None:
     """
-    Writes a text file atomically: whoever reads it sees the old text or the new one, also after a power cut.
+    Writes a file atomically: whoever reads it sees the old file or the new one, also after a power cut.
 
     Args:
         path (`str` or `os.PathLike`):
             The file; its folder must exist.
-        text (`str`):
-            What it holds, written as UTF-8.
+        content (`Callable[[BinaryIO], object]`):
+            Writes the content into the open file that it is given.
 
     Raises:
         OSError: If it cannot be written (a full disk, no permission). The old file stays as it was.
@@ -39,10 +39,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     # The number of the process: two processes that write the same file do not write into each other's draft.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            content(file)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before the name: a name never stands for what is not on the disk yet
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -50,9 +50,14 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     sync_folder(path.parent)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text as UTF-8, see [`write_file`]."""
+    write_file(path, lambda file: file.write(text.encode("utf-8")))
+
+
 def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = None) -> None:
     """
-    Writes JSON atomically, see [`write_text`].
+    Writes JSON, see [`write_file`].
 
     Raises:
         ValueError: If the value holds NaN or an infinity, which are not JSON.
@@ -70,19 +75,3 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sha256_of(path: str | os.PathLike[str], sync: bool = False) -> str:
-    """
-    The SHA-256 of a file, in hexadecimal.
-
-    Args:
-        path (`str` or `os.PathLike`):
-            The file.
-        sync (`bool`, *optional*, defaults to `False`):
-            Whether to make the content durable before it is read, so that the hash is of what a power cut leaves.
-    """
-    with open(path, "rb") as file:
-        if sync and os.name != "nt":  # Windows flushes only files opened for writing
-            os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,9 +16,11 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from helpers_classification import multilabel, rows
 from helpers_classification import parameters as label_parameters
+from helpers_disk import journal
 from helpers_trainer import assert_same, data, fairpo, parameters
 
 from fairpo_trl import files
+from fairpo_trl.hashing import sha256_of_file, sha256_of_rows
 from fairpo_trl.training.checkpoints import (
     MARKER_NAME,
     DamagedCheckpoint,
@@ -30,7 +32,6 @@ from fairpo_trl.training.checkpoints import (
     rotate,
     verify,
 )
-from fairpo_trl.training.hashes import dataset_hash
 
 
 pytestmark = pytest.mark.xdist_group("checkpoints")  # its fixtures are costly: once for the file
@@ -74,6 +75,23 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_follows(tmp_path, monkeypatch):
+    events = journal(monkeypatch)
+    files.write_text(tmp_path / "a.txt", "text")
+    draft = f"a.txt.{os.getpid()}.tmp"
+    assert events == [("fsync", draft), ("replace", "a.txt"), ("fsync", tmp_path.name)]
+
+
+def test_every_file_and_folder_of_a_checkpoint_is_on_the_disk_before_its_marker(tmp_path, monkeypatch):
+    folder = make_checkpoint(tmp_path, 1)
+    (folder / MARKER_NAME).unlink()
+    events = journal(monkeypatch)
+    mark_complete(folder)
+    marked = events.index(("replace", MARKER_NAME))
+    assert {("fsync", n) for n in ("model.safetensors", "shard.json", "inner", "checkpoint-1")} <= set(events[:marked])
+    assert events[marked + 1 :] == [("fsync", "checkpoint-1"), ("fsync", tmp_path.name)]
+
+
 def test_not_a_number_is_not_written_as_json(tmp_path):
     with pytest.raises(ValueError, match="Out of range float values"):
         files.write_json(tmp_path / "state.json", {"a": float("nan")})
@@ -84,7 +102,7 @@ def test_sha256_is_that_of_the_content(tmp_path):
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
-    assert files.sha256_of(path) == files.sha256_of(path, sync=True) == known
+    assert sha256_of_file(path) == sha256_of_file(path, sync=True) == known
 
 
 # ---- marker ----
@@ -96,7 +114,7 @@ def test_the_marker_holds_size_and_hash_of_every_file(tmp_path):
     assert set(marker["files"]) == {"model.safetensors", "inner/shard.json"}
     assert marker["files"]["model.safetensors"] == {
         "size": 1024,
-        "sha256": files.sha256_of(folder / "model.safetensors"),
+        "sha256": sha256_of_file(folder / "model.safetensors"),
     }
     verify(folder)
     (folder / "notes.txt").write_text("a file that came later is not read by anyone")
@@ -200,18 +218,18 @@ def test_equal_rows_have_one_hash_however_they_are_stored(tmp_path):
     rows = [{"ids": list(range(i % 5)), "name": f"n{i}", "attribute": ["a"] * (i % 2)} for i in range(2500)]
     whole = Dataset.from_list(rows)
     columns = ["ids", "attribute"]
-    known = dataset_hash(whole, columns)
+    known = sha256_of_rows(whole, columns)
     whole.save_to_disk(tmp_path / "disk")
     backwards = Dataset.from_list(rows[::-1]).select(range(2499, -1, -1))
     pieces = concatenate_datasets([Dataset.from_list(rows[:7]), Dataset.from_list(rows[7:])])
     for same in (Dataset.load_from_disk(tmp_path / "disk"), backwards, pieces, whole.add_column("x", [0.5] * 2500)):
-        assert dataset_hash(same, columns) == known
+        assert sha256_of_rows(same, columns) == known
 
 
 @pytest.mark.parametrize("change", ["value", "order", "fewer", "column"])
 def test_other_rows_have_another_hash(change):
     rows = [{"ids": [i, i + 1], "attribute": "a"} for i in range(10)]
-    known, columns = dataset_hash(Dataset.from_list(rows), ["ids", "attribute"]), ["ids", "attribute"]
+    known, columns = sha256_of_rows(Dataset.from_list(rows), ["ids", "attribute"]), ["ids", "attribute"]
     if change == "value":
         rows[9] = {"ids": [9, 11], "attribute": "a"}
     elif change == "order":
@@ -220,7 +238,7 @@ def test_other_rows_have_another_hash(change):
         rows.pop()
     else:
         columns = ["ids"]
-    assert dataset_hash(Dataset.from_list(rows), columns) != known
+    assert sha256_of_rows(Dataset.from_list(rows), columns) != known
 
 
 # ---- the trainer ----

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers_disk import journal
 from PIL import Image
 
 from fairpo_trl.classification.data.split import MultiLabelSplit
@@ -155,7 +156,7 @@ def test_paths_and_bytes_give_the_same_features(spec, expected, tmp_path):
     for images in (content, paths):
         split = extract(make_split(images=images), backbone_of(spec), tmp_path / "cache")
         np.testing.assert_array_equal(split.features, expected)
-    assert len(list((tmp_path / "cache").iterdir())) == 2  # files are keyed by size, bytes by content
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # both are keyed by their content
 
 
 def test_a_complete_cache_is_read_and_not_computed_again(spec, expected, tmp_path):
@@ -182,13 +183,38 @@ def test_after_a_kill_only_missing_shards_are_computed(spec, expected, tmp_path)
     folder = only_folder(tmp_path)
     assert sorted(path.name for path in folder.glob("*.npy")) == ["shard-00000.npy", "shard-00001.npy"]
     # What a kill in the middle of writing leaves: a temporary file, or a shard without its record.
-    (folder / ".shard-00002.npy.1.tmp").write_bytes(b"half")
+    (folder / "shard-00002.npy.1.tmp").write_bytes(b"half")
     np.save(folder / "shard-00002.npy", np.zeros((8, 32), np.float32))
     backbone = backbone_of(spec)
     split = extract(make_split(), backbone, tmp_path)
     assert backbone.transform.count == 30 - 16
     np.testing.assert_array_equal(split.features, expected)
-    assert not list(folder.glob(".*.tmp"))
+    assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tif"])
+def test_another_picture_of_the_same_size_in_the_same_file_is_another_picture(suffix, spec, tmp_path):
+    def extracted(offset: int, cache: str) -> np.ndarray:
+        for row in range(4):
+            picture(row + offset).resize((20, 20)).save(tmp_path / f"{row}.{suffix}")
+        split = make_split().select(range(4))
+        split = dataclasses.replace(split, images=[tmp_path / f"{row}.{suffix}" for row in range(4)])
+        return np.array(extract(split, backbone_of(spec), tmp_path / cache).features)
+
+    first, second = extracted(0, "cache"), extracted(10, "cache")
+    np.testing.assert_array_equal(second, extracted(10, "fresh"))
+    assert not np.array_equal(first, second)
+
+
+def test_shards_are_on_the_disk_before_they_count(spec, tmp_path, monkeypatch):
+    events = journal(monkeypatch)
+    extract(make_split(), backbone_of(spec), tmp_path)
+    names = [name for kind, name in events if kind == "replace"]
+    assert {"shard-00000.npy", "shard-00000.json", "rows.npy", "manifest.json"} <= set(names)
+    for name in names:
+        at = events.index(("replace", name))
+        assert events[at - 1][0] == "fsync" and events[at - 1][1].startswith(f"{name}.")
+        assert events[at + 1] == ("fsync", only_folder(tmp_path).name)
 
 
 def test_a_kill_with_workers_leaves_no_lock_behind(spec, expected, tmp_path):

@@ -18,12 +18,13 @@ from fairpo_trl.classification.branch import branched
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
 from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.features.adaptation import Trainable, adapt_backbone, trained_keys
-from fairpo_trl.classification.features.backbones import Backbone, load_backbone, state_hash
+from fairpo_trl.classification.features.backbones import Backbone, load_backbone
 from fairpo_trl.classification.features.preprocessing import Transform
 from fairpo_trl.classification.features.statistics import mean_and_std
 from fairpo_trl.classification.heads import build_head
 from fairpo_trl.classification.prediction import image_sources, scored_row
 from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.hashing import sha256_of_tensors
 
 
 _WEIGHTS = "model.safetensors"
@@ -286,7 +287,7 @@ class MultiLabelClassifier(PreTrainedModel):
 
     def weights_hash(self) -> str:
         """SHA-256 over [`stored_state`]."""
-        return state_hash(self.stored_state())
+        return sha256_of_tensors(self.stored_state())
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As in `PreTrainedModel`, with every weight under its own name, not the one of older checkpoints."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,12 +19,14 @@ from fairpo_trl.classification.dataset import SplitDataset, compute_logits, keep
 from fairpo_trl.classification.draws import keyed_uniform
 from fairpo_trl.classification.evaluation.comparison import Comparison
 from fairpo_trl.classification.evaluation.group_report import GroupEvaluation, evaluate_groups
+from fairpo_trl.classification.features.cache import images_hash
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.model_card import write_model_card
 from fairpo_trl.classification.objective import LabelLosses, label_losses
 from fairpo_trl.classification.train_metrics import LabelMetricSums
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Grouping, Partition
+from fairpo_trl.hashing import sha256_of_array, sha256_of_json
 from fairpo_trl.training.arguments import make_group_weights
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.progress import BarCallback
@@ -218,13 +219,11 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         return rows
 
     def data_hash(self) -> str | None:
-        """Hash of the training rows: ids, labels and, if there are any, features."""
+        """Hash of the training rows: ids, labels, and features or else the content of the images."""
         split = self.train_dataset.split
-        content = hashlib.sha256(split.content_hash().encode())
         if split.features is not None:
-            for start in range(0, len(split), 8192):  # a memory map is read in parts
-                content.update(np.ascontiguousarray(split.features[start : start + 8192]).tobytes())
-        return content.hexdigest()
+            return sha256_of_json([split.content_hash(), sha256_of_array(split.features)])
+        return sha256_of_json([split.content_hash(), images_hash(split)])
 
     def describe_rows(self, batch: Mapping[str, Any], bad: torch.Tensor | None = None) -> str:
         """Names the rows of a batch by their ids; all, or those in `bad`."""

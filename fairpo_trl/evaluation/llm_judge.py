@@ -1,7 +1,6 @@
 """A language model as judge: which of two texts has more of an attribute, in both orders; answers stay on disk."""
 
 import functools
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from fairpo_trl.evaluation.completions import Prompt, context_length, end_tokens, sample_completions, tokenize_prompt
 from fairpo_trl.evaluation.judges import Verdicts
 from fairpo_trl.files import write_json
+from fairpo_trl.hashing import sha256_of_json
 from fairpo_trl.preferences.rules import completion_text
 
 
@@ -129,7 +129,7 @@ class LlmJudge:
     def question(self, attribute: str, prompt: Prompt, first: str, second: str) -> str:
         """The question about two texts. Its tags depend on them, so that no text can close one."""
         asked = completion_text(prompt if isinstance(prompt, str) else list(prompt))
-        tag = hashlib.sha256(json.dumps([asked, first, second]).encode()).hexdigest()[:8]
+        tag = sha256_of_json([asked, first, second])[:8]
         meaning = self._descriptions.get(attribute)
         what = f"{attribute} ({meaning})" if meaning else attribute
         return _QUESTION.format(what=what, attribute=attribute, prompt=asked, first=first, second=second, tag=tag)
@@ -160,7 +160,7 @@ class LlmJudge:
 
     def _path(self, question: str) -> Path:
         key = {"version": _VERSION, "question": question, **self._answerer.identity}
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        digest = sha256_of_json(key)
         return self._folder / digest[:2] / f"{digest}.json"
 
     def _kept(self, question: str) -> Verdict | None:

@@ -1,8 +1,7 @@
 """Models by folder or Hub id: full models and adapters, of which several may share one loaded base."""
 
 import difflib
-import hashlib
-import json
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from fairpo_trl.evaluation.completions import Model
-from fairpo_trl.files import looks_like_path, sha256_of
+from fairpo_trl.files import looks_like_path
+from fairpo_trl.hashing import sha256, sha256_of_file, sha256_of_json
 
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
-_READ = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+_READ = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "chat_templates/*.jinja")
 _NOT_READ = ("trainer_state.json", "fairpo_*.json", "results.json", "all_results.json", "*_results.json")
 
 
@@ -49,7 +49,7 @@ class ModelSource:
     def fingerprint(self) -> str:
         """A hash of everything that what it writes depends on."""
         parts = [fingerprint(folder) for folder in (self.folder, self.weights, self.tokenizer)]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
+        return sha256(part.encode() for part in parts)
 
 
 def find_model(name: str, *, base_model: str | None = None, tokenizer: str | None = None) -> ModelSource:
@@ -125,14 +125,21 @@ def find_folder(name: str, what: str) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash of a saved model: weights by size and time of change, everything else that is read by content."""
-    facts: dict[str, Any] = {}
+    """A hash of a saved model: the content of every file that is read, weights, tokenizer and templates among them."""
     names = {path for pattern in _READ for path in folder.glob(pattern)}
-    for path in sorted(names - {path for pattern in _NOT_READ for path in folder.glob(pattern)}):
-        stat = path.stat()
-        large = path.suffix == ".safetensors"
-        facts[path.name] = [stat.st_size, stat.st_mtime_ns] if large else sha256_of(path)
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    names -= {path for pattern in _NOT_READ for path in folder.glob(pattern)}
+    return sha256_of_json({path.relative_to(folder).as_posix(): _content_hash(path) for path in names})
+
+
+def _content_hash(path: Path) -> str:
+    """Hash of a file, read once by this process as long as nobody writes it: adapters share their base."""
+    stat = path.stat()
+    return _hash_as_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@functools.lru_cache(maxsize=1024)
+def _hash_as_of(path: Path, size: int, time: int, inode: int) -> str:
+    return sha256_of_file(path)
 
 
 class LoadedModels:

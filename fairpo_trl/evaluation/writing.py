@@ -1,6 +1,5 @@
 """Completions that outlive a killed process: written in parts, each a file that is whole or not there."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from fairpo_trl.evaluation.completions import Completion, Model, Prompt, end_tokens, sample_completions
 from fairpo_trl.evaluation.text_guards import mean_token_log_prob
 from fairpo_trl.files import write_json
+from fairpo_trl.hashing import sha256_of_json
 
 
 PART = 64
@@ -158,4 +158,4 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _digest(key: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256_of_json(key)[:16]

@@ -30,10 +30,10 @@ from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.summary import print_summary
+from fairpo_trl.hashing import sha256_of_rows
 from fairpo_trl.preferences.rules import attribute_names
 from fairpo_trl.training.cards import PAPER
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
-from fairpo_trl.training.hashes import dataset_hash
 from fairpo_trl.training.progress import CompactProgressCallback
 from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
 from fairpo_trl.training.sampler import GroupBalancedSampler
@@ -213,7 +213,7 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         """Hash of the tokens and attributes of the training pairs, in their order; `None` for a stream."""
         if isinstance(self.train_dataset, IterableDataset):
             return None
-        return dataset_hash(
+        return sha256_of_rows(
             self.train_dataset, ["prompt_ids", "chosen_ids", "rejected_ids", self.args.attribute_column]
         )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
 from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.hashing import sha256_of_json
 from fairpo_trl.label_sets.reader import Vocabulary
 from fairpo_trl.preferences.read import check_columns, read_table
 from fairpo_trl.preferences.rules import prompt_key
@@ -65,7 +64,7 @@ class LabelledTexts:
 
     def content_hash(self) -> str:
         """Hash of ids, labels and texts, in their order."""
-        return hashlib.sha256(json.dumps([self.split.content_hash(), self.texts]).encode()).hexdigest()[:12]
+        return sha256_of_json([self.split.content_hash(), self.texts])[:12]
 
 
 def load_items(

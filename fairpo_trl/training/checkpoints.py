@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fairpo_trl.files import sha256_of, sync_folder, write_json
+from fairpo_trl.files import sync_folder, write_json
+from fairpo_trl.hashing import sha256_of_file
 
 
 MARKER_NAME = "fairpo_complete.json"
@@ -186,7 +187,7 @@ def _files(folder: Path) -> list[str]:
 def _hash_all(folder: Path, names: list[str], sync: bool = False) -> dict[str, str]:
     # Hashing releases the GIL; a checkpoint has a few large files, which are read side by side.
     with ThreadPoolExecutor(max_workers=4) as pool:
-        return dict(zip(names, pool.map(lambda name: sha256_of(folder / name, sync), names), strict=True))
+        return dict(zip(names, pool.map(lambda name: sha256_of_file(folder / name, sync), names), strict=True))
 
 
 def _read_marker(folder: Path) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 
 from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.partition import Partition
+from fairpo_trl.hashing import sha256
 from fairpo_trl.training.checkpoints import clear_unfinished, mark_complete, newest_complete, require_complete, rotate
 from fairpo_trl.training.interruption import StopAtSignal, TrainingInterrupted
 from fairpo_trl.training.state import check_same_run, load_state
@@ -217,7 +217,7 @@ class SafeCheckpoints:
         if self.accelerator.num_processes == 1:
             return
         state = json.dumps([self.group_weights.state_dict(), self.running_losses.state_dict()], sort_keys=True)
-        digest = int.from_bytes(hashlib.sha256(state.encode()).digest()[:7])  # fits an int64
+        digest = int.from_bytes(bytes.fromhex(sha256([state.encode()])[:14]))  # fits an int64
         mine = torch.tensor([digest], dtype=torch.int64, device=self.accelerator.device)
         everyone = self.accelerator.gather(mine).tolist()
         other = [rank for rank, value in enumerate(everyone) if value != everyone[0]]

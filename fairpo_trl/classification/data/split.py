@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+
+from fairpo_trl.hashing import sha256
 
 
 ImageSource = Path | bytes | Image.Image
@@ -133,9 +134,8 @@ class MultiLabelSplit:
 
     def content_hash(self) -> str:
         """SHA-256 over ids, label names and labels, in their order; the name, images and features do not enter."""
-        digest = hashlib.sha256(json.dumps([self.ids, self.label_names], ensure_ascii=True).encode())
-        digest.update(np.ascontiguousarray(self.labels).tobytes())
-        return digest.hexdigest()
+        names = json.dumps([self.ids, self.label_names], ensure_ascii=True).encode()
+        return sha256([names, np.ascontiguousarray(self.labels).data])
 
     def carve_validation(self, share: float = 0.1, seed: int = 0) -> tuple[MultiLabelSplit, MultiLabelSplit]:
         """

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from abc import abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,19 +12,10 @@ from torch import nn
 
 from fairpo_trl.classification.features.preprocessing import build_transform, processor_steps, timm_steps
 from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.hashing import sha256_of_tensors
 
 
 Pooling = Literal["cls", "mean", "cls_mean", "last4_cls_mean", "pooled"]
-
-
-def state_hash(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over name, dtype, shape and bytes of every tensor, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 class Backbone(nn.Module):
@@ -51,7 +40,7 @@ class Backbone(nn.Module):
         self.network = network.requires_grad_(False)
         self.eval()
         self.transform = build_transform(steps)
-        self.weights_hash = state_hash(network.state_dict())
+        self.weights_hash = sha256_of_tensors(network.state_dict())
         probe = torch.zeros(1, 3, *steps["image_size"])
         with torch.no_grad():
             self.prefix, possible = self._inspect(probe)

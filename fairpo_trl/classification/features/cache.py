@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit
 from fairpo_trl.classification.features.backbones import Backbone
 from fairpo_trl.classification.features.preprocessing import Transform
 from fairpo_trl.classification.features.shards import Batches, Compute, ComputedBatch, ShardStore
+from fairpo_trl.hashing import sha256, sha256_of_array, sha256_of_file
 
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def extract_features(
     matrix libraries sum in another order for other shapes.
 
     It lies in `<cache_dir>/<split name>-<key>`. The key is decided by the backbone's weights and preprocessing, the
-    ids and sources of the images (bytes and PIL images by content, files by id and size: a file changed in place
-    without changing its size is not noticed) and `dtype`. Labels are not part of it. Another key is another folder.
+    ids and the content of the images (each file is read once for it) and `dtype`. Labels are not part of it. Another
+    key is another folder.
 
     Stopped at any moment, the next call continues with the shards that are missing. Any number of processes may call
     it at the same time (ranks of a distributed run, or commands started by hand) and share the work; each returns
@@ -172,7 +173,7 @@ def cache_logits(
     key: dict[str, Any] = {"model": model.weights_hash(), "head": model.config.head, "use": "logits"}
     backbone = None
     if split.features is not None:
-        key["features"] = _array_hash(split.features)
+        key["features"] = sha256_of_array(split.features)
     else:
         backbone = model.require_backbone()
         key |= {"images": images_hash(split), "backbone": backbone.identity}
@@ -213,27 +214,23 @@ def cache_logits(
 
 
 def images_hash(split: MultiLabelSplit) -> str:
-    """SHA-256 over the ids and images of a split: content of bytes and PIL images, size of files."""
-    digest = hashlib.sha256()
-    for name, image in zip(split.ids, _images_of(split), strict=True):
-        if isinstance(image, bytes):
-            content = hashlib.sha256(image).hexdigest()
-        elif isinstance(image, os.PathLike):
-            try:
-                content = f"{os.stat(image).st_size} bytes"
-            except OSError:
-                content = "missing"  # an unreadable image, for `bad_images` to decide
-        else:
-            content = f"{image.mode} {image.size} {hashlib.sha256(image.tobytes()).hexdigest()}"
-        digest.update(f"{name}\0{content}\n".encode())
-    return digest.hexdigest()
+    """SHA-256 over the ids of a split and the content of its images, whether files, bytes or PIL images."""
+    images = _images_of(split)
+    with ThreadPoolExecutor(8) as pool:  # reading and hashing files releases the interpreter
+        contents = pool.map(lambda row: _content(images[row]), range(len(images)))
+        return sha256(f"{name}\0{content}\n".encode() for name, content in zip(split.ids, contents, strict=True))
 
 
-def _array_hash(values: np.ndarray) -> str:
-    digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
-    for start in range(0, len(values), 4096):
-        digest.update(np.ascontiguousarray(values[start : start + 4096]).data)
-    return digest.hexdigest()
+def _content(image: ImageSource) -> str:
+    if isinstance(image, bytes):
+        return sha256([image])
+    if isinstance(image, os.PathLike):
+        try:
+            return sha256_of_file(image)
+        except OSError:
+            return "missing"  # an unreadable image, for `bad_images` to decide
+    palette = image.getpalette("RGB") if image.mode == "P" else None
+    return f"{image.mode} {image.size} {sha256([image.tobytes(), bytes(palette or ())])}"
 
 
 def _images_of(split: MultiLabelSplit) -> Sequence[ImageSource]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import deque
@@ -14,8 +13,11 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from fairpo_trl.files import write_file, write_json
+from fairpo_trl.hashing import sha256_of_array, sha256_of_json
 
-_VERSION = 1
+
+_VERSION = 2  # 2: hashes with type and shape; in the key, so that what an older version wrote is computed again
 _SHARD_ROWS = 512  # about: a shard is a whole number of batches
 
 Batches = Iterator[list[int]]
@@ -105,13 +107,13 @@ class ShardStore:
         self.rows, self.width, self.dtype, self.batch_size = rows, width, np.dtype(dtype), batch_size
         self.shard_rows = -(-_SHARD_ROWS // batch_size) * batch_size
         self.starts = range(0, rows, self.shard_rows)
-        full_key = {**key, "rows": rows, "width": width, "dtype": str(self.dtype)}
-        self.key = hashlib.sha256(json.dumps(full_key, sort_keys=True).encode()).hexdigest()
+        full_key = {**key, "version": _VERSION, "rows": rows, "width": width, "dtype": str(self.dtype)}
+        self.key = sha256_of_json(full_key)
         self.folder = Path(root) / f"{name}-{self.key[:16]}"
         (self.folder / "locks").mkdir(parents=True, exist_ok=True)
         with self._lock("manifest"):
             if not self._manifest_path.exists():
-                self._write_json(
+                write_json(
                     self._manifest_path,
                     {"version": _VERSION, "key": self.key, "decided_by": full_key, "batch_size": batch_size},
                 )
@@ -170,22 +172,9 @@ class ShardStore:
         record = _read_object(self._record_path(shard), {})
         return record if _is_record(record) else None
 
-    def _write(self, path: Path, content: Callable[[Any], Any]) -> None:
-        """A file of this name is always whole."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            content(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-
-    def _write_json(self, path: Path, content: Mapping[str, Any]) -> None:
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        self._write(path, lambda file: file.write(text.encode()))
-
     def _write_shard(self, shard: int, values: np.ndarray, bad: Mapping[int, str]) -> None:
-        self._write(self._shard_path(shard), lambda file: np.save(file, values, allow_pickle=False))
-        self._write_json(self._record_path(shard), {"sha256": _sha256(values), "bad": dict(bad)})
+        write_file(self._shard_path(shard), lambda file: np.save(file, values, allow_pickle=False))
+        write_json(self._record_path(shard), {"sha256": sha256_of_array(values), "bad": dict(bad)})
 
     def _range(self, shard: int) -> range:
         return range(self.starts[shard], min(self.starts[shard] + self.shard_rows, self.rows))
@@ -274,7 +263,7 @@ class ShardStore:
             records, arrays, damaged = [], [], []
             for shard in range(len(self.starts)):
                 record, values = self._record(shard), self._read_shard(shard)
-                if record is None or values is None or _sha256(values) != record["sha256"]:
+                if record is None or values is None or sha256_of_array(values) != record["sha256"]:
                     damaged.append(shard)
                 records.append(record)
                 arrays.append(values)
@@ -288,12 +277,12 @@ class ShardStore:
                     assert values is not None
                     file.write(np.ascontiguousarray(values).data)
 
-            self._write(self._rows_path, content)
-            self._write_json(self._manifest_path, {**manifest, "shards": records})
+            write_file(self._rows_path, content)
+            write_json(self._manifest_path, {**manifest, "shards": records}, indent=1)
         for shard in range(len(self.starts)):
             self._shard_path(shard).unlink(missing_ok=True)
             self._record_path(shard).unlink(missing_ok=True)
-        for draft in self.folder.glob(".shard-*.tmp"):  # of processes that were killed while they wrote
+        for draft in self.folder.glob("shard-*.tmp"):  # of processes that were killed while they wrote
             draft.unlink(missing_ok=True)
 
     def _read_shard(self, shard: int) -> np.ndarray | None:
@@ -315,7 +304,7 @@ class ShardStore:
         for shard, record in enumerate(records):
             count = len(self._range(shard)) - len(record["bad"])
             part = values[first : first + count]
-            parts.append(part if len(part) == count and _sha256(part) == record["sha256"] else None)
+            parts.append(part if len(part) == count and sha256_of_array(part) == record["sha256"] else None)
             first += count
         return parts
 
@@ -343,7 +332,7 @@ class ShardStore:
                 for shard in range(len(self.starts)):
                     if self._record_path(shard).exists():
                         record, values = self._record(shard), self._read_shard(shard)
-                        if record is None or values is None or _sha256(values) != record["sha256"]:
+                        if record is None or values is None or sha256_of_array(values) != record["sha256"]:
                             self._record_path(shard).unlink()
                 return
             records = manifest.pop("shards")
@@ -353,7 +342,7 @@ class ShardStore:
                 for shard, (part, record) in enumerate(zip(parts, records, strict=True)):
                     if part is not None:
                         self._write_shard(shard, part, record["bad"])
-                self._write_json(self._manifest_path, manifest)
+                write_json(self._manifest_path, manifest)
 
 
 def _read_object(path: Path, needed: Mapping[str, type]) -> dict[str, Any] | None:
@@ -368,7 +357,3 @@ def _read_object(path: Path, needed: Mapping[str, type]) -> dict[str, Any] | Non
 
 def _is_record(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("sha256"), str) and isinstance(value.get("bad"), dict)
-
-
-def _sha256(values: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
