@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
+import gzip
 import json
 import socket
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,8 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairpo_trl.evaluation import http_judge
-from fairpo_trl.evaluation.http_judge import HttpAnswerer, check_address, read_key
+from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges, load_judges
+from fairpo_trl.evaluation import http
+from fairpo_trl.evaluation.http import ChatClient, Reply, check_address, keys_by_host, read_key
+from fairpo_trl.evaluation.http_judge import HttpAnswerer
+from fairpo_trl.evaluation.judges import parse_judge
 from fairpo_trl.evaluation.llm_judge import LlmJudge
 
 
@@ -133,7 +140,7 @@ def test_a_busy_server_is_given_the_time_it_asks_for(server: Endpoint, slept: li
 def test_no_wait_is_longer_than_two_minutes(server: Endpoint, slept: list[float]) -> None:
     server.script = [status(429, Retry_After="86400"), status(429, Retry_After="soon"), says("1")]
     assert ask(answerer(server, slept)) == ["1"]
-    assert slept[0] == http_judge.LONGEST_WAIT and 2 <= slept[1] <= 2.5
+    assert slept[0] == http.LONGEST_WAIT and 2 <= slept[1] <= 2.5
 
 
 def test_errors_of_the_server_are_tried_again_with_growing_pauses(server: Endpoint, slept: list[float]) -> None:
@@ -142,11 +149,78 @@ def test_errors_of_the_server_are_tried_again_with_growing_pauses(server: Endpoi
     assert len(slept) == 3 and all(3 * 2**i <= s <= 3.75 * 2**i for i, s in enumerate(slept))
 
 
+@pytest.mark.parametrize("code", [408, 409, 425, 429, 500, 502, 503, 504])
+def test_a_status_that_may_pass_is_tried_again(server: Endpoint, slept: list[float], code: int) -> None:
+    server.script = [status(code), says("1")]
+    assert ask(answerer(server, slept)) == ["1"] and len(server.requests) == 2
+
+
+def drips_a_body(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    drip(handler, b" ")
+
+
+def drips_headers(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    drip(handler, b"x")
+
+
+def drip(handler: Handler, byte: bytes) -> None:
+    """A byte now and then, for as long as the client listens: no single wait is longer than a timeout."""
+    with contextlib.suppress(OSError):
+        while not handler.server.closing.wait(0.02):
+            handler.wfile.write(byte)
+            handler.wfile.flush()
+
+
+def packed(content: bytes, encoding: str = "gzip") -> Callable[[Handler], None]:
+    return status(200, content, Content_Encoding=encoding)
+
+
+ANSWER = json.dumps({"choices": [{"message": {"content": "1"}, "finish_reason": "stop"}]}).encode()
+
+
+def test_a_packed_answer_is_unpacked(server: Endpoint, slept: list[float]) -> None:
+    server.script = [packed(gzip.compress(ANSWER)), packed(zlib.compress(ANSWER), "deflate")]
+    assert ask(answerer(server, slept), "a", "b") == ["1", "1"] and slept == []
+    assert server.requests[0]["headers"]["Accept-Encoding"] == "identity"
+
+
+def test_the_memory_that_a_body_can_take_is_bounded(server: Endpoint, slept: list[float]) -> None:
+    bomb = gzip.compress(b" " * 200_000_000, 1)
+    plain = b" " * (http.LARGEST_BODY + 1) + ANSWER
+    server.script = [packed(bomb), status(200, plain)]
+    tracemalloc.start()
+    try:
+        assert ask(answerer(server, slept, attempts=1), "a", "b") == [None, None]
+        assert tracemalloc.get_traced_memory()[1] < 6 * http.LARGEST_BODY
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_client_gives_replies_with_their_end(server: Endpoint, slept: list[float]) -> None:
+    server.script = [status(200, ANSWER), status(400)]
+    client = ChatClient(server.address, "writer", concurrency=1, sleep=slept.append)
+    bodies = [{"messages": [{"role": "user", "content": text}], "seed": 3} for text in "ab"]
+    assert list(client.ask(bodies)) == [(0, Reply("1", "stop")), (1, None)]
+    assert server.requests[0]["body"] == {"model": "writer", **bodies[0]}
+
+
 @pytest.mark.parametrize(
     "play",
     [
         status(500),
         hangs,
+        drips_a_body,
+        drips_headers,
+        packed(b"not gzip"),
+        packed(gzip.compress(ANSWER)[:-4]),
+        packed(ANSWER, "br"),
+        status(200, b"[" * 200_000),
+        status(200, b'{"choices": [[]]}'),
+        status(200, b'{"choices": [{"message": {"content": ' + b"1" * 10_000 + b"}}]}"),
         drops,
         status(200, b"<html>busy</html>"),
         status(200, b'{"choices": []}'),
@@ -155,7 +229,7 @@ def test_errors_of_the_server_are_tried_again_with_growing_pauses(server: Endpoi
         status(200, b"\xff\xfe"),
         says(None),
     ],
-    ids=["500", "hangs", "drops", "html", "no choices", "error as 200", "a list", "not UTF-8", "no content"],
+    ids="500 hangs body headers gzip cut br nested list number drops html none error array utf8 content".split(),
 )
 def test_what_never_gives_an_answer_fails_after_its_attempts(
     server: Endpoint, slept: list[float], play: Callable[[Handler], None]
@@ -251,7 +325,7 @@ def test_an_endpoint_that_only_fails_is_given_up(server: Endpoint, slept: list[f
 def test_requests_are_begun_no_faster_than_the_limit(
     server: Endpoint, slept: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_judge.time, "monotonic", lambda: 100.0)  # time stands still, so the waits add up
+    monkeypatch.setattr(http.time, "monotonic", lambda: 100.0)  # time stands still, so the waits add up
     server.script = [says("1")] * 4
     ask(answerer(server, slept, requests_per_minute=30), *"abcd")
     assert slept == [2, 4, 6]
@@ -310,12 +384,51 @@ def test_a_key_that_no_header_can_hold_is_refused(monkeypatch: pytest.MonkeyPatc
         (f"https://user:{KEY}@host/v1", "no password and no query"),
         (f"https://host/v1?key={KEY}", "no password and no query"),
         ("http://ho st:x/v1", "cannot be read"),
+        ("http://api.example.org/v1", "would get every text in the clear: write https://"),
+        ("http://8.8.8.8/v1", "would get every text in the clear"),
     ],
 )
 def test_an_address_that_cannot_be_or_holds_a_secret_is_refused(address: str, message: str) -> None:
     with pytest.raises(ValueError) as raised:
         check_address(address)
     assert message in str(raised.value) and KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize("host", ["gpu7:8000", "10.0.0.4:8000", "api.example.org", "[fd00::1]:80"])
+def test_a_key_never_goes_in_the_clear_over_a_network(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with pytest.raises(ValueError, match="would get the key in the clear: write https://, or forward a port"):
+        HttpAnswerer(f"http://{host}/v1", "m", api_key_env="JUDGE_KEY")
+    HttpAnswerer(f"https://{host}/v1", "m", api_key_env="JUDGE_KEY")
+    for loopback in ("localhost:8000", "127.0.0.1", "[::1]:8000"):
+        HttpAnswerer(f"http://{loopback}/v1", "m", api_key_env="JUDGE_KEY")
+
+
+def test_a_key_goes_to_its_own_host_and_to_no_other(
+    server: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    hosts = [f"127.0.0.1:{server.server_port}", f"localhost:{server.server_port}"]
+    entries = [f"x=llm:http://{host}/v1#m{i}" for i, host in enumerate(hosts)]
+    specs = [parse_judge(entry) for entry in entries]
+    args = JudgeArguments(judges=entries, judge_api_key_env=["JUDGE_KEY"])
+    for check in (check_judges, lambda *given: load_judges(*given, ["x"], tmp_path, 4)):
+        with pytest.raises(ValueError, match=rf"does not say whose key it is.*`--judge_api_key_env {hosts[0]}="):
+            check(specs, args)
+    args = JudgeArguments(judges=entries, judge_api_key_env=[f"{hosts[1]}=JUDGE_KEY"])
+    check_judges(specs, args)
+    for judge in load_judges(specs, args, ["x"], tmp_path, 4).values():
+        assert isinstance(judge, LlmJudge)
+        judge.compare("x", ["p"], ["aa"], ["b"])
+    sent = {(request["body"]["model"], request["headers"].get("Authorization")) for request in server.requests}
+    assert sent == {("m0", None), ("m1", f"Bearer {KEY}")}
+
+
+@pytest.mark.parametrize("entry", ["localhost=JUDGE_KEY", f"elsewhere={KEY}", f"{KEY}={KEY} =x"])
+def test_a_key_for_no_endpoint_is_refused(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with pytest.raises(ValueError, match=r"`judge_api_key_env`.* host.*localhost:1"):
+        keys_by_host([entry], ["http://localhost:1/v1"])
 
 
 def test_a_slash_at_the_end_of_an_address_does_not_matter() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fairpo_trl.evaluation.http_judge import HttpAnswerer, check_address, read_key
+from fairpo_trl.evaluation.http import check_address, host_of, keys_by_host
+from fairpo_trl.evaluation.http_judge import HttpAnswerer
 from fairpo_trl.evaluation.judges import KINDS, JudgeSpec, PairJudge, ScoreJudge, parse_descriptions
 from fairpo_trl.evaluation.llm_judge import Answerer, LlmJudge, LocalAnswerer
 from fairpo_trl.evaluation.models import find_model
@@ -27,8 +28,12 @@ class JudgeArguments:
     descriptions: list[str] | None = field(
         default=None, metadata={"help": "ATTRIBUTE=what it means, for judges that are language models."}
     )
-    judge_api_key_env: str | None = field(
-        default=None, metadata={"help": "NAME of the environment variable with the key of an endpoint."}
+    judge_api_key_env: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "NAME of the environment variable with the key of an endpoint; with endpoints on several hosts, "
+            "HOST=NAME for each that needs a key. A key is sent to its host alone, over https or within this machine."
+        },
     )
     judge_max_tokens: int = field(default=256, metadata={"help": "Longest answer of a language model, in tokens."})
     judge_timeout: float = field(default=60.0, metadata={"help": "Seconds after which a request is given up."})
@@ -39,6 +44,8 @@ class JudgeArguments:
     judge_concurrency: int = field(default=4, metadata={"help": "Requests under way at once."})
 
     def __post_init__(self) -> None:
+        if isinstance(self.judge_api_key_env, str):
+            self.judge_api_key_env = [self.judge_api_key_env]
         for name in ("judge_max_tokens", "judge_attempts", "judge_concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
@@ -65,10 +72,11 @@ def check_judges(specs: Sequence[JudgeSpec], args: JudgeArguments) -> None:
             CountJudge(spec.target)
         if spec.kind == "llm" and spec.option is not None and not is_endpoint(spec):
             raise ValueError(f"`judges`: {spec}: a model that runs here has no #{spec.option}.")
-    if args.judge_api_key_env is not None:
-        if not endpoints:
-            raise ValueError("`judge_api_key_env` has no effect: no judge is an endpoint (llm:http...).")
-        read_key(args.judge_api_key_env)
+    if args.judge_api_key_env is not None and not endpoints:
+        raise ValueError("`judge_api_key_env` has no effect: no judge is an endpoint (llm:http...).")
+    keys = keys_by_host(args.judge_api_key_env or (), [spec.target for spec in endpoints])
+    for spec in endpoints:
+        check_address(spec.target, with_key=host_of(spec.target) in keys)
     if args.descriptions and not any(spec.kind == "llm" for spec in specs):
         raise ValueError("`descriptions` has no effect: no judge is a language model (llm:...).")
 
@@ -101,6 +109,7 @@ def load_judges(
         ValueError: If a judge cannot be what it should be.
     """
     descriptions = parse_descriptions(args.descriptions or (), attributes)
+    keys = keys_by_host(args.judge_api_key_env or (), [spec.target for spec in specs if is_endpoint(spec)])
     found: dict[str, ScoreJudge | PairJudge] = {}
     for spec in {str(spec): spec for spec in specs}.values():
         if spec.kind == "count":
@@ -108,7 +117,7 @@ def load_judges(
         elif spec.kind == "python":
             found[str(spec)] = PythonJudge(spec.target)
         elif spec.kind == "llm":
-            answerer: Answerer = _endpoint(spec, args) if is_endpoint(spec) else _local(spec, args, batch_size)
+            answerer: Answerer = _endpoint(spec, args, keys) if is_endpoint(spec) else _local(spec, args, batch_size)
             found[str(spec)] = LlmJudge(answerer, output / "verdicts", descriptions)
         else:
             source = find_model(spec.target)
@@ -124,12 +133,12 @@ def load_judges(
     return found
 
 
-def _endpoint(spec: JudgeSpec, args: JudgeArguments) -> HttpAnswerer:
+def _endpoint(spec: JudgeSpec, args: JudgeArguments, keys: Mapping[str, str]) -> HttpAnswerer:
     assert spec.option is not None  # `check_judges` has looked
     return HttpAnswerer(
         spec.target,
         spec.option,
-        api_key_env=args.judge_api_key_env,
+        api_key_env=keys.get(host_of(spec.target)),
         max_tokens=args.judge_max_tokens,
         timeout=args.judge_timeout,
         attempts=args.judge_attempts,

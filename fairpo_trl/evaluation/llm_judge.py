@@ -127,9 +127,9 @@ class LlmJudge:
         return Verdicts(outcomes, calls=len(missing), cached=len(asked) - len(missing), failures=failures)
 
     def question(self, attribute: str, prompt: Prompt, first: str, second: str) -> str:
-        """The question about two texts. Its tags depend on them, so that no text can close one."""
+        """The question about two texts. Its tags are a hash of all of them: no text can hold the tag that ends it."""
         asked = completion_text(prompt if isinstance(prompt, str) else list(prompt))
-        tag = sha256_of_json([asked, first, second])[:8]
+        tag = sha256_of_json([asked, first, second])[:16]
         meaning = self._descriptions.get(attribute)
         what = f"{attribute} ({meaning})" if meaning else attribute
         return _QUESTION.format(what=what, attribute=attribute, prompt=asked, first=first, second=second, tag=tag)

@@ -160,21 +160,20 @@ def _public_address(address: str) -> str:
         host = urlsplit(address).hostname or ""
     except ValueError:
         return address
-    if host and _is_private_host(host):
+    # A bucket or the owner of a Hub id stands where others have a host.
+    if host and re.match(r"(?:https?|wss?|ftps?|sftp|ssh|git)\b", address) and is_private_host(host):
         address = re.sub(re.escape(host), HIDDEN, address, count=1, flags=re.IGNORECASE)
     place, mark, query = address.partition("?")
     return place + mark + _PATH.sub(_cut, query) if mark else address
 
 
-def _is_private_host(host: str) -> bool:
-    if host in ("localhost", HIDDEN):
-        return False
+def is_private_host(host: str) -> bool:
+    """Whether only this network knows a host: a name without a dot, a private address; not this machine itself."""
     try:
         found = ipaddress.ip_address(host)
     except ValueError:
-        # A name without a dot is known here only: `gpu7`. Buckets and Hub addresses have no host, but look the same.
-        own = socket.gethostname().lower()
-        return host.endswith(_PRIVATE_SUFFIX) or host == own or re.fullmatch(r"[a-z-]*\d+", host) is not None
+        own = host == socket.gethostname().lower()
+        return host != "localhost" and (own or "." not in host or host.endswith(_PRIVATE_SUFFIX))
     return found.is_private and not found.is_loopback
 
 
