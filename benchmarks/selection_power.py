@@ -99,44 +99,48 @@ def chunks(runs: int, size: int) -> list[int]:
 
 
 def violations(
-    kind: str, prompts: int, measures: int, correlation: float, runs: int, bound: Bound
-) -> dict[str, float]:
-    """Shares of runs in which a violation is handed over: on the whole path, and if the path begins with it."""
+    kind: str, prompts: int, measures: int, correlation: float, runs: int, bounds: list[Bound]
+) -> dict[str, dict[str, float]]:
+    """Per bound, shares of runs in which a violation is handed over: on the whole path, and if it comes first."""
     make = rare_losses if kind == "rare losses" else rounded_normal
     chances = np.array([[make(truth), *[make(0.0)] * (measures - 1)] for truth in TRUTHS])
     first = TRUTHS.index(-MARGIN)
-    whole = alone = 0
+    counts = {bound: {"on the path": 0, "first on the path": 0} for bound in bounds}
     for part, size in enumerate(chunks(runs, len(TRUTHS) * prompts * measures)):
         values = draw(np.random.default_rng([SEED, part]), chances, prompts, size, correlation)
-        passed = passes(values[first], bound, part)
-        alone += int(passed.sum())
-        # Gains rise along the path, so that a violation which passes is what is handed over.
-        for safe in range(first):
-            passed[passed] = passes(values[safe][..., passed], bound, part) if passed.any() else False
-        whole += int(passed.sum())
-    return {"on the path": whole / runs, "first on the path": alone / runs}
+        for bound in bounds:
+            passed = passes(values[first], bound, part)
+            counts[bound]["first on the path"] += int(passed.sum())
+            # Gains rise along the path, so that a violation which passes is what is handed over.
+            for safe in range(first):
+                if passed.any():
+                    passed[passed] = passes(values[safe][..., passed], bound, part)
+            counts[bound]["on the path"] += int(passed.sum())
+    return {bound: {name: count / runs for name, count in found.items()} for bound, found in counts.items()}
 
 
-def false_gains(prompts: int, runs: int, bound: Bound) -> float:
+def false_gains(prompts: int, runs: int, bounds: list[Bound]) -> dict[str, float]:
     """Share of runs in which a gain is claimed for the one of six copies of the reference that looks best."""
-    copies, claimed = 6, 0
+    copies, claimed = 6, dict.fromkeys(bounds, 0)
     chances = np.array([[rounded_normal(0.0)]] * copies)
     for part, size in enumerate(chunks(runs, prompts * copies)):
         values = draw(np.random.default_rng([SEED, part]), chances, prompts, size, 0.0)[:, :, 0]
         best = values.mean(axis=1).argmax(axis=0)
         chosen = np.take_along_axis(values, best[None, None], axis=0)[0]
-        found = lower_bounds(chosen, bound, level=LEVEL / copies, seed=part, resamples=RESAMPLES)
-        claimed += int((found > 0).sum())
-    return claimed / runs
+        for bound in bounds:
+            found = lower_bounds(chosen, bound, level=LEVEL / copies, seed=part, resamples=RESAMPLES)
+            claimed[bound] += int((found > 0).sum())
+    return {bound: count / runs for bound, count in claimed.items()}
 
 
-def power(prompts: int, measures: int, spread: float, runs: int, bound: Bound) -> float:
+def power(prompts: int, measures: int, spread: float, runs: int, bounds: list[Bound]) -> dict[str, float]:
     """Share of runs in which a candidate that is as good as the reference in everything passes."""
-    chances, passed = np.array([[rounded_normal(0.0, spread)] * measures]), 0
+    chances, passed = np.array([[rounded_normal(0.0, spread)] * measures]), dict.fromkeys(bounds, 0)
     for part, size in enumerate(chunks(runs, prompts * measures)):
         values = draw(np.random.default_rng([SEED, part]), chances, prompts, size, 0.3)
-        passed += int(passes(values[0], bound, part).sum())
-    return passed / runs
+        for bound in bounds:
+            passed[bound] += int(passes(values[0], bound, part).sum())
+    return {bound: count / runs for bound, count in passed.items()}
 
 
 def main() -> None:
@@ -164,7 +168,7 @@ def main() -> None:
             for measures in args.measures:
                 for correlation in (0.0, 0.6) if measures > 1 else (0.0,):
                     setting = {"kind": kind, "prompts": prompts, "measures": measures, "correlation": correlation}
-                    found = {b: violations(**setting, runs=args.runs, bound=b) for b in args.bounds}  # type: ignore[arg-type]
+                    found = violations(**setting, runs=args.runs, bounds=args.bounds)  # type: ignore[arg-type]
                     level.append({**setting, **found})
                     cells = [" / ".join(f"{100 * share:.1f}" for share in found[b].values()) for b in args.bounds]
                     table.add_row(str(prompts), str(measures), str(correlation), *cells)
@@ -174,24 +178,24 @@ def main() -> None:
     console.print(
         f"Largest: {100 * worst[0]:.2f} % ({worst[1]}, {worst[2]}); 5 % + 3 simulation errors: {100 * allowed:.2f} %."
     )
-    noise = [{"prompts": n, **{b: false_gains(n, args.runs, b) for b in args.bounds}} for n in args.prompts]
+    noise = [{"prompts": n, **false_gains(n, args.runs, args.bounds)} for n in args.prompts]
     table = Table("prompts", *args.bounds, title="A gain claimed for the best of six copies of the reference, %")
     for row in noise:
         table.add_row(str(row["prompts"]), *(f"{100 * row[b]:.1f}" for b in args.bounds))
     console.print(table)
     powers: list[dict[str, Any]] = []
+    for spread in (0.4, 0.3, 0.2):
+        for prompts in (*args.prompts, 2000):
+            for m in args.measures:
+                found = power(prompts, m, spread, min(args.runs, 1000), args.bounds)
+                powers.append({"spread": spread, "prompts": prompts, "measures": m, **found})
     for bound in args.bounds:
-        held = (f"{m} held" for m in args.measures)
-        table = Table(
-            "standard deviation", "prompts", *held, title=f"{bound}: a candidate equal to the reference passes, %"
-        )
-        for spread in (0.4, 0.3, 0.2):
-            for prompts in (*args.prompts, 2000):
-                found = [power(prompts, m, spread, min(args.runs, 1000), bound) for m in args.measures]
-                powers.append(
-                    {"bound": bound, "spread": spread, "prompts": prompts, "measures": args.measures, "passes": found}
-                )
-                table.add_row(str(spread), str(prompts), *(f"{100 * share:.0f}" for share in found))
+        columns = (f"{m} held" for m in args.measures)
+        title = f"{bound}: a candidate equal to the reference passes, %"
+        table = Table("standard deviation", "prompts", *columns, title=title)
+        cells = {(row["spread"], row["prompts"], row["measures"]): f"{100 * row[bound]:.0f}" for row in powers}
+        for spread, prompts in dict.fromkeys((row["spread"], row["prompts"]) for row in powers):
+            table.add_row(str(spread), str(prompts), *(cells[spread, prompts, m] for m in args.measures))
         console.print(table)
     results |= {"violations": level, "false_gains": noise, "power": powers}
     console.print(f"{time.time() - started:.0f} s")

@@ -202,7 +202,7 @@ def test_rare_large_losses_are_marked_as_far_from_normal():
     [
         ([candidate("a", 0.1, kind=0.0), candidate("a", 0.1, kind=0.0)], "same name"),
         ([candidate("a", 0.1, kind=0.0), candidate("b", 0.1, clear=0.0)], "'b' holds other measures"),
-        ([Candidate("a", uniform(), {})], "Nothing is held for 'a'"),
+        ([Candidate("a", uniform(), {})], "Nothing is held: a promise"),
         ([Candidate("a", uniform(), {"kind": Held(uniform(), margin=0.0)})], "margin must be positive"),
         ([Candidate("a", [0.1, math.inf], {"kind": Held(uniform())})], "The gain of 'a'"),
         ([Candidate("a", uniform(), {"kind": Held([0.0, 2.0])})], "'kind' of 'a': .*outside"),

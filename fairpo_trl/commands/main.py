@@ -20,6 +20,7 @@ COMMANDS = {
     "classification": "Train a multi-label image classifier.",
     "check": "Look at preference data before training: counts, conflicts, length bias, leakage. Needs no model.",
     "evaluate": "Let models write on held-out prompts, judge them per attribute, write an HTML report.",
+    "select": "Test models from the safest to the boldest, and hand over the boldest shown not to be worse.",
     "push": "Publish an adapter or classifier with its card.",
 }
 """Command -> what it does; each is the module of this name in `fairpo_trl.commands`, loaded when it is called."""

@@ -8,11 +8,13 @@ by module, and the folder needs nobody who knows of the scale.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,79 @@ def copy_model(source: ModelSource, output: str | os.PathLike[str]) -> Path:
     return Path(output)
 
 
+@dataclass(frozen=True)
+class Step:
+    """
+    One candidate of a path.
+
+    Attributes:
+        name (`str`): What it is called in results.
+        scale (`float`, *optional*): How far it is from the reference to the trained model; `None` if it has no scale.
+        make (`Callable`): Gives the model, which is written to disk first if it is not there yet.
+    """
+
+    name: str
+    scale: float | None
+    make: Callable[[], ModelSource]
+
+    @property
+    def label(self) -> str:
+        """The name as that of a folder."""
+        return self.name.replace(" ", "-")
+
+
+def scaled_path(
+    trained: ModelSource, reference: ModelSource, scales: Sequence[float], folder: str | os.PathLike[str]
+) -> list[Step]:
+    """
+    The models between a reference and a trained model, and beyond, from the safest.
+
+    Args:
+        trained ([`~fairpo_trl.evaluation.models.ModelSource`]):
+            A LoRA adapter of the reference, or a full model trained from it.
+        reference ([`~fairpo_trl.evaluation.models.ModelSource`]):
+            The reference.
+        scales (`Sequence[float]`):
+            Positive and rising.
+        folder (`str` or `os.PathLike`):
+            Where they are written.
+
+    Returns:
+        `list[Step]`: one per scale.
+
+    Raises:
+        ValueError: If the scales do not rise, or the adapter cannot be scaled.
+    """
+    if not scales or any(not 0 < scale < float("inf") for scale in scales) or sorted(set(scales)) != list(scales):
+        raise ValueError(f"`scales` must be positive and rise from the safest to the boldest, got {list(scales)}.")
+    if trained.base is not None:
+        check_scalable(trained)
+
+    def make(scale: float) -> ModelSource:
+        output = Path(folder) / f"scale-{scale:g}"
+        if trained.base is None:
+            written = interpolate_model(reference, trained, scale, output)
+            return ModelSource(f"scale {scale:g}", written, None, written)
+        written = scale_adapter(trained, scale, output)
+        return ModelSource(f"scale {scale:g}", written, trained.base, trained.tokenizer)
+
+    return [Step(f"scale {scale:g}", scale, functools.partial(make, scale)) for scale in scales]
+
+
+def listed_path(sources: Mapping[str, ModelSource]) -> list[Step]:
+    """
+    Models in the order in which they are given, such as the checkpoints of a run.
+
+    Args:
+        sources (`Mapping[str, ModelSource]`):
+            Name -> model.
+
+    Returns:
+        `list[Step]`: one per model.
+    """
+    return [Step(name, None, functools.partial(_given, source)) for name, source in sources.items()]
+
+
 def _adapter_config(source: ModelSource) -> dict[str, Any]:
     path = source.folder / ADAPTER_FILES[0]
     if not path.is_file():
@@ -276,3 +351,7 @@ def _copy(source: Path, folder: Path, patterns: tuple[str, ...]) -> None:
         for path in sorted(source.glob(pattern)):
             if path.is_file() and not (folder / path.name).exists():
                 shutil.copyfile(path, folder / path.name)  # the content of links: the Hub's cache consists of them
+
+
+def _given(source: ModelSource) -> ModelSource:
+    return source

@@ -221,8 +221,6 @@ def assess(
     Raises:
         ValueError: As [`select`].
     """
-    if not candidate.held:
-        raise ValueError(f"Nothing is held for {candidate.name!r}: a promise needs a measure that must not get worse.")
     lowest, highest = candidate.gain_lowest, candidate.gain_highest
     try:
         gains = checked_values(candidate.gain, lowest, highest)[:, 0]
@@ -266,6 +264,8 @@ def decide(tests: Sequence[CandidateTest], *, level: float = 0.05, bound: Bound 
     names = [test.name for test in tests]
     if len(set(names)) < len(names):
         raise ValueError(f"Two candidates have the same name among {names}.")
+    if not all(test.held for test in tests):
+        raise ValueError("Nothing is held: a promise needs a measure that must not get worse.")
     promises = [{(held.measure, held.margin) for held in test.held} for test in tests]
     for name, promise in zip(names, promises, strict=True):
         if promise != promises[0]:

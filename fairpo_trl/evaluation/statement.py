@@ -68,9 +68,8 @@ def _gain(chosen: CandidateTest, test: CandidateTest | None, sure: str, unit: st
             f"it; corrected for the choice it is at least {chosen.gain_bound:+.3f} ({sure} confidence)."
             + ("" if chosen.gain_bound > 0 else " So no gain is shown.")
         )
-    count = max(measure.examples for measure in test.held)
     return (
-        f"On {count} other {unit}, which decided nothing, its privileged gain is {test.gain:+.3f}, at least "
+        f"On other {unit}, which decided nothing, its privileged gain is {test.gain:+.3f}, at least "
         f"{test.gain_bound:+.3f} ({sure} confidence)."
         + ("" if test.gain_bound > 0 else " So no gain is shown.")
         + (f" The held measure that did worst there is {describe(test.worst)}." if test.worst else "")

@@ -1,0 +1,177 @@
+"""What `fairpo select` works on: its options, the path of candidates, prompts that decide and others that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fairpo_trl.commands.evaluate_inputs import EvaluateArguments, candidate_names
+from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.options import check_choices
+from fairpo_trl.evaluation.completions import Prompt
+from fairpo_trl.evaluation.models import ModelSource, find_model
+from fairpo_trl.evaluation.paths import Step, listed_path, scaled_path
+from fairpo_trl.training.checkpoints import is_marked, list_checkpoints, require_complete
+
+
+SCALES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+LEAST_PROMPTS = 20
+"""Fewer selection prompts decide nothing at any margin that anybody wants."""
+
+
+@dataclass
+class SelectArguments(EvaluateArguments):
+    """Which path of models is tested, with which margins, at which level."""
+
+    path: str = field(
+        default="scales",
+        metadata={
+            "help": "Candidates, from the safest: `scales` of one adapter (or of one full model between `reference` "
+            "and itself), the `checkpoints` in a run's folder, or the `models` that are named, in their order.",
+            "choices": ["scales", "checkpoints", "models"],
+        },
+    )
+    scales: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Scales of `path scales`, rising; 1 is the model as it is. Default: "
+            + " ".join(f"{scale:g}" for scale in SCALES)
+            + "."
+        },
+    )
+    margin: float = field(
+        default=0.05, metadata={"help": "How far the win rate of a held attribute may fall; 0.05 is 5 points."}
+    )
+    margins: list[str] | None = field(
+        default=None, metadata={"help": "Other margins for some attributes, as polite=0.1."}
+    )
+    level: float = field(
+        default=0.05, metadata={"help": "Largest chance that a model is handed over which breaks a margin."}
+    )
+    bound: str = field(
+        default="t",
+        metadata={
+            "help": "Kind of the confidence bounds: `t`, `bootstrap`, or `betting`, which holds at every number of "
+            "prompts and needs more of them.",
+            "choices": ["t", "bootstrap", "betting"],
+        },
+    )
+    max_prompts: int = field(default=500, metadata={"help": "Distinct prompts that decide, at most, at random."})
+    test_prompts: int = field(
+        default=200,
+        metadata={
+            "help": "Distinct prompts set aside: they decide nothing, and say what the chosen model does. At most "
+            "half of all there are; 0 for none."
+        },
+    )
+    samples_per_prompt: int = field(default=2, metadata={"help": "Completions of each prompt and model."})
+    measure_all: bool = field(
+        default=False,
+        metadata={"help": "Let candidates after the first failure write too, for the picture; they stay untested."},
+    )
+    output_dir: str = field(
+        default="fairpo-selection", metadata={"help": "Results. The same command goes on in it where it stopped."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choices(self)
+        if not 0 < self.level < 0.5:
+            raise ValueError(f"`level` must be between 0 and 0.5, got {self.level}.")
+        if not 0 < self.margin < 1:
+            raise ValueError(f"`margin` must be between 0 and 1, got {self.margin}: it is a difference of win rates.")
+        if self.test_prompts < 0:
+            raise ValueError(f"`test_prompts` must be at least 0, got {self.test_prompts}.")
+        if self.scales is not None and self.path != "scales":
+            raise ValueError(f"`scales` has no effect with `path {self.path}`: leave one of them out.")
+
+
+def parse_margins(args: SelectArguments, held: Sequence[str]) -> dict[str, float]:
+    """
+    The margin of every held attribute.
+
+    Raises:
+        ValueError: If an entry is not of the form ATTRIBUTE=NUMBER, names an attribute that is not held, or one twice.
+    """
+    found: dict[str, float] = {}
+    for entry in args.margins or ():
+        name, _, value = entry.partition("=")
+        try:
+            margin = float(value)
+        except ValueError:
+            margin = 0.0
+        if not 0 < margin < 1:
+            raise ValueError(
+                f"`margins`: {entry!r} is not of the form ATTRIBUTE=NUMBER with a number between 0 and 1."
+            )
+        if name not in held:
+            raise ValueError(f"`margins`: {unknown_names_message('held attribute', [name], held)}")
+        if name in found:
+            raise ValueError(f"`margins` has two entries for {name!r}.")
+        found[name] = margin
+    return {name: found.get(name, args.margin) for name in held}
+
+
+def find_candidates(args: SelectArguments) -> dict[str, ModelSource]:
+    """
+    The models that the path is made of: one, the checkpoints of a run, or several.
+
+    Raises:
+        FileNotFoundError: If one is not there.
+        ValueError: If the number of models does not fit the path, or a checkpoint is damaged.
+    """
+    models = args.models or []
+    if args.path == "models":
+        names = candidate_names(args)
+        return {name: _find(args, model) for name, model in names.items()}
+    if len(models) != 1:
+        raise ValueError(
+            f"`path {args.path}` takes one model, got {len(models)}: several in their order are `--path models`."
+        )
+    if args.path == "scales":
+        return {"": _find(args, models[0])}
+    checkpoints = list_checkpoints(Path(models[0]).expanduser())
+    if not checkpoints:
+        raise ValueError(f"`path checkpoints`: the folder {models[0]!r} holds no checkpoint-* folders.")
+    for folder in checkpoints:
+        if is_marked(folder):  # one of ours: what was cut while it was written is no candidate
+            require_complete(folder)
+    return {folder.name: _find(args, str(folder)) for folder in checkpoints}
+
+
+def make_path(args: SelectArguments, sources: Mapping[str, ModelSource], reference: ModelSource) -> list[Step]:
+    """
+    The candidates in their order.
+
+    Raises:
+        ValueError: If the scales do not rise, or the adapter has none.
+    """
+    if args.path != "scales":
+        return listed_path(sources)
+    (trained,) = sources.values()
+    return scaled_path(trained, reference, args.scales or SCALES, Path(args.output_dir) / "candidates")
+
+
+def divide_prompts(args: SelectArguments, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
+    """
+    Prompts that decide, and others that do not.
+
+    Raises:
+        ValueError: If too few are left to decide.
+    """
+    order = np.random.default_rng(args.seed).permutation(len(prompts)).tolist()
+    aside = min(args.test_prompts, len(prompts) // 2)
+    deciding = sorted(order[aside : aside + args.max_prompts])
+    if len(deciding) < LEAST_PROMPTS:
+        raise ValueError(
+            f"The data have {len(prompts)} distinct prompts for this, of which {len(deciding)} would decide: nothing "
+            f"can be shown with fewer than {LEAST_PROMPTS}, and little with fewer than some hundreds."
+        )
+    return [prompts[i] for i in deciding], [prompts[i] for i in sorted(order[:aside])]
+
+
+def _find(args: SelectArguments, model: str) -> ModelSource:
+    return find_model(model, base_model=args.base_model, tokenizer=args.tokenizer)

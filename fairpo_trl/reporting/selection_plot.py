@@ -1,0 +1,91 @@
+"""The picture of a selection: the privileged gain along the path, and how far held measures are from their margins."""
+
+import os
+from pathlib import Path
+
+from fairpo_trl.evaluation.selection_file import SelectionResults
+from fairpo_trl.reporting.drawing import BAND, LINES, PRIVILEGED, TEXT, new_figure, plain, save_titled, style_axes
+
+
+def plot_selection(results: SelectionResults, path: str | os.PathLike[str]) -> Path:
+    """
+    Draws gains above and bounds below, over scales or over the order of the candidates.
+
+    The bounds are in units of their margins, so that one line stands for all of them: a candidate passes if all its
+    bounds lie above -1.
+
+    Args:
+        results (`SelectionResults`):
+            A selection with at least one candidate.
+        path (`str` or `os.PathLike`):
+            The PNG to write.
+
+    Returns:
+        `Path`: the path.
+    """
+    tests = results.selection.candidates
+    scaled = all(test.name in results.scales for test in tests)
+    places = [results.scales[test.name] for test in tests] if scaled else list(range(1, len(tests) + 1))
+    figure, below = new_figure(7.5, 5.6)
+    below.remove()
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
+    style_axes(above)
+    style_axes(below)
+
+    above.axhline(0, color=BAND, linewidth=1)
+    above.plot(places, [test.gain for test in tests], color=PRIVILEGED, marker="o", label="gain on these prompts")
+    chosen = next((i for i, test in enumerate(tests) if test.name == results.selection.chosen), None)
+    if chosen is not None and results.test is not None:
+        gain = results.test.gain
+        above.errorbar(
+            [places[chosen]],
+            [gain],
+            yerr=[[gain - results.test.gain_bound], [0]],
+            color=TEXT,
+            marker="D",
+            capsize=4,
+            label="of the chosen one, on test prompts, with its lower bound",
+        )
+    above.set_ylabel("privileged gain", fontsize=9)
+    above.legend(fontsize=8, frameon=False, loc="upper left")
+
+    names = list(dict.fromkeys(held.measure for test in tests for held in test.held))
+    for i, name in enumerate(names):
+        found = [
+            (x, held.bound / held.margin)
+            for x, t in zip(places, tests, strict=True)
+            for held in t.held
+            if held.measure == name
+        ]
+        below.plot(
+            [x for x, _ in found],
+            [y for _, y in found],
+            color=LINES[1:][i % (len(LINES) - 1)],
+            linestyle=("--", ":", "-.")[i // (len(LINES) - 1) % 3],
+            marker="s",
+            markerfacecolor="white",
+            label=plain(name),
+        )
+    below.axhline(-1, color=TEXT, linewidth=1.6)
+    below.annotate(
+        "minus the margin", (1, -1), xycoords=("axes fraction", "data"), xytext=(-2, -10), textcoords="offset points",
+        ha="right", fontsize=8, color=TEXT,
+    )  # fmt: skip
+    below.axhline(0, color=BAND, linewidth=1)
+    below.set_ylabel("lower bound / margin", fontsize=9)
+    below.set_xlabel("scale of the adapter" if scaled else "candidate, from the safest", fontsize=9)
+    below.legend(fontsize=8, frameon=False, loc="lower left", ncols=2 if len(names) > 4 else 1)
+    below.set_xticks(places, [f"{x:g}" for x in places] if scaled else [plain(test.name) for test in tests])
+    below.margins(x=0.06)
+    for axes in (above, below):
+        for x, test in zip(places, tests, strict=True):
+            if test.name == results.selection.chosen:
+                axes.axvspan(x - 0.06, x + 0.06, color="#F0E442", alpha=0.45, zorder=0)
+            elif test.status == "untested":
+                axes.axvspan(x - 0.06, x + 0.06, color="#EEEEEE", zorder=0)
+    chosen_name = results.selection.chosen or "the reference"
+    sure = f"{100 * (1 - results.selection.level):g} %"
+    subtitle = f"one-sided {sure} bounds; handed over: {chosen_name} (shaded yellow)"
+    if any(test.status == "untested" for test in tests):
+        subtitle += "; grey: measured, not tested"
+    return save_titled(figure, above, f"{results.model} against {results.reference}", subtitle, path)
