@@ -27,8 +27,9 @@ from trl import ModelConfig
 from experiments.generation import compare, measure
 from experiments.generation.compare import PUBLISHED, ROWS, Row
 from experiments.generation.early_stopping import above_curve
-from experiments.generation.measure import Measurer, write_json
+from experiments.generation.measure import Measurer
 from experiments.generation.tables import write_tables
+from experiments.points import Points
 from fairpo_trl import FairPOConfig, Partition
 from fairpo_trl.commands import generation
 from fairpo_trl.evaluation import Completion, mean_token_log_prob
@@ -316,7 +317,7 @@ def test_a_row_is_trained_measured_and_found_again(measurer: Measurer, monkeypat
     texts = [measurer.reference(seed).to_dict()["completions"] for seed in (1, 2)]
     assert texts[0] != texts[1] and [len(row) for row in texts[0]] == [2] * 4
     options = {"max_steps": 3, "learning_rate": 0.05, "dataset_name": pairs_file(measurer.folder)}
-    row = Row("tiny", "Tiny", options, stops=(2,))
+    row = Row("tiny", "Tiny", "fairpo", options, stops=(2,))
     assert measurer.stops(row) == [2, 3] and not measurer.complete(row, 0)
     measurer.run(row, 0)
     assert measurer.complete(row, 0) and not measurer.complete(row, 1)
@@ -336,7 +337,7 @@ def test_a_row_is_trained_measured_and_found_again(measurer: Measurer, monkeypat
     assert not list(measurer.folder.glob("*.tmp"))
 
     # A run that was cut short is taken up: what is there is not measured again.
-    write_json(measurer.path(row, 0, 2), {"there": "already"})
+    measurer.points.write(measurer.path(row, 0, 2), {"there": "already"})
     measurer.path(row, 0, 3).unlink()
     assert not measurer.complete(row, 0)
     measurer.run(row, 0)
@@ -353,7 +354,7 @@ def test_a_row_is_trained_measured_and_found_again(measurer: Measurer, monkeypat
 
 def test_measuring_on_the_way_does_not_change_the_run(measurer: Measurer) -> None:
     options = {"max_steps": 3, "learning_rate": 0.05, "dataset_name": pairs_file(measurer.folder)}
-    rows = [Row("often", "", options, stops=(1, 2)), Row("once", "", options)]
+    rows = [Row("often", "", "fairpo", options, stops=(1, 2)), Row("once", "", "fairpo", options)]
     for row in rows:
         measurer.run(row, 0)
     often, once = (measurer.read(row, 0, 3) for row in rows)
@@ -362,13 +363,13 @@ def test_measuring_on_the_way_does_not_change_the_run(measurer: Measurer) -> Non
 
 
 def test_every_setting_that_matters_has_its_own_file(measurer: Measurer, tmp_path: Path) -> None:
-    row = Row("tiny", "Tiny", {"max_steps": 3})
+    row = Row("tiny", "Tiny", "fairpo", {"max_steps": 3})
     path = measurer.path(row, 0, 3)
     others = [
         measurer.path(row, 1, 3),
         measurer.path(row, 0, 2),
         measurer.path(dataclasses.replace(row, name="other"), 0, 3),
-        measurer.path(dataclasses.replace(row, overrides={"max_steps": 3, "beta": 0.2}), 0, 3),
+        measurer.path(dataclasses.replace(row, options={"max_steps": 3, "beta": 0.2}), 0, 3),
         measurer.path(dataclasses.replace(row, method="sft_on_chosen"), 0, 3),
         Measurer(tmp_path, "validation", 2).path(row, 0, 3),
         Measurer(tmp_path, "test", 4).path(row, 0, 3),
@@ -383,7 +384,7 @@ def test_every_setting_that_matters_has_its_own_file(measurer: Measurer, tmp_pat
 
 
 def test_tuning_the_demo_moves_the_tuned_rows_alone(measurer: Measurer) -> None:
-    tuned, other = Row("demo", "Demo", tuned=True), Row("other", "Other", {"eta_alpha": 0.1})
+    tuned, other = Row("demo", "Demo", "fairpo", tuned=True), Row("other", "Other", "fairpo", {"eta_alpha": 0.1})
     before = [measurer.path(row, 0, 3) for row in (tuned, other)]
     measurer.demo |= {"epsilon": 0.3, "balancer": "mirror_ascent", "floor": 0.1, "privileged_loss": "simpo"}
     assert measurer.path(tuned, 0, 3) != before[0] and measurer.path(other, 0, 3) == before[1]
@@ -396,10 +397,10 @@ def test_tuning_the_demo_moves_the_tuned_rows_alone(measurer: Measurer) -> None:
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "point.json"
-    write_json(path, {"a": 1})
+    Points.write(path, {"a": 1})
     for bad in (math.nan, object()):
         with pytest.raises((ValueError, TypeError)):
-            write_json(path, {"a": bad})
+            Points.write(path, {"a": bad})
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
 
 
@@ -416,9 +417,9 @@ def test_every_row_reaches_the_trainer_with_its_options(
     ((script_args, training_args, model_args, callbacks),) = seen
     defaults = {option.name: option.default for option in dataclasses.fields(FairPOConfig)}
     untuned = {} if row.tuned else {name: defaults[name] for name in measure.FAIRPO_OPTIONS}
-    given = {**measurer.demo, **untuned, **row.overrides}
+    given = {**measurer.demo, **untuned, **row.options}
     options = ("privileged_attributes", "balancer", "grouping", "beta", "epsilon", "max_steps", "learning_rate")
-    for name in {*row.overrides, *untuned, *options, "per_device_train_batch_size"} & given.keys():
+    for name in {*row.options, *untuned, *options, "per_device_train_batch_size"} & given.keys():
         assert getattr(training_args, name) == given[name], name
     assert script_args.method == row.method and training_args.seed == 7
     assert model_args.model_name_or_path == tiny_model_path
@@ -429,9 +430,9 @@ def test_every_row_reaches_the_trainer_with_its_options(
 def test_rows_have_names_of_their_own_and_the_baselines_differ_from_fairpo() -> None:
     assert len({row.name for row in ROWS}) == len({row.label for row in ROWS}) == len(ROWS)
     by_name = {row.name: row for row in ROWS}
-    assert by_name["fairpo_published"].overrides == PUBLISHED and by_name["fairpo_demo"].overrides == {}
+    assert by_name["fairpo_published"].options == PUBLISHED and by_name["fairpo_demo"].options == {}
     assert [row.name for row in ROWS if row.tuned] == ["fairpo_demo", "swapped"]
-    assert len({json.dumps([row.method, row.overrides], sort_keys=True) for row in ROWS}) == len(ROWS)
+    assert len({json.dumps([row.method, row.options], sort_keys=True) for row in ROWS}) == len(ROWS)
 
 
 def test_every_shipped_point_is_one_of_the_rows_as_they_are_defined() -> None:
@@ -458,7 +459,7 @@ def write_point(measurer: Measurer, row: Row, seed: int, step: int, words: int) 
         "training_seconds": 60.0 + seed,
         **Writing(same_text(words, 4), {}).to_dict(),
     }
-    write_json(measurer.path(row, seed, step), point)
+    measurer.points.write(measurer.path(row, seed, step), point)
 
 
 @pytest.fixture

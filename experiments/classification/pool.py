@@ -1,11 +1,11 @@
-"""The runs of one head and one seed as a job, and many jobs in a few processes."""
+"""The runs of one head and one seed as a job, since they share a reference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
+from experiments.workers import Job as WorkerJob
 from experiments.workers import run_all
 
 from .runs import REFERENCE, Experiment, Head, Row
@@ -13,7 +13,7 @@ from .runs import REFERENCE, Experiment, Head, Row
 
 @dataclass(frozen=True)
 class Job:
-    """Rows of one head and one seed, which share a reference; `name` is that of their log."""
+    """Rows of one head and one seed; `name` is that of their log."""
 
     name: str
     experiment: Experiment
@@ -25,17 +25,17 @@ class Job:
         """Whether all of its runs are there."""
         return all(self.experiment.complete(row, self.head, self.seed) for row in (REFERENCE, *self.rows))
 
+    def run(self) -> None:
+        """Runs what is missing."""
+        for row in (REFERENCE, *self.rows):
+            self.experiment.run(row, self.head, self.seed)
+
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> None:
-    """Runs what is missing and says what is done; each job's output is in its log. With one worker it runs here."""
-    waiting = [job for job in jobs if not job.complete()]
-    run_all(_run, waiting, workers, "jobs (a head and a seed each)")
-
-
-def _run(job: Job) -> str:
-    log = job.experiment.folder / "logs" / f"{job.name}.log"
-    log.parent.mkdir(exist_ok=True)
-    with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
-        for row in (REFERENCE, *job.rows):
-            job.experiment.run(row, job.head, job.seed)
-    return job.name
+    """Runs what is missing and says what is done."""
+    waiting = [
+        WorkerJob(job.name, job.experiment.folder / "logs" / f"{job.name}.log", job.run)
+        for job in jobs
+        if not job.complete()
+    ]
+    run_all(waiting, workers, "jobs (a head and a seed each)")

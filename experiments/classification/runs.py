@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from openclipart.load import load_openclipart
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from experiments import points
 from fairpo_trl import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelFairPOTrainer, Partition
 from fairpo_trl.classification import MultiLabelClassifierConfig
 from fairpo_trl.classification.branch import freeze_held_labels
@@ -50,14 +51,10 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One method: its name, its options, and how it is shown."""
+class Row(points.Row):
+    """One method, and where it starts from."""
 
-    name: str
-    label: str
-    method: str = "fairpo_cpo"
-    options: dict[str, Any] = field(default_factory=dict)
-    factor: float = 3.0
+    factor: float = 3.0  # of `reweighted`
     fresh: bool = False  # starts from new weights instead of the reference
     frozen: bool = False  # held labels are frozen, privileged ones get a branch
 
@@ -122,8 +119,7 @@ class Experiment:
             depends.append(list(self.partition.privileged))
             if row.frozen:
                 depends.append("held frozen")
-        key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:10]
-        return self.folder / f"{row.name}-{head.name}-seed{seed}-{key}.safetensors"
+        return points.Points(self.folder).path(f"{row.name}-{head.name}-seed{seed}", depends, ".safetensors")
 
     def complete(self, row: Row, head: Head, seed: int) -> bool:
         """Whether the run is there."""

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from generation_fairpo import DEMO_CONFIG
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig
 
+from experiments import points
 from fairpo_trl import FairPOConfig
 from fairpo_trl.commands.generation import make_parser, train
 from fairpo_trl.evaluation import Completion
-from fairpo_trl.files import write_json
 
 
 SHARED = {"privileged_attributes", "non_privileged_attributes", "attribute_column", "balanced_sampling"}
@@ -30,6 +31,24 @@ SHARED = {"privileged_attributes", "non_privileged_attributes", "attribute_colum
 FAIRPO_OPTIONS = {option.name for option in dataclasses.fields(FairPOConfig)} - SHARED
 FAIRPO_OPTIONS -= {option.name for option in dataclasses.fields(DPOConfig)}
 """Losses and balancing: a row that is not `tuned` has the defaults of these, whatever the demo's YAML says."""
+
+
+@dataclass(frozen=True)
+class Row(points.Row):
+    """
+    One method of the comparison, and when it is measured.
+
+    Attributes:
+        main (`bool`): Whether the row has three seeds.
+        stops (`tuple[int, ...]`): Steps after which it is measured besides the end.
+        tuned (`bool`): Whether the row takes FairPO's options from the demo's YAML. The others share model, data,
+            beta, learning rate, steps and batches with it, and start from the defaults of FairPO's options: tuning
+            the demo leaves their points as they are.
+    """
+
+    main: bool = False
+    stops: tuple[int, ...] = ()
+    tuned: bool = False
 
 
 class Measurer:
@@ -44,40 +63,43 @@ class Measurer:
 
     def __init__(self, folder: Path, split: str, samples: int) -> None:
         self.folder, self.split, self.samples = folder, split, samples
+        self.points = points.Points(folder)
         self.prompts = [row["prompt"] for row in load_prompts() if row["split"] == split]
         self.demo: dict[str, Any] = yaml.safe_load(DEMO_CONFIG.read_text(encoding="utf-8"))
         self.data_hash = hashlib.sha256(evaluation.PAIRS_FILE.read_bytes()).hexdigest()[:12]
 
     # ---- files ----
 
-    def _config(self, row: Any) -> dict[str, Any]:
+    def _config(self, row: Row) -> dict[str, Any]:
         """What the row takes from the demo's YAML."""
         return {key: value for key, value in self.demo.items() if row.tuned or key not in FAIRPO_OPTIONS}
 
-    def _settings(self, row: Any) -> dict[str, Any]:
+    def _settings(self, row: Row) -> dict[str, Any]:
         """Everything a point depends on, besides seed and step."""
         left_out = ("output_dir", "overwrite_output_dir", "seed", "dataset_name")
         kept = {key: value for key, value in self._config(row).items() if key not in left_out}
-        return {**kept, **row.overrides, "method": row.method, "data": self.data_hash, "samples": self.samples}
+        return {**kept, **row.options, "method": row.method, "data": self.data_hash, "samples": self.samples}
 
-    def path(self, row: Any, seed: int, step: int) -> Path:
+    def path(self, row: Row, seed: int, step: int) -> Path:
         """File of one point."""
-        settings = json.dumps(self._settings(row), sort_keys=True)
-        key = hashlib.sha256(settings.encode()).hexdigest()[:10]
-        return self.folder / f"{self.split}-{row.name}-seed{seed}-step{step}-{key}.json"
+        return self.points.path(f"{self.split}-{row.name}-seed{seed}-step{step}", self._settings(row))
 
-    def stops(self, row: Any) -> list[int]:
+    def stops(self, row: Row) -> list[int]:
         """Steps after which a row is measured: its own, and the end."""
-        return sorted({*row.stops, int(row.overrides.get("max_steps", self.demo["max_steps"]))})
+        return sorted({*row.stops, int(row.options.get("max_steps", self.demo["max_steps"]))})
 
-    def complete(self, row: Any, seed: int) -> bool:
+    def complete(self, row: Row, seed: int) -> bool:
         """Whether every point of the run is there."""
         return all(self.path(row, seed, step).exists() for step in self.stops(row))
 
-    def read(self, row: Any, seed: int, step: int) -> dict[str, Any] | None:
+    def read(self, row: Row, seed: int, step: int) -> dict[str, Any] | None:
         """One point, or `None` if it is not there."""
         path = self.path(row, seed, step)
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return self.points.read(path) if path.exists() else None
+
+    def output_dir(self, row: Row, seed: int) -> Path:
+        """Where a run trains."""
+        return self.folder / "runs" / f"{row.name}-seed{seed}"
 
     def _reference_path(self, seed: int) -> Path:
         return self.folder / f"{self.split}-reference-{len(self.prompts)}x{self.samples}-draws{seed}.json"
@@ -95,14 +117,14 @@ class Measurer:
         prompts = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()[:12]
         inputs = {"model": origin, f"{self.split} prompts": prompts, "pairs": self.data_hash}
         kept = self.folder / "inputs.json"
-        known = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        known = self.points.read(kept) if kept.exists() else {}
         other = {name: (known[name], value) for name, value in inputs.items() if known.get(name, value) != value}
         if other:
             raise ValueError(
                 f"The folder {self.folder.name!r} holds points of other inputs, (there, now): {other}. Choose another "
                 "`--output_dir`."
             )
-        write_json(kept, known | inputs)
+        self.points.write(kept, known | inputs)
         seeds = [s for s in (evaluation.REFERENCE_SEED, evaluation.FRESH_SEED) if not self._reference_path(s).exists()]
         if not seeds:
             return
@@ -112,11 +134,11 @@ class Measurer:
             writing = evaluation.write(
                 model, tokenizer, self.prompts, seed=seed, samples=self.samples, desc=f"Reference, draws {seed}"
             )
-            write_json(self._reference_path(seed), writing.to_dict())
+            self.points.write(self._reference_path(seed), writing.to_dict())
 
     def reference(self, seed: int) -> evaluation.Writing:
         """The reference's completions with their scores."""
-        return self.judged(json.loads(self._reference_path(seed).read_text(encoding="utf-8")))
+        return self.judged(self.points.read(self._reference_path(seed)))
 
     def judged(self, point: dict[str, Any]) -> evaluation.Writing:
         """The completions of a file, scored again (scores are never trusted to a file)."""
@@ -125,14 +147,14 @@ class Measurer:
         ]
         return evaluation.judge(self.prompts, completions)
 
-    def run(self, row: Any, seed: int) -> None:
+    def run(self, row: Row, seed: int) -> None:
         """Trains one row with one seed and measures it at its stops."""
         path, _ = demo_model_path()
-        output = self.folder / "runs" / f"{row.name}-seed{seed}"
+        output = self.output_dir(row, seed)
         config = output.with_suffix(".yaml")
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(yaml.safe_dump(self._config(row)), encoding="utf-8")
-        overrides = {"output_dir": str(output), "seed": seed, "disable_tqdm": True, **row.overrides}
+        overrides = {"output_dir": str(output), "seed": seed, "disable_tqdm": True, **row.options}
         options = [
             text
             for name, value in overrides.items()
@@ -153,7 +175,7 @@ def _option(value: Any) -> str:
 class _MeasureAtStops(TrainerCallback):
     """Measures the model at the stops of its row; training goes on unchanged, since sampling has its own draws."""
 
-    def __init__(self, measurer: Measurer, row: Any, seed: int) -> None:
+    def __init__(self, measurer: Measurer, row: Row, seed: int) -> None:
         self.measurer, self.row, self.seed, self.started, self.measuring = measurer, row, seed, 0.0, 0.0
         self.history: list[dict[str, float]] = []
 
@@ -182,4 +204,4 @@ class _MeasureAtStops(TrainerCallback):
             **writing.to_dict(),
         }
         self.measuring += time.time() - begun
-        write_json(measurer.path(row, self.seed, state.global_step), point)
+        measurer.points.write(measurer.path(row, self.seed, state.global_step), point)

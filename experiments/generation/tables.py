@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from demo import evaluation, scorers
@@ -16,11 +16,8 @@ from fairpo_trl.evaluation import Estimate, paired_bootstrap, win_rate
 from fairpo_trl.reporting.plots import ComparisonPoint, plot_comparison
 
 from .early_stopping import above_curve
-from .measure import Measurer, write_json
+from .measure import Measurer, Row
 
-
-if TYPE_CHECKING:
-    from .compare import Row
 
 JUDGE = "scorer"
 
@@ -55,7 +52,7 @@ def write_tables(measurer: Measurer, rows: Sequence[Row], seeds: Sequence[int] =
     curve = [pair for pair in zip(lines, measured, strict=True) if pair[0]["row"] == CURVE]
     for line, values in zip(lines, measured, strict=True):
         line["above_curve"] = _above_curve(line, values, curve)
-    write_json(measurer.folder / "comparison.json", lines)
+    measurer.points.write(measurer.folder / "comparison.json", lines)
     table = _table(lines, measurer)
     Console(width=190).print(table)
     text = _markdown(lines, measurer) + "\n" + _itself(reference, again)
@@ -81,7 +78,7 @@ def _values(
 
 def _line(measurer: Measurer, row: Row, step: int, points: Sequence[dict[str, Any]], values: Values) -> dict[str, Any]:
     """One line: estimates per attribute and judge, the privileged, mean held and worst held difference, guards."""
-    privileged = row.overrides.get("privileged_attributes", measurer.demo["privileged_attributes"])
+    privileged = row.options.get("privileged_attributes", measurer.demo["privileged_attributes"])
     partition = Partition.by_name(list(scorers.SCORERS), privileged)
     held = partition.non_privileged
 

@@ -16,12 +16,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from label_generation_fairpo import DEFAULT_CONFIG
 
-from experiments.workers import run_all
+from experiments.workers import Job, run_all
 from fairpo_trl.commands.errors import exit_clearly
 
 from .measure import REFERENCE, Row, SetComparison
@@ -91,22 +90,15 @@ def _run_seed(comparison: SetComparison, rows: Sequence[Row], seed: int, workers
     todo = [row for row in rows if not comparison.complete(row, seed)]
     texts = [row for row in todo if row.method != "classifier"]
     if not comparison.prepared(seed) or (texts and not comparison.reference_path(seed).exists()):
-        run_all(_run, [(comparison, REFERENCE, seed)], 1, "reference")  # alone, with all threads of this process
+        run_all([_job(comparison, REFERENCE, seed)], 1, "reference")  # alone, with all threads of this process
     # One run of the classifier writes both of its rows. The longest runs come first.
     jobs = [*[row for row in todo if row.method == "classifier"][:1], *reversed(texts)]
-    run_all(_run, [(comparison, row, seed) for row in jobs], workers, "runs")
+    run_all([_job(comparison, row, seed) for row in jobs], workers, "runs")
 
 
-def _run(job: tuple[SetComparison, Row, int]) -> str:
-    comparison, row, seed = job
+def _job(comparison: SetComparison, row: Row, seed: int) -> Job:
     log = comparison.folder / "runs" / f"{row.name}-seed{seed}.log"
-    log.parent.mkdir(exist_ok=True)
-    with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
-        if row == REFERENCE:
-            comparison.prepare(seed)
-        else:
-            comparison.run(row, seed)
-    return f"{row.name} seed {seed}"
+    return Job(f"{row.name} seed {seed}", log, comparison.run, (row, seed))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import gc
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from label_sets.report import Written
 from numpy.typing import NDArray
 from trl import get_peft_config
 
-from fairpo_trl.files import write_json
+from experiments import points
 from fairpo_trl.label_sets.decoding import write_sets
 from fairpo_trl.label_sets.items import load_items
 from fairpo_trl.label_sets.pairs import build_pairs, check_order, preference_rows
@@ -47,23 +45,15 @@ OF_THE_PAIRS = "samples_per_item sampling_temperature pairs_per_item privileged_
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(points.Row):
     """
-    One method.
+    One method; besides those of the recipe there are `reference`, `sft` and `classifier`.
 
     Attributes:
-        name (`str`): In file names.
-        label (`str`): In tables.
-        method (`str`): How it is trained: `reference`, `sft`, `classifier`, or a `--method` of the recipe.
-        options (`dict[str, Any]`): FairPO options that differ from the YAML file.
         factor (`int`): How often SFT sees the items of privileged labels.
         constrained (`bool`): Whether decoding held to the form is measured too.
     """
 
-    name: str
-    label: str
-    method: str
-    options: dict[str, Any] = field(default_factory=dict)
     factor: int = 1
     constrained: bool = False
 
@@ -83,7 +73,7 @@ class SetComparison:
     """
 
     def __init__(self, folder: Path, config: Path, data: str | Path, model: str | None = None) -> None:
-        self.folder, self.config_file = folder, config
+        self.folder, self.config_file, self.points = folder, config, points.Points(folder)
         self.config: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
         self.model, self.origin = (model, model) if model else demo_model_path()
         self.parts, self.vocabulary = load_items(data)
@@ -91,15 +81,14 @@ class SetComparison:
 
     # ---- files ----
 
-    def _key(self, *parts: Any, data: Sequence[str] = ("train", "test")) -> str:
-        hashes = [self.parts[name].content_hash() for name in data]
-        return hashlib.sha256(json.dumps([hashes, *parts], sort_keys=True).encode()).hexdigest()[:10]
+    def _depends(self, *settings: Any, data: Sequence[str] = ("train", "test")) -> list[Any]:
+        return [[self.parts[name].content_hash() for name in data], *settings]
 
     def _of(self, names: Sequence[str]) -> dict[str, Any]:
         return {name: self.config.get(name) for name in names}
 
     def _reference_key(self) -> str:
-        return self._key(self.origin, self._of(OF_THE_REFERENCE), data=["train"])
+        return points.key_of(self._depends(self.origin, self._of(OF_THE_REFERENCE), data=["train"]))
 
     def reference_path(self, seed: int) -> Path:
         """Folder of the reference."""
@@ -107,20 +96,20 @@ class SetComparison:
 
     def pairs_path(self, seed: int) -> Path:
         """File of the pairs and of what was counted while they were built."""
-        key = self._key(self._reference_key(), self._of(OF_THE_PAIRS), data=["train"])
-        return self.folder / f"pairs-seed{seed}-{key}.json"
+        depends = self._depends(self._reference_key(), self._of(OF_THE_PAIRS), data=["train"])
+        return self.points.path(f"pairs-seed{seed}", depends)
 
     def path(self, row: Row, seed: int) -> Path:
         """File of one point: its name holds a hash of everything it depends on."""
         if row.method == "classifier":
-            key = self._key(row.name, list(self.partition.privileged))
+            depends = self._depends(row.name, list(self.partition.privileged))
         elif row.method == "reference":
-            key = self._key(self._reference_key(), row.constrained)
+            depends = self._depends(self._reference_key(), row.constrained)
         else:
             options = {**self.config, **row.options}
             kept = {k: v for k, v in options.items() if k not in ("output_dir", "seed", "constrained_decoding")}
-            key = self._key(self._reference_key(), kept, [row.name, row.factor, row.constrained])
-        return self.folder / f"{row.name}-seed{seed}-{key}.json"
+            depends = self._depends(self._reference_key(), kept, [row.name, row.factor, row.constrained])
+        return self.points.path(f"{row.name}-seed{seed}", depends)
 
     def complete(self, row: Row, seed: int) -> bool:
         """Whether the point is there."""
@@ -132,11 +121,11 @@ class SetComparison:
 
     def read(self, row: Row, seed: int) -> dict[str, Any]:
         """One point."""
-        return json.loads(self.path(row, seed).read_text(encoding="utf-8"))
+        return self.points.read(self.path(row, seed))
 
     def pairs(self, seed: int) -> dict[str, Any]:
         """`rows` and `counts` of the pairs."""
-        return json.loads(self.pairs_path(seed).read_text(encoding="utf-8"))
+        return self.points.read(self.pairs_path(seed))
 
     # ---- work ----
 
@@ -147,7 +136,7 @@ class SetComparison:
             for text in (f"--{name}", str(value))
         ]
         output = ["--output_dir", str(self.folder / "runs" / "scratch")]
-        parsed = make_parser("compare_label_sets").parse(["--config", str(self.config_file), *output, *given])
+        parsed = make_parser("make compare-labels").parse(["--config", str(self.config_file), *output, *given])
         parsed[1].model_init_kwargs = {"dtype": parsed[2].dtype}
         return parsed
 
@@ -191,17 +180,22 @@ class SetComparison:
         read = {f"drawn_{k}": v for k, v in count_problems([r for row in drawn for r in row]).items()}
         rows = preference_rows(pairs, train, self.vocabulary)
         about = {f"about_{name}": sum(name in row["attribute"] for row in rows) for name in self.partition.names}
-        write_json(self.pairs_path(seed), {"counts": {**pairs.counts(), **order, **read, **about}, "rows": rows})
+        self.points.write(
+            self.pairs_path(seed), {"counts": {**pairs.counts(), **order, **read, **about}, "rows": rows}
+        )
 
     def run(self, row: Row, seed: int) -> None:
-        """Trains one method from the reference of its seed, and keeps what it writes."""
+        """Trains one method from the reference of its seed, or that reference, and keeps what it writes."""
+        if row == REFERENCE:
+            self.prepare(seed)
+            return
         if row.method == "classifier":
             with _timed(facts := {}, "training"):
                 found = classifier_sets(self.parts["train"], self.parts["test"], self.partition, seed)
             for name, sets in found.items():
                 chosen = [[self.vocabulary.labels[i] for i in np.flatnonzero(line)] for line in sets]
                 point = {"row": name, "seed": seed, "sets": chosen, "facts": facts}
-                write_json(self.path(Row(name, "", "classifier"), seed), point)
+                self.points.write(self.path(Row(name, "", "classifier"), seed), point)
             return
         script_args, args, model_args = self._arguments(seed, row.options)
         reference, peft, facts = self.reference_path(seed), get_peft_config(model_args), {}
@@ -251,7 +245,7 @@ class SetComparison:
                     progress=False,
                 )
             point[name] = [[row[0].text, not row[0].cut] for row in readings]
-        write_json(self.path(row, seed), {**point, "facts": facts})
+        self.points.write(self.path(row, seed), {**point, "facts": facts})
         gc.collect()
 
     # ---- what was written ----
