@@ -25,7 +25,7 @@ class Row:
 
     name: str
     label: str
-    method: str
+    method: str = "fairpo"
     options: dict[str, Any] = field(default_factory=dict)
 
 

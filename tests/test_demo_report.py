@@ -465,7 +465,7 @@ def write_point(measurer: Measurer, row: Row, seed: int, step: int, words: int) 
 @pytest.fixture
 def with_references(measurer: Measurer) -> Measurer:
     for seed in (evaluation.REFERENCE_SEED, evaluation.FRESH_SEED):
-        write_json(measurer._reference_path(seed), Writing(same_text(6, 4), {}).to_dict())
+        measurer.points.write(measurer._reference_path(seed), Writing(same_text(6, 4), {}).to_dict())
     return measurer
 
 
@@ -477,7 +477,7 @@ def tables(measurer: Measurer, rows: Sequence[Row]) -> dict[tuple[str, int], dic
 
 def test_tables_of_points_made_by_hand(with_references: Measurer, capsys: pytest.CaptureFixture[str]) -> None:
     measurer = with_references
-    early = Row("dpo_privileged_only", "Early", {"max_steps": 4}, "dpo_privileged_only", main=True, stops=(2,))
+    early = Row("dpo_privileged_only", "Early", "dpo_privileged_only", {"max_steps": 4}, main=True, stops=(2,))
     late = Row("fairpo_demo", "Late")
     missing = Row("missing", "Missing")
     end = measurer.demo["max_steps"]
@@ -516,7 +516,7 @@ def test_a_method_is_compared_with_the_curve_at_its_own_gain(with_references: Me
     measurer, end = with_references, with_references.demo["max_steps"]
     curve = Row("dpo_privileged_only", "Early", method="dpo_privileged_only", stops=(2,))
     method, alone = Row("method", "Method"), Row("alone", "Alone")
-    swapped = Row("swapped", "Swapped", {"privileged_attributes": ["plain"]})
+    swapped = Row("swapped", "Swapped", "fairpo", {"privileged_attributes": ["plain"]})
     for seed, step, words in ((0, 2, 6), (0, end, 3), (1, 2, 6), (1, end, 3)):
         write_point(measurer, curve, seed, step, words)
     write_point(measurer, method, 0, end, words=3)
@@ -563,7 +563,7 @@ def test_the_height_above_a_curve_is_paired_by_prompt() -> None:
 
 
 def test_a_swapped_partition_has_its_own_roles(with_references: Measurer) -> None:
-    swapped = Row("swapped", "Swapped", {"privileged_attributes": ["plain"]})
+    swapped = Row("swapped", "Swapped", "fairpo", {"privileged_attributes": ["plain"]})
     end = with_references.demo["max_steps"]
     write_point(with_references, swapped, 0, end, words=3)
     line = tables(with_references, [swapped])["swapped", end]

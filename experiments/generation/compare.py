@@ -34,7 +34,7 @@ ROWS = [
         main=True, stops=(8, 12, 16)),
     Row("dpo_all", "DPO on all pairs", "fairpo", {**PUBLISHED, "balancer": "fixed", "hinge": False}, main=True),
     Row("fairpo_published", "FairPO as published", "fairpo", PUBLISHED, main=True),
-    Row("fairpo_demo", "FairPO-CPO, the demo's setting", "fairpo", main=True, tuned=True),
+    Row("fairpo_demo", "FairPO-CPO, the demo's setting", main=True, tuned=True),
     Row("fairpo_multipliers", "FairPO-DPO, a multiplier per held attribute", "fairpo", {"balancer": "lagrangian",
         "grouping": "attribute", "lagrangian_term": "excess", "eta_alpha": 0.5, "epsilon": 0.05}, main=True),
     Row("sft_on_chosen", "SFT on chosen (privileged)", "sft_on_chosen", {"per_device_train_batch_size": 2}),
