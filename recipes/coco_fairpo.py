@@ -6,7 +6,7 @@ Trains a multi-label image classifier with FairPO on MS-COCO 2014: rare labels g
 
 `COCO` is the official tree (`annotations/instances_{train,val}2014.json`, `{train,val}2014/*.jpg`). Features of the
 frozen backbone are extracted once and cached. Baselines share this code path: `--method bce_continued`, `reweighted`,
-`group_dro`, `focal`, ... The run itself is in `fairpo_trl/commands/label_run.py`.
+`group_dro`, `focal`, ... The run itself is `fairpo_trl.classification.run.run`, which this calls.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
-from openclipart.demo import run_openclipart, shipped_unless_given
+from openclipart.demo import DemoArguments, run_openclipart, shipped_unless_given
 
 from fairpo_trl import MultiLabelFairPOConfig, MultiLabelFairPOTrainer
-from fairpo_trl.commands.classification import load_splits, make_parser
+from fairpo_trl.classification.data.load import load_splits
+from fairpo_trl.classification.run import run
+from fairpo_trl.commands.classification import make_parser
 from fairpo_trl.commands.errors import exit_clearly
-from fairpo_trl.commands.label_arguments import ClassificationArguments
-from fairpo_trl.commands.label_run import run
 
 
 @dataclass
-class CocoArguments(ClassificationArguments):
+class CocoArguments(DemoArguments):
     """The options of `fairpo classification`, for one data set."""
 
     dataset: str = field(default="coco", metadata={"help": "MS-COCO 2014.", "choices": ["coco"]})
@@ -39,7 +39,8 @@ def main(script_args: CocoArguments, training_args: MultiLabelFairPOConfig) -> M
 
 def parse(arguments: list[str]) -> tuple[CocoArguments, MultiLabelFairPOConfig]:
     """YAML with `--config`; every option also on the command line. With neither config nor tree: openclipart."""
-    script_args, training_args = make_parser(CocoArguments).parse(shipped_unless_given(arguments))
+    parser = make_parser(CocoArguments, "python recipes/coco_fairpo.py")
+    script_args, training_args = parser.parse(shipped_unless_given(arguments))
     return script_args, training_args
 
 

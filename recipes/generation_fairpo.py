@@ -10,7 +10,7 @@ Your model and data, on one or several GPUs:
     accelerate launch recipes/generation_fairpo.py --config recipes/generation/qwen2.5-0.5b-instruct/lora.yaml
 
 The baselines share this code path: `--method dpo | dpo_privileged_only | group_robust_dpo | sft_on_chosen`.
-`fairpo generation` is the same without the demo: parser and training are in `fairpo_trl/commands/generation.py`.
+`fairpo generation` is the same without the demo. The run itself is `fairpo_trl.generation.run.run`, which this calls.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ import sys
 import time
 from pathlib import Path
 
-from fairpo_trl.commands import generation
 from fairpo_trl.commands.errors import exit_clearly
+from fairpo_trl.commands.generation import make_parser
+from fairpo_trl.generation.run import run
 
 
 HERE = Path(__file__).resolve().parent
 DEMO_CONFIG = HERE / "generation" / "smollm2-135m-instruct" / "demo.yaml"
+DEMO_PAIRS = HERE / "demo" / "data" / "pairs.jsonl"
 
 
 def main(arguments: list[str]) -> None:
     """The demo, unless a model, a config or help is asked for."""
     if {"--model_name_or_path", "--config", "-h", "--help"} & set(arguments):
-        generation.main(arguments)
+        run(*make_parser("python recipes/generation_fairpo.py").parse(arguments))
     else:
         demo(arguments)
 
@@ -41,16 +43,17 @@ def demo(arguments: list[str]) -> None:
     from demo.smollm2 import demo_model_path
 
     started = time.time()
-    parser = generation.make_parser()
-    parser.parse(["--config", str(DEMO_CONFIG), *arguments])  # a mistake is said before the model is fetched
+    parser = make_parser("python recipes/generation_fairpo.py")
+    given = ["--config", str(DEMO_CONFIG), "--dataset_name", str(DEMO_PAIRS)]  # from wherever it is called
+    parser.parse([*given, *arguments])  # a mistake is said before the model is fetched
     model_path, origin = demo_model_path()
     print(f"Model: {origin}")
     script_args, training_args, model_args = parser.parse(
-        ["--config", str(DEMO_CONFIG), "--model_name_or_path", str(model_path), *arguments]
+        [*given, "--model_name_or_path", str(model_path), *arguments]
     )
     # The roles as the user sees them; a baseline may train with others.
     privileged = list(training_args.privileged_attributes or ())
-    trainer = generation.run(script_args, training_args, model_args)
+    trainer = run(script_args, training_args, model_args)
     report_demo(trainer, privileged, script_args.method, origin, started)
     trainer.create_model_card(dataset_name=script_args.dataset_name)  # again, now with the win rates
 

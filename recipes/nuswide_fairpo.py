@@ -6,7 +6,7 @@ Trains a multi-label image classifier with FairPO on NUS-WIDE: rare concepts get
 
 `NUS` is the official tree (`Groundtruth/TrainTestLabels`, `ConceptsList`, `ImageList`, `Flickr`); photos that have
 vanished since are skipped and counted. Baselines share this code path: `--method bce_continued`, `reweighted`, ...
-The run itself is in `fairpo_trl/commands/label_run.py`.
+The run itself is `fairpo_trl.classification.run.run`, which this calls.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
-from openclipart.demo import run_openclipart, shipped_unless_given
+from openclipart.demo import DemoArguments, run_openclipart, shipped_unless_given
 
 from fairpo_trl import MultiLabelFairPOConfig, MultiLabelFairPOTrainer
-from fairpo_trl.commands.classification import load_splits, make_parser
+from fairpo_trl.classification.data.load import load_splits
+from fairpo_trl.classification.run import run
+from fairpo_trl.commands.classification import make_parser
 from fairpo_trl.commands.errors import exit_clearly
-from fairpo_trl.commands.label_arguments import ClassificationArguments
-from fairpo_trl.commands.label_run import run
 
 
 @dataclass
-class NusWideArguments(ClassificationArguments):
+class NusWideArguments(DemoArguments):
     """The options of `fairpo classification`, for one data set."""
 
     dataset: str = field(default="nus_wide", metadata={"help": "NUS-WIDE.", "choices": ["nus_wide"]})
@@ -39,7 +39,8 @@ def main(script_args: NusWideArguments, training_args: MultiLabelFairPOConfig) -
 
 def parse(arguments: list[str]) -> tuple[NusWideArguments, MultiLabelFairPOConfig]:
     """YAML with `--config`; every option also on the command line. With neither config nor tree: openclipart."""
-    script_args, training_args = make_parser(NusWideArguments).parse(shipped_unless_given(arguments))
+    parser = make_parser(NusWideArguments, "python recipes/nuswide_fairpo.py")
+    script_args, training_args = parser.parse(shipped_unless_given(arguments))
     return script_args, training_args
 
 

@@ -10,8 +10,8 @@ from conftest import make_rows
 from datasets import Dataset, DatasetDict
 from rich.console import Console
 
-from fairpo_trl.commands import data as module
-from fairpo_trl.commands.data import DataArguments, load_data
+from fairpo_trl.generation import data as module
+from fairpo_trl.generation.data import DataArguments, load_data
 
 
 QUIET = Console(quiet=True)

@@ -31,9 +31,9 @@ from experiments.generation.measure import Measurer
 from experiments.generation.tables import write_tables
 from experiments.points import Points
 from fairpo_trl import FairPOConfig, Partition
-from fairpo_trl.commands import generation
 from fairpo_trl.evaluation import Completion, mean_token_log_prob
 from fairpo_trl.generation.methods import apply_method
+from fairpo_trl.generation.run import GenerationArguments, train
 from fairpo_trl.reporting.results import read_results
 
 
@@ -593,7 +593,7 @@ def test_without_points_nothing_is_written(with_references: Measurer, capsys: py
 
 def test_every_key_of_the_demo_is_an_option() -> None:
     given = yaml.safe_load(recipe.DEMO_CONFIG.read_text(encoding="utf-8"))
-    parts = (generation.GenerationArguments, FairPOConfig, ModelConfig)
+    parts = (GenerationArguments, FairPOConfig, ModelConfig)
     known = {field.name for part in parts for field in dataclasses.fields(part)}
     assert set(given) <= known
     assert set(given["privileged_attributes"]) < set(NAMES)
@@ -606,17 +606,16 @@ def test_a_recipe_is_read_in_one_go(module: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset_name", "train", "message"),
+    ("dataset_name", "split", "message"),
     [("", "train", "--dataset_name"), ("data", "training", r"no split 'training', only \['test', 'train'\]")],
 )
-def test_the_recipe_says_what_the_data_lacks(dataset_name: str, train: str, message: str, tmp_path: Path) -> None:
+def test_the_recipe_says_what_the_data_lacks(dataset_name: str, split: str, message: str, tmp_path: Path) -> None:
     rows = [
-        {"prompt": "a", "chosen": "b", "rejected": "c", "attribute": "d", "split": split}
-        for split in ("train", "test")
+        {"prompt": "a", "chosen": "b", "rejected": "c", "attribute": "d", "split": name} for name in ("train", "test")
     ]
     (tmp_path / "data.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     name = str(tmp_path / "data.jsonl") if dataset_name else None
-    script_args = generation.GenerationArguments(dataset_name=name, dataset_train_split=train)
+    script_args = GenerationArguments(dataset_name=name, dataset_train_split=split)
     args = SimpleNamespace(eval_strategy="no", attribute_column="attribute")
     with pytest.raises(ValueError, match=message):
-        generation.train(script_args, args, ModelConfig(model_name_or_path="some/model"))
+        train(script_args, args, ModelConfig(model_name_or_path="some/model"))

@@ -19,9 +19,10 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
 from fairpo_trl import FairPOTrainer
-from fairpo_trl.commands import generation
+from fairpo_trl.commands.generation import make_parser
 from fairpo_trl.evaluation import mean_token_log_prob
 from fairpo_trl.generation.load_pairs import load_pairs
+from fairpo_trl.generation.run import train as train_run
 
 
 pytestmark = [
@@ -94,10 +95,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "disable_tqdm": True,
     }
     arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
-    script_args, training_args, model_args = generation.make_parser().parse(
-        ["--config", str(recipe.DEMO_CONFIG), *arguments]
-    )
-    trainer = generation.train(script_args, training_args, model_args)
+    script_args, training_args, model_args = make_parser().parse(["--config", str(recipe.DEMO_CONFIG), *arguments])
+    trainer = train_run(script_args, training_args, model_args)
     trainer.save_model(str(output))
     trainer.create_model_card(dataset_name=script_args.dataset_name)
     args = trainer.args

@@ -56,6 +56,28 @@ def test_nothing_below_imports_the_uppermost_parts(part):
             assert not [name for name in imports_of(path) if name.startswith(f"fairpo_trl.{part}")], path
 
 
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_package_does_not_know_the_clone_it_may_lie_in(path):
+    text = path.read_text(encoding="utf-8")
+    up = len(path.relative_to(PACKAGE).parts)  # parents[up] is what the package lies in
+    assert not re.search(rf"parents\[[{up}-9]\]|recipes/|experiments/|_fairpo\.py|sys\.path", text)
+    assert not [name for name in imports_of(path) if re.match(r"(recipes|experiments|demo|openclipart)\b", name)]
+
+
+@pytest.mark.parametrize("folder", ["recipes", "experiments"])
+def test_what_lies_beside_the_package_is_on_the_path_by_one_rule(folder):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["pytest"]["ini_options"]["pythonpath"] == [".", "recipes"]
+    assert "PYTHONPATH=.:recipes" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert not [path for path in (ROOT / folder).rglob("*.py") if "sys.path" in path.read_text(encoding="utf-8")]
+
+
+def test_recipes_do_not_need_the_experiments():
+    for path in (ROOT / "recipes").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(from|import) experiments\b", text, re.MULTILINE), path
+
+
 def test_the_version_is_written_once():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" not in project["project"]

@@ -12,7 +12,8 @@ import yaml
 from conftest import WORDS
 from test_recipe_yaml import HAS_BITSANDBYTES, ON_A_CPU, TWO_STEPS, WITHOUT_4_BIT, arguments, wide_model_path
 
-from fairpo_trl.commands import generation
+from fairpo_trl.commands.generation import make_parser
+from fairpo_trl.generation.run import run
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,7 +84,7 @@ def test_two_steps_on_rows_of_the_published_schema(
         "output_dir": str(tmp_path / "out"),
         **({"test_share": 0.3} if source == "ultrafeedback" else {}),
     }
-    trainer = generation.run(*generation.make_parser().parse(["--config", str(path), *arguments(options)]))
+    trainer = run(*make_parser().parse(["--config", str(path), *arguments(options)]))
 
     assert trainer.state.global_step == 2
     assert list(trainer.partition.privileged) == given["privileged_attributes"]

@@ -13,7 +13,8 @@ import yaml
 from conftest import make_rows, make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from fairpo_trl.commands import generation
+from fairpo_trl.commands.generation import make_parser
+from fairpo_trl.generation.run import run
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +63,7 @@ def arguments(options: dict) -> list[str]:
 
 
 def parse(path: Path, options: dict):
-    return generation.make_parser().parse(["--config", str(path), *arguments(options)])
+    return make_parser().parse(["--config", str(path), *arguments(options)])
 
 
 def test_there_are_recipes() -> None:
@@ -119,7 +120,7 @@ def test_two_optimizer_steps(path: Path, tiny_model_path: str, wide_model_path: 
         "dataset_name": str(data),
         "output_dir": str(output),
     }
-    trainer = generation.run(*parse(path, options))
+    trainer = run(*parse(path, options))
 
     assert trainer.state.global_step == 2
     weights = "model.safetensors" if path.name == "full.yaml" else "adapter_model.safetensors"

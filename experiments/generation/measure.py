@@ -21,8 +21,9 @@ from trl import DPOConfig
 
 from experiments import points
 from fairpo_trl import FairPOConfig
-from fairpo_trl.commands.generation import make_parser, train
+from fairpo_trl.commands.generation import make_parser
 from fairpo_trl.evaluation import Completion
+from fairpo_trl.generation.run import train
 
 
 SHARED = {"privileged_attributes", "non_privileged_attributes", "attribute_column", "balanced_sampling"}
@@ -66,6 +67,7 @@ class Measurer:
         self.points = points.Points(folder)
         self.prompts = [row["prompt"] for row in load_prompts() if row["split"] == split]
         self.demo: dict[str, Any] = yaml.safe_load(DEMO_CONFIG.read_text(encoding="utf-8"))
+        self.demo["dataset_name"] = str(evaluation.PAIRS_FILE)  # from wherever this is called
         self.data_hash = hashlib.sha256(evaluation.PAIRS_FILE.read_bytes()).hexdigest()[:12]
 
     # ---- files ----

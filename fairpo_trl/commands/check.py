@@ -9,8 +9,8 @@ from pathlib import Path
 from datasets import IterableDatasetDict
 from rich.console import Console
 
-from fairpo_trl.commands.data import DataArguments, load_data, main_console
 from fairpo_trl.commands.parsing import CommandParser
+from fairpo_trl.generation.data import DataArguments, load_data, main_console
 from fairpo_trl.preferences.check import PreferenceReport, check_preferences
 from fairpo_trl.preferences.own import hint_at_source
 from fairpo_trl.preferences.read import Rows, columns_of, read_splits

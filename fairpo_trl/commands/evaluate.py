@@ -12,7 +12,6 @@ from pathlib import Path
 from datasets import IterableDatasetDict
 from rich.console import Console
 
-from fairpo_trl.commands.data import DataArguments, load_data, main_console
 from fairpo_trl.commands.evaluate_inputs import (
     EvaluateArguments,
     candidate_names,
@@ -38,6 +37,7 @@ from fairpo_trl.evaluation.judges import KINDS, assign_judges, parse_judge
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource, find_model, load_tokenizer
 from fairpo_trl.evaluation.text_guards import text_guards
 from fairpo_trl.evaluation.writing import Sampling, kept_log_probs, write_completions
+from fairpo_trl.generation.data import DataArguments, load_data, main_console
 from fairpo_trl.hub.privacy import last_part, public_command
 from fairpo_trl.reporting.html import write_html_report
 from fairpo_trl.reporting.markdown import write_report

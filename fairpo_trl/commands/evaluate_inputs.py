@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from datasets import DatasetDict
 
-from fairpo_trl.commands.data import DataArguments
 from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.models import ModelSource, find_model, load_tokenizer
+from fairpo_trl.generation.data import DataArguments
 from fairpo_trl.preferences.rules import attribute_names, prompt_key
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -180,12 +179,6 @@ class CommandParser(TrlParser):
         for name, value in config.items():
             if name != "env":
                 _check_value(known[name], value, path.name)
-
-
-def in_recipe_or_command(name: str) -> str:
-    """How the running program was called: the recipe's own path, or `fairpo NAME`."""
-    program = os.path.basename(sys.argv[0])
-    return f"python recipes/{program}" if program.endswith("_fairpo.py") else f"fairpo {name}"
 
 
 def _check_value(action: argparse.Action, value: Any, file: str) -> None:

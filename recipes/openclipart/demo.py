@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fairpo_trl import MultiLabelFairPOConfig, MultiLabelFairPOTrainer
 from fairpo_trl.classification.features.backbones import load_backbone
-from fairpo_trl.commands.label_run import run
+from fairpo_trl.classification.run import run
+from fairpo_trl.classification.run_options import ClassificationArguments
 
 from .dinov2 import dinov2_path
 from .load import check_features, load_openclipart
 
 
 CONFIG = Path(__file__).resolve().parents[1] / "classification" / "openclipart.yaml"
+
+
+@dataclass
+class DemoArguments(ClassificationArguments):
+    """The options of `fairpo classification`, and how the shipped set is checked."""
+
+    live_images: int = field(
+        default=100,
+        metadata={"help": "Without --data_dir: images whose features are extracted again, to check the shipped ones."},
+    )
 
 
 def shipped_unless_given(arguments: Sequence[str]) -> list[str]:
@@ -25,7 +36,7 @@ def shipped_unless_given(arguments: Sequence[str]) -> list[str]:
 
 
 def run_openclipart(
-    script_args: Any, training_args: MultiLabelFairPOConfig, instead_of: str
+    script_args: DemoArguments, training_args: MultiLabelFairPOConfig, instead_of: str
 ) -> MultiLabelFairPOTrainer:
     """
     Runs a recipe on the shipped set.

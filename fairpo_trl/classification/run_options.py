@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from fairpo_trl.classification.methods import Method
-from fairpo_trl.commands.places import OVERWRITE
+from fairpo_trl.training.places import OVERWRITE
 
 
 @dataclass
@@ -64,10 +64,6 @@ class LabelArguments:
     extraction_batch_size: int = field(default=32, metadata={"help": "Images per forward pass of the extraction."})
     bad_images: str = field(
         default="raise", metadata={"help": "What an unreadable image does.", "choices": ["raise", "skip"]}
-    )
-    live_images: int = field(
-        default=100,
-        metadata={"help": "Without --data_dir: images whose features are extracted again, to check the shipped ones."},
     )
 
     def __post_init__(self) -> None:

@@ -28,14 +28,14 @@ from fairpo_trl.classification.features.cache import extract_features
 from fairpo_trl.classification.methods import apply_method
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.reference import options_of, train_reference
+from fairpo_trl.classification.run_options import LabelArguments
 from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
-from fairpo_trl.commands.label_arguments import LabelArguments
-from fairpo_trl.commands.places import check_model, check_output_dir
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.reporting.label_markdown import write_label_report
 from fairpo_trl.reporting.label_results import LabelResults
 from fairpo_trl.reporting.label_tables import print_label_results
+from fairpo_trl.training.places import check_model, check_output_dir
 
 
 def run(

@@ -20,10 +20,6 @@ from fairpo_trl.preferences.own import mix
 from fairpo_trl.preferences.sources import SOURCES
 
 
-SHIPPED = Path(__file__).resolve().parents[2]
-"""A clone's root, from which the recipes name the data they ship."""
-
-
 @dataclass
 class DataArguments(ScriptArguments):
     """TRL's options for data sets, and how rows become preference pairs with attributes."""
@@ -112,8 +108,7 @@ def _load(args: DataArguments, attribute_column: str, console: Console) -> Datas
         return _mixed(args, attribute_column, console)
     if not args.dataset_name:
         raise ValueError("Name the preference data: `--dataset_name` with a published set, a Hub id or a path.")
-    shipped = SHIPPED / args.dataset_name  # from wherever a recipe of a clone is called
-    name = str(shipped) if args.dataset_name.startswith("recipes/") and shipped.exists() else args.dataset_name
+    name = args.dataset_name
     converts = name in SOURCES or any(name == known.hub_id for known in SOURCES.values())
     here = Path(name).expanduser()
     if args.dataset_streaming:

@@ -1,0 +1,92 @@
+"""The splits that the options of a run name, whatever form they have on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from datasets import DatasetDict, load_dataset, load_from_disk
+
+from fairpo_trl.classification.data.coco import load_coco_2014
+from fairpo_trl.classification.data.hf_datasets import from_dataset
+from fairpo_trl.classification.data.nus_wide import load_nus_wide
+from fairpo_trl.classification.data.split import MultiLabelSplit
+from fairpo_trl.classification.data.tables import load_features, load_table
+from fairpo_trl.classification.run_options import ClassificationArguments
+
+
+TITLES = {"coco": "MS-COCO 2014", "nus_wide": "NUS-WIDE"}
+"""What the official trees are called in tables and files."""
+
+
+def load_splits(args: ClassificationArguments) -> dict[str, MultiLabelSplit]:
+    """
+    The splits that the options name.
+
+    Raises:
+        FileNotFoundError: If a file or folder is missing; the message shows the expected layout.
+        ValueError: If an option does not go with the data set, or the data is wrong.
+    """
+    _refuse_unused(args)
+    options: dict[str, Any] = {}
+    if args.keep_unlabeled is not None:
+        options["keep_unlabeled"] = args.keep_unlabeled
+    if args.missing_images is not None:
+        options["missing_images"] = args.missing_images
+    if args.dataset == "datasets":
+        if not args.dataset_name:
+            raise ValueError("`--dataset datasets` needs `--dataset_name`: a Hub id or a folder.")
+        found = _load_dataset(args)
+        return from_dataset(found, image_column=args.image_column, labels_column=args.labels_column, **options)
+    if not args.data_dir:
+        raise ValueError(f"`--dataset {args.dataset}` needs `--data_dir`: where its files are.")
+    if args.dataset == "coco":
+        return load_coco_2014(args.data_dir, label_order=args.label_order, **options)  # type: ignore[arg-type]
+    if args.dataset == "nus_wide":
+        return load_nus_wide(args.data_dir, **options)
+    columns = {
+        "labels_column": args.labels_column,
+        "label_columns": args.label_columns,
+        "separator": args.separator,
+        **options,
+    }
+    if args.dataset == "features":
+        return load_features(args.data_dir, **columns)
+    return load_table(args.data_dir, image_root=args.image_root, **columns)
+
+
+def title_of(args: ClassificationArguments) -> str:
+    """What the data is called in tables and files."""
+    return TITLES.get(args.dataset) or args.dataset_name or Path(str(args.data_dir)).stem
+
+
+_ONLY_WITH: dict[str, tuple[str, ...]] = {
+    "data_dir": ("coco", "nus_wide", "table", "features"),
+    "dataset_name": ("datasets",),
+    "dataset_config": ("datasets",),
+    "missing_images": ("coco", "nus_wide", "table"),
+    "label_order": ("coco",),
+    "image_root": ("table",),
+    "image_column": ("datasets",),
+    "labels_column": ("table", "features", "datasets"),
+    "label_columns": ("table", "features"),
+    "separator": ("table", "features"),
+}
+
+
+def _refuse_unused(args: ClassificationArguments) -> None:
+    """Options that would have no effect on this data set."""
+    for name, kinds in _ONLY_WITH.items():
+        default = next(entry.default for entry in fields(args) if entry.name == name)
+        if getattr(args, name) != default and args.dataset not in kinds:
+            raise ValueError(f"`{name}` has no effect with `--dataset {args.dataset}` (only with {', '.join(kinds)}).")
+
+
+def _load_dataset(args: ClassificationArguments) -> Any:
+    path = Path(str(args.dataset_name)).expanduser()
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        return load_from_disk(str(path))
+    load: Callable[..., DatasetDict] = load_dataset
+    return load(str(path) if path.exists() else args.dataset_name, name=args.dataset_config)
