@@ -143,7 +143,7 @@ def test_features_of_other_images_are_refused(tmp_path):
 
 
 def test_missing_files_name_the_command_that_makes_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="build_images.py"):
+    with pytest.raises(FileNotFoundError, match="openclipart.build_images"):
         loading.load_openclipart(parquet=tmp_path / "no.parquet")
     with pytest.raises(FileNotFoundError, match="features=False"):
         loading.load_openclipart(features_file=tmp_path / "no.safetensors")

@@ -2,7 +2,6 @@
 
     apt-get download openclipart-png openclipart-svg             # 156 MB; version 0.18, public domain
     PYTHONPATH=recipes python -m openclipart.build_images --deb_dir DIR
-    PYTHONPATH=recipes python recipes/openclipart/build_images.py --deb_dir DIR    # the same
 
 Takes two minutes. The same packages give the same pictures, labels and split; what was dropped and why is printed and
 written to data/build_report.json.
@@ -14,7 +13,6 @@ import io
 import json
 import posixpath
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -25,10 +23,6 @@ import pyarrow.parquet as pq
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
-
-
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from openclipart.labels import RULES, labels_of
 from openclipart.pictures import (

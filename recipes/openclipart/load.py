@@ -51,7 +51,9 @@ def load_openclipart(
         ValueError: The features were made from other images or another order of them.
     """
     if not parquet.is_file():
-        raise FileNotFoundError(f"{parquet} is missing. Build it: python recipes/openclipart/build_images.py --help")
+        raise FileNotFoundError(
+            f"{parquet} is missing. Build it: PYTHONPATH=recipes python -m openclipart.build_images --help"
+        )
     table = pq.read_table(parquet)
     names = tuple(json.loads(table.schema.metadata[b"label_names"]))
     column = {name: number for number, name in enumerate(names)}
