@@ -19,8 +19,8 @@ from fairpo_trl.evaluation import (
 )
 from fairpo_trl.evaluation.common_random import gumbel_noise, row_keys
 from fairpo_trl.evaluation.completions import tokenize_prompt
-from fairpo_trl.evaluation.text_guards import has_repeated_ngram
-from fairpo_trl.evaluation.win_rate import format_number
+from fairpo_trl.evaluation.guards import has_repeated_ngram
+from fairpo_trl.evaluation.win_rates import format_number
 
 
 WORDS = [

@@ -218,7 +218,7 @@ def test_a_function_of_the_user_scores_and_may_fail(tmp_path: Path) -> None:
         PythonJudge(f"{tmp_path}/mine.py:thank")
     with pytest.raises(FileNotFoundError, match="there is no file"):
         PythonJudge(f"{tmp_path}/yours.py:thanks")
-    assert PythonJudge("fairpo_trl.evaluation.text_guards:has_repeated_ngram").description
+    assert PythonJudge("fairpo_trl.evaluation.guards:has_repeated_ngram").description
 
 
 # ---- a language model compares ----

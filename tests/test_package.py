@@ -102,6 +102,14 @@ def test_public_names_resolve():
         assert "GRPO" not in name.upper()
 
 
+def test_no_public_name_of_evaluation_is_hidden_by_a_module_of_the_same_name():
+    import fairpo_trl.evaluation as evaluation
+
+    assert not set(evaluation.__all__) & {path.stem for path in (PACKAGE / "evaluation").glob("*.py")}
+    for _ in range(2):  # the second time the module is loaded
+        assert all(callable(getattr(evaluation, name)) for name in ("win_rate", "text_guards", "paired_bootstrap"))
+
+
 def test_a_wrong_name_gets_a_near_one():
     with pytest.raises(AttributeError, match=r"'FairPoTrainer'; did you mean 'FairPOTrainer'\?"):
         _ = fairpo_trl.FairPoTrainer

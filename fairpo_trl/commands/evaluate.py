@@ -33,9 +33,9 @@ from fairpo_trl.commands.evaluate_results import (
 from fairpo_trl.commands.evaluate_runs import choose_partition, read_run
 from fairpo_trl.commands.parsing import CommandParser
 from fairpo_trl.evaluation.completions import Prompt
+from fairpo_trl.evaluation.guards import text_guards
 from fairpo_trl.evaluation.judges import KINDS, assign_judges, parse_judge
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource, find_model, load_tokenizer
-from fairpo_trl.evaluation.text_guards import text_guards
 from fairpo_trl.evaluation.writing import Sampling, kept_log_probs, write_completions
 from fairpo_trl.generation.data import DataArguments, load_data, main_console
 from fairpo_trl.hub.privacy import last_part, public_command

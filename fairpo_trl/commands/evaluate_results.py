@@ -16,7 +16,7 @@ from fairpo_trl.evaluation import Comparison, Completion, ScoreJudge, compare_by
 from fairpo_trl.evaluation.comparison import Writing, score_writings
 from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.judges import JUDGE_NAMES, JudgeSpec, PairJudge
-from fairpo_trl.evaluation.win_rate import Estimate
+from fairpo_trl.evaluation.win_rates import Estimate
 from fairpo_trl.preferences.rules import completion_text
 from fairpo_trl.reporting.results import AttributeResult, Interval, JudgeCalls, JudgeWinRates, Regression, Sample
 

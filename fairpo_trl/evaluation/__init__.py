@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fairpo_trl.evaluation.comparison import Comparison, compare_by_pairs, compare_by_scores, score_writings
     from fairpo_trl.evaluation.completions import Completion, sample_completions
+    from fairpo_trl.evaluation.guards import TextGuards, mean_token_log_prob, text_guards
     from fairpo_trl.evaluation.judges import JudgeSpec, PairJudge, ScoreJudge, Verdicts, assign_judges, parse_judge
     from fairpo_trl.evaluation.length_control import length_controlled_win_rate
     from fairpo_trl.evaluation.selection import Candidate, Held, Selection, select
     from fairpo_trl.evaluation.summary import WinRateRow, WinRateTable, compare_scores, compare_win_values
-    from fairpo_trl.evaluation.text_guards import TextGuards, mean_token_log_prob, text_guards
-    from fairpo_trl.evaluation.win_rate import Estimate, paired_bootstrap, win_rate
+    from fairpo_trl.evaluation.win_rates import Estimate, paired_bootstrap, win_rate
 
 # Loaded on first use: the statistics (`selection`) need numpy and scipy only, and torch alone takes seconds.
 _MODULE_OF = {
     "Candidate": "fairpo_trl.evaluation.selection",
     "Comparison": "fairpo_trl.evaluation.comparison",
     "Completion": "fairpo_trl.evaluation.completions",
-    "Estimate": "fairpo_trl.evaluation.win_rate",
+    "Estimate": "fairpo_trl.evaluation.win_rates",
     "Held": "fairpo_trl.evaluation.selection",
     "JudgeSpec": "fairpo_trl.evaluation.judges",
     "PairJudge": "fairpo_trl.evaluation.judges",
     "ScoreJudge": "fairpo_trl.evaluation.judges",
     "Selection": "fairpo_trl.evaluation.selection",
-    "TextGuards": "fairpo_trl.evaluation.text_guards",
+    "TextGuards": "fairpo_trl.evaluation.guards",
     "Verdicts": "fairpo_trl.evaluation.judges",
     "WinRateRow": "fairpo_trl.evaluation.summary",
     "WinRateTable": "fairpo_trl.evaluation.summary",
@@ -37,14 +37,14 @@ _MODULE_OF = {
     "compare_scores": "fairpo_trl.evaluation.summary",
     "compare_win_values": "fairpo_trl.evaluation.summary",
     "length_controlled_win_rate": "fairpo_trl.evaluation.length_control",
-    "mean_token_log_prob": "fairpo_trl.evaluation.text_guards",
-    "paired_bootstrap": "fairpo_trl.evaluation.win_rate",
+    "mean_token_log_prob": "fairpo_trl.evaluation.guards",
+    "paired_bootstrap": "fairpo_trl.evaluation.win_rates",
     "parse_judge": "fairpo_trl.evaluation.judges",
     "sample_completions": "fairpo_trl.evaluation.completions",
     "score_writings": "fairpo_trl.evaluation.comparison",
     "select": "fairpo_trl.evaluation.selection",
-    "text_guards": "fairpo_trl.evaluation.text_guards",
-    "win_rate": "fairpo_trl.evaluation.win_rate",
+    "text_guards": "fairpo_trl.evaluation.guards",
+    "win_rate": "fairpo_trl.evaluation.win_rates",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.judges import PairJudge, ScoreJudge
 from fairpo_trl.evaluation.length_control import length_controlled_win_rate
 from fairpo_trl.evaluation.summary import WinRateRow, compare_win_values
-from fairpo_trl.evaluation.win_rate import Estimate, paired_bootstrap
+from fairpo_trl.evaluation.win_rates import Estimate, paired_bootstrap
 
 
 Writing = Sequence[Sequence[str]]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fairpo_trl.evaluation.comparison import Writing, score_writings
 from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.judges import PairJudge, ScoreJudge
-from fairpo_trl.evaluation.win_rate import win_rate
+from fairpo_trl.evaluation.win_rates import win_rate
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from fairpo_trl.evaluation.win_rate import Estimate
+from fairpo_trl.evaluation.win_rates import Estimate
 
 
 LEAST_PROMPTS = 20

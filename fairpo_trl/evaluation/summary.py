@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from fairpo_trl.evaluation.win_rate import Estimate, paired_bootstrap, win_rate
+from fairpo_trl.evaluation.win_rates import Estimate, paired_bootstrap, win_rate
 
 
 @dataclass(frozen=True)

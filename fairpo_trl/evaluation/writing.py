@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from fairpo_trl.evaluation.completions import Completion, Model, Prompt, end_tokens, sample_completions
-from fairpo_trl.evaluation.text_guards import mean_token_log_prob
+from fairpo_trl.evaluation.guards import mean_token_log_prob
 from fairpo_trl.files import write_json
 from fairpo_trl.hashing import sha256_of_json
 
