@@ -13,7 +13,7 @@ from datasets import DatasetDict, IterableDatasetDict
 from rich.console import Console
 
 from fairpo_trl.commands.data import DataArguments, load_data, main_console
-from fairpo_trl.commands.evaluate_inputs import check_templates, distinct_prompts, find_reference
+from fairpo_trl.commands.evaluate_inputs import check_templates, distinct_prompts
 from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges, load_judges
 from fairpo_trl.commands.evaluate_runs import choose_partition, read_run
 from fairpo_trl.commands.parsing import CommandParser
@@ -21,18 +21,20 @@ from fairpo_trl.commands.select_inputs import (
     SelectArguments,
     divide_prompts,
     find_candidates,
+    find_selection_reference,
     make_path,
     parse_margins,
 )
 from fairpo_trl.core.names import shortened
 from fairpo_trl.evaluation.comparison import Writing
-from fairpo_trl.evaluation.completions import Prompt
+from fairpo_trl.evaluation.completions import Completion, Prompt
 from fairpo_trl.evaluation.judges import JUDGE_NAMES, KINDS, assign_judges, parse_judge
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource, load_tokenizer
-from fairpo_trl.evaluation.paths import copy_model
+from fairpo_trl.evaluation.paths import Source, copy_model
 from fairpo_trl.evaluation.run import JudgedAttribute, Write, run_selection
 from fairpo_trl.evaluation.selection import CandidateTest
 from fairpo_trl.evaluation.selection_file import SelectionResults, write_selection
+from fairpo_trl.evaluation.served import ServedModel, WrittenModel
 from fairpo_trl.evaluation.statement import describe, statement
 from fairpo_trl.evaluation.writing import Sampling, write_completions
 from fairpo_trl.hub.privacy import last_part, public_command
@@ -114,14 +116,15 @@ def run(
     prompts, test_prompts = divide_prompts(args, every)
     assigned = assign_judges(specs, attributes)
     sources = find_candidates(args)
-    reference = find_reference(args, list(sources.values()))
+    reference = find_selection_reference(args, list(sources.values()))
     steps = make_path(args, sources, reference)
-    runs = {name or "the model": read_run(source.folder) for name, source in sources.items()}
+    here = {name: source for name, source in sources.items() if isinstance(source, ModelSource)}
+    runs = {name or "the model": read_run(source.folder) for name, source in here.items()}
     partition = choose_partition(attributes, args.privileged_attributes, runs)
     margins = parse_margins(args, partition.non_privileged)
     output = Path(args.output_dir)
     judges = load_judges(specs, judging, attributes, output, args.batch_size)
-    check_templates(prompts, {"": reference, **sources})
+    check_templates(prompts, {**here, **({"": reference} if isinstance(reference, ModelSource) else {})})
 
     judged, described = [], {}
     for attribute in (*partition.privileged, *partition.non_privileged):
@@ -162,7 +165,7 @@ def run(
         reference=_short(reference.name),
         data=f"{len(prompts)} prompts of {args.dataset_test_split}, {_short(args.dataset_name or 'a mixture')}",
         selection=selection,
-        statement=statement(selection, outcome.test),
+        statement=statement(selection, outcome.test, shared_draws=len(here) == len(sources)),
         scales={step.name: step.scale for step in steps if step.scale is not None},
         test=outcome.test,
         privileged=[item.measure for item in judged if item.privileged],
@@ -182,10 +185,11 @@ def run(
     plot_selection(results, output / "selection.png")
     chosen = next((step for step in steps if step.name == selection.chosen), None)
     shutil.rmtree(output / "chosen", ignore_errors=True)  # of an earlier test with other margins
-    if chosen is not None:
-        copy_model(chosen.make(), output / "chosen")
+    source = None if chosen is None else chosen.make()
+    if isinstance(source, ModelSource):
+        copy_model(source, output / "chosen")
     console.print(f"\n{results.statement}", markup=False, soft_wrap=True)
-    if chosen is not None:
+    if isinstance(source, ModelSource):
         console.print(f"\nThe model: {output / 'chosen'}", markup=False, soft_wrap=True)
     return results
 
@@ -194,10 +198,17 @@ def _writer(args: SelectArguments, models: LoadedModels) -> Write:
     """Lets a model write, or reads what it wrote in an earlier call."""
     sampling = Sampling(args.samples_per_prompt, args.max_new_tokens, args.temperature, args.top_k, args.top_p)
 
-    def write(source: ModelSource, label: str, prompts: Sequence[Prompt], seed: int) -> Writing:
+    folder = Path(args.output_dir) / "completions"
+
+    def write(source: Source, label: str, prompts: Sequence[Prompt], seed: int) -> Writing:
+        if isinstance(source, ServedModel):
+            return _texts(source.write(folder, label, prompts, sampling, seed))
+        if isinstance(source, WrittenModel):
+            again = label == "reference" and seed % 2 == 1
+            return _texts(source.write(prompts, sampling.samples_per_prompt, sampling.samples_per_prompt * again))
         try:
             written = write_completions(
-                Path(args.output_dir) / "completions",
+                folder,
                 label,
                 f"{source.fingerprint()}-{args.dtype}",
                 lambda: models.open(source),
@@ -210,9 +221,13 @@ def _writer(args: SelectArguments, models: LoadedModels) -> Write:
             )
         except FloatingPointError as error:
             raise ValueError(f"{source.name!r} cannot be tested: {error}") from error
-        return [[completion.text for completion in row] for row in written]
+        return _texts(written)
 
     return write
+
+
+def _texts(completions: Sequence[Sequence[Completion]]) -> Writing:
+    return [[completion.text for completion in row] for row in completions]
 
 
 def _refuse_trained_on(args: SelectArguments, data: DatasetDict, prompts: Sequence[Prompt]) -> None:

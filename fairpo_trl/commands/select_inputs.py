@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from fairpo_trl.commands.evaluate_inputs import EvaluateArguments, candidate_names
+from fairpo_trl.commands.evaluate_inputs import EvaluateArguments, candidate_names, find_reference
 from fairpo_trl.core.names import unknown_names_message
 from fairpo_trl.core.options import check_choices
 from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.models import ModelSource, find_model
-from fairpo_trl.evaluation.paths import Step, listed_path, scaled_path
+from fairpo_trl.evaluation.paths import Source, Step, listed_path, scaled_path
+from fairpo_trl.evaluation.served import FORMS, ServedModel, WrittenModel, parse_source
 from fairpo_trl.training.checkpoints import is_marked, list_checkpoints, require_complete
 
 
@@ -68,6 +69,10 @@ class SelectArguments(EvaluateArguments):
         },
     )
     samples_per_prompt: int = field(default=2, metadata={"help": "Completions of each prompt and model."})
+    server_api_key_env: str | None = field(
+        default=None, metadata={"help": "NAME of the environment variable with the key of a server that writes."}
+    )
+    server_concurrency: int = field(default=8, metadata={"help": "Chats under way at once with such a server."})
     measure_all: bool = field(
         default=False,
         metadata={"help": "Let candidates after the first failure write too, for the picture; they stay untested."},
@@ -115,7 +120,7 @@ def parse_margins(args: SelectArguments, held: Sequence[str]) -> dict[str, float
     return {name: found.get(name, args.margin) for name in held}
 
 
-def find_candidates(args: SelectArguments) -> dict[str, ModelSource]:
+def find_candidates(args: SelectArguments) -> dict[str, Source]:
     """
     The models that the path is made of: one, the checkpoints of a run, or several.
 
@@ -125,8 +130,11 @@ def find_candidates(args: SelectArguments) -> dict[str, ModelSource]:
     """
     models = args.models or []
     if args.path == "models":
-        names = candidate_names(args)
-        return {name: _find(args, model) for name, model in names.items()}
+        elsewhere = [_elsewhere(args, model) for model in models]
+        named = [source.name if source else Path(model).name for source, model in zip(elsewhere, models, strict=True)]
+        chosen = args.names if args.names is not None or not any(elsewhere) else named
+        names = candidate_names(replace(args, names=chosen))
+        return {name: _elsewhere(args, model) or _find(args, model) for name, model in names.items()}
     if len(models) != 1:
         raise ValueError(
             f"`path {args.path}` takes one model, got {len(models)}: several in their order are `--path models`."
@@ -142,7 +150,22 @@ def find_candidates(args: SelectArguments) -> dict[str, ModelSource]:
     return {folder.name: _find(args, str(folder)) for folder in checkpoints}
 
 
-def make_path(args: SelectArguments, sources: Mapping[str, ModelSource], reference: ModelSource) -> list[Step]:
+def find_selection_reference(args: SelectArguments, sources: Sequence[Source]) -> Source:
+    """
+    What the candidates are compared with: as it is named, or the base that all adapters share.
+
+    Raises:
+        ValueError: If none is named and there is no such base.
+    """
+    if args.reference is not None and (found := _elsewhere(args, args.reference)):
+        return found
+    here = [source for source in sources if isinstance(source, ModelSource)]
+    if args.reference is None and len(here) < len(sources):
+        raise ValueError(f"Name the `reference` of models that are written elsewhere: {FORMS}.")
+    return find_reference(args, here)
+
+
+def make_path(args: SelectArguments, sources: Mapping[str, Source], reference: Source) -> list[Step]:
     """
     The candidates in their order.
 
@@ -152,6 +175,10 @@ def make_path(args: SelectArguments, sources: Mapping[str, ModelSource], referen
     if args.path != "scales":
         return listed_path(sources)
     (trained,) = sources.values()
+    if not isinstance(trained, ModelSource) or not isinstance(reference, ModelSource):
+        raise ValueError(
+            "`path scales` scales weights, which must be here: give models that write elsewhere as `models`."
+        )
     return scaled_path(trained, reference, args.scales or SCALES, Path(args.output_dir) / "candidates")
 
 
@@ -171,6 +198,11 @@ def divide_prompts(args: SelectArguments, prompts: Sequence[Prompt]) -> tuple[li
             f"can be shown with fewer than {LEAST_PROMPTS}, and little with fewer than some hundreds."
         )
     return [prompts[i] for i in deciding], [prompts[i] for i in sorted(order[:aside])]
+
+
+def _elsewhere(args: SelectArguments, model: str) -> ServedModel | WrittenModel | None:
+    options = {"api_key_env": args.server_api_key_env, "concurrency": args.server_concurrency}
+    return parse_source(model, options)
 
 
 def _find(args: SelectArguments, model: str) -> ModelSource:

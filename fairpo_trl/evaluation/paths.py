@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from fairpo_trl.evaluation.models import ModelSource
+from fairpo_trl.evaluation.served import ServedModel, WrittenModel
 from fairpo_trl.files import sync_folder, write_json
 
 
@@ -197,6 +198,10 @@ def copy_model(source: ModelSource, output: str | os.PathLike[str]) -> Path:
     return Path(output)
 
 
+Source: TypeAlias = ModelSource | ServedModel | WrittenModel
+"""What writes: a model that is loaded here, one behind a server, or a file of texts."""
+
+
 @dataclass(frozen=True)
 class Step:
     """
@@ -210,7 +215,7 @@ class Step:
 
     name: str
     scale: float | None
-    make: Callable[[], ModelSource]
+    make: Callable[[], Source]
 
     @property
     def label(self) -> str:
@@ -256,12 +261,12 @@ def scaled_path(
     return [Step(f"scale {scale:g}", scale, functools.partial(make, scale)) for scale in scales]
 
 
-def listed_path(sources: Mapping[str, ModelSource]) -> list[Step]:
+def listed_path(sources: Mapping[str, Source]) -> list[Step]:
     """
     Models in the order in which they are given, such as the checkpoints of a run.
 
     Args:
-        sources (`Mapping[str, ModelSource]`):
+        sources (`Mapping[str, ModelSource | ServedModel | WrittenModel]`):
             Name -> model.
 
     Returns:
@@ -353,5 +358,5 @@ def _copy(source: Path, folder: Path, patterns: tuple[str, ...]) -> None:
                 shutil.copyfile(path, folder / path.name)  # the content of links: the Hub's cache consists of them
 
 
-def _given(source: ModelSource) -> ModelSource:
+def _given(source: Source) -> Source:
     return source

@@ -15,16 +15,18 @@ from fairpo_trl.evaluation.comparison import Writing
 from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.differences import AttributeMeasure
 from fairpo_trl.evaluation.judges import PairJudge, ScoreJudge
-from fairpo_trl.evaluation.models import ModelSource
-from fairpo_trl.evaluation.paths import Step
+from fairpo_trl.evaluation.paths import Source, Step
 from fairpo_trl.evaluation.selection import Candidate, CandidateTest, Held, Selection, assess, decide
 
 
 class Write(Protocol):
     """Lets a model write."""
 
-    def __call__(self, source: ModelSource, label: str, prompts: Sequence[Prompt], seed: int) -> Writing:
-        """`[prompts][samples]` texts; `label` names the model's folder, `seed` the random numbers."""
+    def __call__(self, source: Source, label: str, prompts: Sequence[Prompt], seed: int) -> Writing:
+        """`[prompts][samples]` texts; `label` names the model's folder, `seed` the random numbers.
+
+        The reference writes twice, first with an even seed, then with the odd one that candidates write with.
+        """
         ...
 
 
@@ -46,7 +48,7 @@ class ModelMeasure(Protocol):
     highest: float | None
     description: str
 
-    def values(self, source: ModelSource) -> NDArray[np.float64]:
+    def values(self, source: Source) -> NDArray[np.float64]:
         """`[examples]` values of one model, in the same order for every model."""
         ...
 
@@ -93,7 +95,7 @@ class _PromptMeasures:
     def __init__(
         self,
         judged: Sequence[JudgedAttribute],
-        reference: ModelSource,
+        reference: Source,
         write: Write,
         prompts: Sequence[Prompt],
         seeds: tuple[int, int],
@@ -105,7 +107,7 @@ class _PromptMeasures:
         self._common = functools.reduce(np.intersect1d, gains)
 
     def candidate(
-        self, step: Step, source: ModelSource, extra: Mapping[str, Held], lost: dict[str, dict[str, int]]
+        self, step: Step, source: Source, extra: Mapping[str, Held], lost: dict[str, dict[str, int]]
     ) -> Candidate:
         """One candidate's differences; texts that count as lost are added to `lost`."""
         writing = self._write(source, step.label, self._prompts, self._seed)
@@ -123,7 +125,7 @@ class _PromptMeasures:
 
 def run_selection(
     steps: Sequence[Step],
-    reference: ModelSource,
+    reference: Source,
     write: Write,
     judged: Sequence[JudgedAttribute],
     prompts: Sequence[Prompt],
@@ -142,7 +144,7 @@ def run_selection(
     Args:
         steps (`Sequence[Step]`):
             The path, from the safest.
-        reference ([`~fairpo_trl.evaluation.models.ModelSource`]):
+        reference (`Source`):
             What they are compared with.
         write (`Write`):
             Lets a model write.
@@ -179,7 +181,7 @@ def run_selection(
     on_prompts = _PromptMeasures(judged, reference, write, prompts, (2 * seed, 2 * seed + 1))
     start = {measure.name: measure.values(reference) for measure in measures}
 
-    def extra(source: ModelSource) -> dict[str, Held]:
+    def extra(source: Source) -> dict[str, Held]:
         return {m.name: Held(m.values(source) - start[m.name], m.margin, m.lowest, m.highest) for m in measures}
 
     tests: list[CandidateTest] = []

@@ -6,7 +6,9 @@ from fairpo_trl.evaluation.bounds import ASSUMPTIONS
 from fairpo_trl.evaluation.selection import CandidateTest, HeldTest, Selection
 
 
-def statement(selection: Selection, test: CandidateTest | None = None, unit: str = "prompts") -> str:
+def statement(
+    selection: Selection, test: CandidateTest | None = None, unit: str = "prompts", shared_draws: bool = True
+) -> str:
     """
     The verdict of a selection, the promise it carries and what that rests on.
 
@@ -17,6 +19,8 @@ def statement(selection: Selection, test: CandidateTest | None = None, unit: str
             The chosen candidate on other prompts, which decided nothing.
         unit (`str`, *optional*, defaults to `"prompts"`):
             What an example is.
+        shared_draws (`bool`, *optional*, defaults to `True`):
+            Whether candidates and reference shared their random numbers while they wrote.
 
     Returns:
         `str`: a few sentences, without line breaks.
@@ -47,6 +51,11 @@ def statement(selection: Selection, test: CandidateTest | None = None, unit: str
         f"judges or other settings of sampling. It rests on: {ASSUMPTIONS[selection.bound]}; an order of candidates, "
         "margins and a level that were fixed before anything was measured."
     )
+    if not shared_draws:
+        sentences.append(
+            "The texts were written elsewhere, with draws that models do not share: differences hold the noise of two "
+            "draws, and bounds are wider than they would be here."
+        )
     skewed = [measure.measure for measure in (chosen.held if chosen else ()) if not measure.normal]
     if skewed and selection.bound != "betting":
         sentences.append(

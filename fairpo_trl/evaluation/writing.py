@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,54 @@ def write_completions(
     Raises:
         ValueError: A kept part is damaged; names the file.
     """
-    key = {"model": identity, "prompts": list(prompts), "sampling": asdict(sampling), "seed": seed, "part": PART}
-    place = Path(folder) / f"{label}-seed{seed}-{_digest(key)}"
+    key = {"model": identity, "sampling": asdict(sampling), "seed": seed}
+    opened: list[Model] = []
+    with ExitStack() as stack:
+
+        def part(chunk: Sequence[Prompt], first: int) -> list[list[Completion]]:
+            if not opened:
+                opened.append(stack.enter_context(open_model()))
+            return sample_completions(
+                opened[0],
+                tokenizer,
+                chunk,
+                **asdict(sampling),
+                seed=seed,
+                batch_size=batch_size,
+                end_token_ids=end_tokens(opened[0], tokenizer),
+                first_prompt=first,
+                progress=False,
+            )
+
+        return keep_completions(folder, f"{label}-seed{seed}", key, prompts, part, desc=desc)
+
+
+def keep_completions(
+    folder: str | os.PathLike[str],
+    label: str,
+    key: dict[str, Any],
+    prompts: Sequence[Prompt],
+    write_part: Callable[[Sequence[Prompt], int], list[list[Completion]]],
+    *,
+    desc: str = "Writing",
+) -> list[list[Completion]]:
+    """Completions in parts of `PART` prompts, each of which is written once and then read.
+
+    Args:
+        folder: Where the parts are kept.
+        label: What the subfolder is called, before a hash.
+        key: Everything that the completions depend on, besides the prompts.
+        prompts: The prompts.
+        write_part: Takes a part of them and the number of its first one.
+        desc: Label of the progress bar, which counts prompts.
+
+    Returns:
+        `[prompts][samples]`.
+
+    Raises:
+        ValueError: A kept part is damaged; names the file.
+    """
+    place = Path(folder) / f"{label}-{_digest({**key, 'prompts': list(prompts), 'part': PART})}"
     starts = range(0, len(prompts), PART)
     paths = [place / f"{start:06d}.json" for start in starts]
     parts = [_read(path, min(PART, len(prompts) - start)) for path, start in zip(paths, starts, strict=True)]
@@ -76,19 +122,9 @@ def write_completions(
     if missing:
         place.mkdir(parents=True, exist_ok=True)
         done = sum(len(part) for part in parts if part is not None)
-        with open_model() as model, tqdm(total=len(prompts), initial=done, desc=desc, unit="prompt") as bar:
+        with tqdm(total=len(prompts), initial=done, desc=desc, unit="prompt") as bar:
             for i in missing:
-                part = sample_completions(
-                    model,
-                    tokenizer,
-                    prompts[starts[i] : starts[i] + PART],
-                    **asdict(sampling),
-                    seed=seed,
-                    batch_size=batch_size,
-                    end_token_ids=end_tokens(model, tokenizer),
-                    first_prompt=starts[i],
-                    progress=False,
-                )
+                part = write_part(prompts[starts[i] : starts[i] + PART], starts[i])
                 write_json(paths[i], [[[c.text, list(c.token_ids), c.ended] for c in row] for row in part])
                 parts[i] = part
                 bar.update(len(part))
