@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -18,8 +17,8 @@ from peft import AutoPeftModelForCausalLM, LoraConfig
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.model_card import add_fairpo_facts, escape
 from fairpo_trl.generation.trainer import FairPOTrainer
-from fairpo_trl.training import publishing
-from fairpo_trl.training.publishing import BaseModel, make_publishable
+from fairpo_trl.hub import card as hub_card
+from fairpo_trl.hub.card import BaseModel, public_readme
 
 
 LORA = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
@@ -147,7 +146,7 @@ def test_hub_model_with_a_card_in_the_cache(
     cached = tmp_path / "cached" / "README.md"
     cached.parent.mkdir()
     cached.write_text("---\nlicense: other\nlicense_name: tiny\nlicense_link: LICENSE\n---\n# Tiny\n")
-    monkeypatch.setattr(publishing, "try_to_load_from_cache", lambda repo_id, filename: str(cached))
+    monkeypatch.setattr(hub_card, "try_to_load_from_cache", lambda repo_id, filename: str(cached))
     trainer = make_trainer(tmp_path, base_path, peft=peft)
     trainer.model.config._name_or_path = "some-org/tiny-llama"
     trainer.create_model_card(dataset_name="some-org/pairs")
@@ -256,22 +255,15 @@ def test_escape_keeps_plain_names() -> None:
     assert escape("a\u202eb\tc") == "a b c"
 
 
-def test_make_publishable_leaves_hub_ids_alone(tmp_path: Path) -> None:
-    config = {"base_model_name_or_path": "some-org/tiny", "r": 2}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    make_publishable(tmp_path)
-    assert json.loads((tmp_path / "adapter_config.json").read_text()) == config
-    make_publishable(tmp_path / "nothing-there")
-
-
-def test_make_publishable_mends_peft_s_card(tmp_path: Path, base_path: Path) -> None:
+def test_peft_s_card_leaves_without_the_path_and_stays_as_it_was(tmp_path: Path, base_path: Path) -> None:
     trainer = make_trainer(tmp_path, base_path)
-    folder = tmp_path / "saved"
-    trainer.save_model(str(folder))
-    assert str(base_path) in (folder / "README.md").read_text()
-    make_publishable(folder)
-    assert not [path.name for path in folder.iterdir() if str(tmp_path).encode() in path.read_bytes()]
-    assert ModelCard.load(folder / "README.md").data.library_name == "peft"
+    trainer.save_model(str(tmp_path / "saved"))
+    readme = tmp_path / "saved" / "README.md"
+    before = readme.read_text()
+    assert str(base_path) in before
+    card = ModelCard(public_readme(readme))
+    assert str(tmp_path) not in str(card) and card.data.library_name == "peft" and "tiny-base" in card.text
+    assert readme.read_text() == before
 
 
 def test_nothing_goes_over_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

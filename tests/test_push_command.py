@@ -25,10 +25,10 @@ from fairpo_trl.commands import push as push_module
 from fairpo_trl.commands.main import main as fairpo
 from fairpo_trl.commands.push import PushArguments, run
 from fairpo_trl.commands.push_card import CardFacts, compose_card
-from fairpo_trl.commands.push_plan import plan_push
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.trainer import FairPOTrainer
+from fairpo_trl.hub.push import plan_push, stage
 
 
 TOKEN = "hf_" + "notARealToken" * 2
@@ -439,6 +439,80 @@ def test_a_model_that_needs_its_own_code_or_is_none_of_ours_is_refused(full, hub
         push(full)
 
 
+LEAVES = "is a link: only files of the folder itself are sent"
+OUTSIDE = "is no name of a file in this folder, so it is not sent"
+
+
+def linked(name):
+    def spoil(folder):
+        secret = folder.parent / "id_ed25519"
+        secret.write_text("a private key")
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(secret)
+
+    return spoil
+
+
+def indexed(entry):
+    def spoil(folder):
+        (folder / "model.safetensors").rename(folder.parent / "private.safetensors")
+        index = {"metadata": {}, "weight_map": {"a": entry.replace("FOLDER", str(folder.parent))}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return spoil
+
+
+def templated(text, name="chat_template.jinja"):
+    def spoil(folder):
+        content = text if name.endswith("jinja") else json.dumps({"chat_template": text})
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (linked("vocab.txt"), LEAVES),
+        (linked("LICENSE"), LEAVES),
+        (linked("config.json"), LEAVES),
+        (linked("model.safetensors"), LEAVES),
+        (indexed("../private.safetensors"), OUTSIDE),
+        (indexed("FOLDER/private.safetensors"), OUTSIDE),
+        (indexed("a/../../private.safetensors"), OUTSIDE),
+        (indexed("..\\private.safetensors"), OUTSIDE),
+        (indexed("config.json"), "which is no safetensors file"),
+        (templated(f"{{# {TOKEN} #}}"), "chat_template.jinja, line 1, would publish a Hub token"),
+        (templated("{# see /home/alice/x #}"), "chat_template.jinja, line 1, would publish the path '/home/alice'"),
+        (templated("{# x #}\n{# hf:/home/alice #}", "chat_templates/tool.jinja"), "tool.jinja, line 2, would publish"),
+        (templated("{{ ''.__class__ }}"), "a chat template with '__class__', which can run code"),
+        (templated("{{ x|attr('y') }}"), "a chat template with"),
+        (templated("{{ ''['__cl' ~ 'ass__'] }}"), "a chat template with"),
+        (templated("{% include '/etc/passwd' %}"), "a chat template with"),
+        (templated("{{ lipsum.__globals__ }}", "chat_templates/tool.jinja"), "a chat template with"),
+        (templated("{{ cycler.__init__ }}", "tokenizer_config.json"), "a chat template with"),
+        (templated([{"name": "x", "template": "{{ ''.__class__ }}"}], "tokenizer_config.json"), "a chat template"),
+    ],
+)
+def test_neither_other_files_nor_what_a_template_hides_leave(full, hub, spoil, message):
+    spoil(full)
+    with pytest.raises(ValueError, match=re.escape(message)) as raised:
+        push(full)
+    assert TOKEN not in str(raised.value) and not hub.requests
+
+
+def test_templates_of_models_in_use_are_no_code(full):
+    usual = (
+        "{%- if messages[0]['role'] == 'system' -%}{{ messages[0]['content'] | trim }}{%- endif -%}"
+        "{% set ns = namespace(found=false) %}{% for m in messages[::-1] %}{% set ns.found = true %}{% endfor %}"
+        "{%- macro show(x) -%}{{ x['a'] + '\\n' ~ raise_exception('no') }}{%- endmacro -%}{{ strftime_now('%d') }}"
+        "{{ tools | tojson(indent=4) }}{{ '<|' ~ m.role ~ '|>' }}{{ m['content'].split('</think>')[-1] }}"
+    )
+    (full / "chat_template.jinja").write_text(usual)
+    assert "chat_template.jinja" in [file.name for file in plan_push(full, "me/tiny", "card").files]
+
+
 def test_a_lost_shard_is_named(full):
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     shutil.move(full / "model.safetensors", full / "model-00001-of-00002.safetensors")
@@ -583,7 +657,7 @@ def test_the_snippet_of_a_language_model_runs(kind, request, tmp_path, capsys):
     plan = push(folder, dry_run=True)
     downloaded = tmp_path / "downloaded"
     downloaded.mkdir()
-    push_module._stage(plan, downloaded)
+    stage(plan.files, downloaded)
     code = python_block(plan.card).replace('"me/tiny"', repr(str(downloaded)))
     if kind == "adapter":
         base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]

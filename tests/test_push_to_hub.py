@@ -18,6 +18,7 @@ from peft import LoraConfig
 
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.trainer import FairPOTrainer
+from fairpo_trl.training.checkpoints import verify
 
 
 TOKEN = "hf_" + "notARealToken" * 2
@@ -129,6 +130,71 @@ def test_push_at_the_end_of_a_run_as_the_recipes_do(tmp_path: Path, hub: FakeHub
     for upload in hub.uploads:
         assert "adapter_model.safetensors" in upload["files"] and "training_args.bin" not in upload["files"]
         assert_nothing_private(upload["files"], tmp_path)
+
+
+@pytest.mark.parametrize("strategy", ["end", "every_save", "checkpoint", "all_checkpoints"])
+def test_every_strategy_sends_what_may_leave_and_nothing_else(tmp_path: Path, hub: FakeHub, strategy: str) -> None:
+    trainer = make_trainer(
+        tmp_path,
+        push_to_hub=True,
+        hub_token=TOKEN,
+        hub_strategy=strategy,
+        hub_always_push=True,
+        report_to="tensorboard",
+        eval_strategy="steps",
+        eval_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+    )
+    folder = Path(trainer.args.output_dir)
+    folder.mkdir(exist_ok=True)
+    (folder / ".env").write_text("OPENAI_API_KEY=sk-canary")
+    (folder / "verdicts").mkdir()
+    (folder / "verdicts" / "x.json").write_text("{}")
+    (folder / "notes.json").write_text(json.dumps({"kept in": str(tmp_path)}))
+    trainer.train()
+    model = {"README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"}
+    model |= {"tokenizer_config.json", "chat_template.jinja"}
+    state = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "fairpo_state.json"}
+    state |= {"fairpo_complete.json"}
+    sent = [(upload["path_in_repo"], set(upload["files"])) for upload in hub.uploads]
+    places = {"end": [], "every_save": [None, None], "checkpoint": [None, "last-checkpoint"] * 2}
+    places["all_checkpoints"] = [None, "checkpoint-1", None, "checkpoint-2"]
+    assert [place for place, _ in sent] == places[strategy]
+    for place, names in sent:
+        assert names == (model if place is None else model - {"README.md"} | state)
+    for upload in hub.uploads:
+        assert_nothing_private(upload["files"], tmp_path)
+    assert not list(folder.glob(".hub-*"))  # what was staged is gone
+    if strategy == "checkpoint":  # whole by itself: another machine goes on from it
+        again = tmp_path / "downloaded" / "checkpoint-2"
+        again.mkdir(parents=True)
+        for name, content in hub.uploads[-1]["files"].items():
+            (again / name).write_bytes(content)
+        verify(again)
+
+
+def test_a_save_that_would_leak_is_said_and_not_sent_and_training_goes_on(
+    tmp_path: Path, hub: FakeHub, capfd: pytest.CaptureFixture
+) -> None:
+    trainer = make_trainer(tmp_path, push_to_hub=True, hub_token=TOKEN)
+    trainer.processing_class.chat_template = "{# made in /home/alice/x #}" + trainer.processing_class.chat_template
+    trainer.train()
+    assert not hub.uploads and trainer.state.global_step == 2
+    assert "Not pushed at step 1: chat_template.jinja, line 1, would publish the path" in capfd.readouterr().out
+    with pytest.raises(ValueError, match=r"chat_template\.jinja, line 1, would publish the path '/home/alice'"):
+        trainer.push_to_hub()
+    assert not hub.uploads
+
+
+@pytest.mark.parametrize("push", [True, False])
+def test_no_token_is_in_pickled_arguments(tmp_path: Path, hub: FakeHub, push: bool) -> None:
+    trainer = make_trainer(tmp_path, push_to_hub=push, hub_token=TOKEN)
+    trainer.train()
+    trainer.save_model()
+    pickled = list(Path(trainer.args.output_dir).rglob("training_args.bin"))
+    assert len(pickled) == 3 and not [path for path in pickled if TOKEN.encode() in path.read_bytes()]
+    assert trainer.args.hub_token == TOKEN  # in use all the same
 
 
 def test_hub_id_of_the_base_model_stays(tmp_path: Path, hub: FakeHub) -> None:

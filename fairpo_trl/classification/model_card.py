@@ -11,9 +11,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fairpo_trl.classification.evaluation.comparison import Comparison
 from fairpo_trl.classification.evaluation.group_report import GroupEvaluation
+from fairpo_trl.hub.card import PAPER, PAPERS, command_section, escape, markdown_table, package_version
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
-from fairpo_trl.training.cards import PAPER, PAPERS, command_section, escape, markdown_table, package_version
-from fairpo_trl.training.publishing import make_publishable
 
 
 _SETTINGS = (
@@ -77,8 +76,6 @@ def write_model_card(
     )
     folder.mkdir(parents=True, exist_ok=True)
     ModelCard(f"---\n{facts.to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
-    if trainer.hub_model_id is not None:
-        make_publishable(folder)
 
 
 def _eval_results(evaluation: GroupEvaluation | None, data: str | None) -> list[EvalResult]:

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub import get_token
 
 from fairpo_trl.commands.parsing import CommandParser
 from fairpo_trl.commands.push_card import CardFacts, compose_card
-from fairpo_trl.commands.push_plan import PushPlan, check_repo_id, plan_push, saved_kind
 from fairpo_trl.commands.push_results import read_any_results
-
-
-_STATUS = {
-    401: "does not know the token (401): log in again with `hf auth login`, or correct HF_TOKEN",
-    403: "lets this token not write there (403): it needs the right to write, and its owner must belong to the "
-    "organisation {owner!r}",
-    404: "does not find it (404): is {owner!r} your name or organisation, and may the token see it?",
-    413: "finds the upload too large (413)",
-    429: "has had too many requests (429): try again in some minutes",
-}
+from fairpo_trl.hub.contents import saved_kind
+from fairpo_trl.hub.push import PushPlan, check_repo_id, plan_push, upload
 
 
 @dataclass
@@ -138,82 +127,12 @@ def run(args: PushArguments) -> PushPlan | None:
     return plan
 
 
-def upload(plan: PushPlan, *, revision: str | None = None, commit_message: str = "Upload with fairpo push") -> str:
-    """
-    Creates the repository if it is not there, and uploads the files of a plan and no others.
-
-    Args:
-        plan ([`PushPlan`]):
-            What to send.
-        revision (`str`, *optional*):
-            Branch, created if needed; `None` is `main`.
-        commit_message (`str`, *optional*):
-            Message of the commit.
-
-    Returns:
-        `str`: the address of the repository.
-
-    Raises:
-        ValueError: If the repository exists and everyone sees it, while the plan is private.
-        OSError: If the Hub refuses or cannot be reached; one line with the mend.
-    """
-    api, owner = HfApi(), plan.repo_id.partition("/")[0]
-    try:
-        address = api.create_repo(plan.repo_id, private=plan.private, exist_ok=True)
-        # For a repository that exists already, `private` was without effect.
-        if plan.private and not api.model_info(plan.repo_id).private:
-            raise ValueError(
-                f"{plan.repo_id} exists and is public: pass `--private false` to publish there for everyone, or "
-                "another `--repo_id`. Nothing was uploaded."
-            )
-        if revision is not None:
-            api.create_branch(plan.repo_id, branch=revision, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="fairpo-push-") as temporary:
-            _stage(plan, Path(temporary))
-            api.upload_folder(
-                repo_id=plan.repo_id,
-                folder_path=temporary,
-                revision=revision,
-                commit_message=commit_message,
-                allow_patterns=[file.name for file in plan.files],
-            )
-    except OfflineModeIsEnabled:
-        raise OSError("HF_HUB_OFFLINE is set: unset it to push, or look at the push with `--dry_run`.") from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        told = _STATUS.get(status, "failed ({status}): try again later").format(owner=owner, status=status)
-        raise OSError(f"Push to {plan.repo_id}: the Hub {told}. {_server_message(error)}".strip()) from error
-    except HTTPError as error:  # no answer at all
-        raise OSError(f"The Hub at {api.endpoint} cannot be reached ({type(error).__name__}).") from error
-    return str(address)
-
-
 def _require_login() -> None:
     if get_token() is None:
         raise OSError(
             "Nobody is logged in to the Hub: run `hf auth login`, or set HF_TOKEN to a token that may write. "
             "`--dry_run` needs none."
         )
-
-
-def _server_message(error: HfHubHTTPError) -> str:
-    """What the server adds, on one line."""
-    return f"It says: {' '.join(error.server_message.split())[:200]}" if error.server_message else ""
-
-
-def _stage(plan: PushPlan, folder: Path) -> None:
-    """The repository as a folder: links to what is sent as it is, and the other files written."""
-    for file in plan.files:
-        target = folder / file.name
-        target.parent.mkdir(exist_ok=True)
-        if file.content is not None:
-            target.write_bytes(file.content)
-            continue
-        assert file.source is not None
-        try:
-            target.symlink_to(file.source.resolve())
-        except OSError:  # a system or a disk without links
-            shutil.copyfile(file.source, target)
 
 
 def _print_plan(plan: PushPlan, results: str | Path | None) -> None:

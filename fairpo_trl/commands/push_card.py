@@ -13,14 +13,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fairpo_trl.classification import model_card as classifier_card
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
-from fairpo_trl.commands.push_plan import Kind, has_chat_template, has_tokenizer, read_json
 from fairpo_trl.commands.push_results import AnyResults, became_worse, evaluation_results, evaluation_section
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation import model_card as language_card
+from fairpo_trl.hub.card import BaseModel, escape, markdown_table, public_card
+from fairpo_trl.hub.contents import Kind, has_chat_template, has_tokenizer, read_json
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable, public_value
-from fairpo_trl.training.cards import escape, markdown_table
 from fairpo_trl.training.checkpoints import list_checkpoints
-from fairpo_trl.training.publishing import BaseModel, public_card
 from fairpo_trl.training.state import STATE_NAME
 
 

@@ -15,9 +15,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trl import DPOConfig
 
 from fairpo_trl.generation.config import FairPOConfig
+from fairpo_trl.hub.card import PAPERS, BaseModel, command_section, escape, markdown_table, package_version
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
-from fairpo_trl.training.cards import PAPERS, command_section, escape, markdown_table, package_version
-from fairpo_trl.training.publishing import BaseModel, make_publishable
 
 
 # Settings that every card shows; the others only where they differ from their default.
@@ -31,8 +30,7 @@ def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None)
     Adds FairPO's and PEFT's facts to the card that TRL has just written to `trainer.args.output_dir`.
 
     TRL overwrites the card that PEFT wrote: library, pipeline and LoRA tags, licence and results are put (back) here.
-    The card never holds a local path or a token. If the folder is meant for the Hub (`trainer.hub_model_id` is set),
-    [`make_publishable`] is applied to it as well.
+    The card never holds a local path or a token.
 
     Args:
         trainer ([`~fairpo_trl.FairPOTrainer`]):
@@ -64,9 +62,6 @@ def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None)
         ]
     )
     ModelCard(f"---\n{ModelCardData(**facts).to_yaml()}\n---\n\n{text}\n").save(path)
-    if trainer.hub_model_id is not None:
-        trainer._finish_current_push()  # an upload in the background reads the files that change now
-        make_publishable(folder)
 
 
 def _as_list(value: Any) -> list[str]:

@@ -31,8 +31,8 @@ from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.summary import print_summary
 from fairpo_trl.hashing import sha256_of_rows
+from fairpo_trl.hub.card import PAPER
 from fairpo_trl.preferences.rules import attribute_names
-from fairpo_trl.training.cards import PAPER
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.progress import CompactProgressCallback
 from fairpo_trl.training.safe_checkpoints import SafeCheckpoints

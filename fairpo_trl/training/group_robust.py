@@ -16,7 +16,7 @@ from fairpo_trl.core.partition import Group, Partition
 from fairpo_trl.core.reduction import group_sums, grouped_objective
 from fairpo_trl.training.hints import Hints
 from fairpo_trl.training.logs import weight_logs
-from fairpo_trl.training.publishing import make_publishable
+from fairpo_trl.training.publishing import PublishingTrainer
 from fairpo_trl.training.state import load_state, save_state
 from fairpo_trl.training.window import StepWindow
 
@@ -41,7 +41,7 @@ def running_losses(partition: Partition, decay: float) -> GroupWeights:
     return GroupWeights(groups, balancer="fixed", decay=decay)
 
 
-class GroupRobustTrainer:
+class GroupRobustTrainer(PublishingTrainer):
     r"""
     Mixin before a [`~transformers.Trainer`]: the objective sum_g alpha_g * mean_g over whole optimizer steps.
 
@@ -331,8 +331,3 @@ class GroupRobustTrainer:
         if self.accelerator.is_main_process:
             sums = self._sums["train"].vector
             sums.copy_(torch.tensor(state["metric_sums"], dtype=sums.dtype))
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)  # type: ignore[misc]
-        if self.hub_model_id is not None and self.args.should_save:
-            make_publishable(output_dir or self.args.output_dir)

@@ -1,93 +1,105 @@
-"""Folders that are ready for the Hub, and the model a card is about."""
+"""A trainer's pushes to the Hub, all of them: only what may leave is sent, whatever else lies in its folder."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
+from transformers.trainer_utils import HubStrategy, SaveStrategy
+from transformers.utils import PushInProgress
 
-from fairpo_trl.hub.privacy import is_hub_id, last_part, public_config, snapshot_id
+from fairpo_trl.hub.push import push_from_trainer
 
 
-def make_publishable(folder: str | os.PathLike[str]) -> None:
+class PublishingTrainer:
     """
-    Takes out of a saved model what should not leave the machine.
+    Mixin before a [`~transformers.Trainer`] in place of its uploads, which send whole folders.
 
-    - `adapter_config.json`: PEFT notes the path of a local base model, which names the user and works nowhere else.
-      Its last part stays.
-    - `config.json` of a classifier: the same for the folder of a local backbone. Pass `backbone=` when loading it.
-    - `README.md`: the same path, in a card that PEFT wrote.
-    - `training_args.bin`: a pickle with the output path and, if it was set, `hub_token` in clear text. It is deleted;
-      nothing reads it.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            A folder written by `save_model`.
+    At every save (`hub_strategy="every_save"`) and at the end the model goes out with its card: weights,
+    configuration, tokenizer. With `"checkpoint"` and `"all_checkpoints"` a folder to go on from goes too: optimizer,
+    scheduler, generators and the state of the groups. Pickled arguments, logs and other files of the folder stay.
     """
-    folder = Path(folder)
-    for name in ("adapter_config.json", "config.json"):
-        path = folder / name
-        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        public = public_config(config)
-        if public != config:
-            path.write_text(json.dumps(public, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    card_path = folder / "README.md"
-    if card_path.is_file():
-        card = ModelCard.load(card_path, ignore_metadata_errors=True)
-        named = card.data.get("base_model")
-        if isinstance(named, str) and BaseModel.of(named).name != named:
-            facts, text = public_card(card)
-            ModelCard(f"---\n{ModelCardData(**facts).to_yaml()}\n---\n{text}").save(card_path)
-    (folder / "training_args.bin").unlink(missing_ok=True)
 
+    accelerator: Any
+    args: Any
+    state: Any
+    model: Any
+    callback_handler: Any
+    control: Any
+    push_in_progress: Any
+    hub_model_id: str | None
 
-def public_card(card: ModelCard) -> tuple[dict[str, Any], str]:
-    """The metadata and the text of a card, without the path of a local base model (PEFT's card has it three times)."""
-    facts, text = card.data.to_dict(), card.text
-    named = facts.get("base_model")
-    if isinstance(named, str) and BaseModel.of(named).name != named:
-        base = BaseModel.of(named)
-        text = text.replace(named, base.name)
-        facts["tags"] = [tag for tag in facts.get("tags", []) if named not in tag]
-        facts["base_model"] = base.hub_id
-    return facts, text
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Saves the model, writes its card and uploads both, as [`~transformers.Trainer.push_to_hub`].
 
+        Args:
+            commit_message, blocking, token, revision, private, kwargs:
+                As upstream; `kwargs` go to `create_model_card`.
 
-@dataclasses.dataclass(frozen=True)
-class BaseModel:
-    """The model that was trained: its name for people, its Hub id if it has one, and where its card may lie."""
+        Returns:
+            The commit, or a future of it; `None` on other processes than the first.
 
-    name: str
-    hub_id: str | None
-    folder: Path | None
+        Raises:
+            ValueError: If something private would be published; names the file and the mend.
+        """
+        trainer: Any = self
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        model_name = kwargs.pop("model_name", None)
+        if model_name is None and self.args.should_save:
+            model_name = (self.args.hub_model_id or "").rpartition("/")[2] or Path(self.args.output_dir).name
+        if self.hub_model_id is None:  # `push_to_hub=False`, and called all the same
+            trainer.init_hf_repo(token=token or self.args.hub_token, private=private)
+        trainer.save_model(_internal_call=True)
+        if not trainer.is_world_process_zero():
+            return None
+        tags = getattr(self.model, "model_tags", None)
+        if tags:
+            asked = kwargs.get("tags") or []
+            kwargs["tags"] = list(dict.fromkeys([*([asked] if isinstance(asked, str) else asked), *tags]))
+        trainer._finish_current_push()  # an upload in the background reads files that change now
+        trainer.create_model_card(model_name=model_name, **kwargs)
+        return push_from_trainer(
+            self,
+            self.args.output_dir,
+            commit_message or "End of training",
+            blocking=blocking,
+            token=token,
+            revision=revision,
+        )
 
-    @classmethod
-    def of(cls, name_or_path: str) -> BaseModel:
-        """From what a config notes: a Hub id, a path, or a path in the Hub cache."""
-        hub_id = snapshot_id(name_or_path)
-        if hub_id:  # a Hub model, loaded by its place in the cache
-            return cls(hub_id, hub_id, Path(name_or_path))
-        if is_hub_id(name_or_path):
-            return cls(name_or_path, name_or_path, None)
-        return cls(last_part(name_or_path), None, Path(name_or_path) if name_or_path else None)
-
-    def licence(self) -> dict[str, str]:
-        """The licence as the base model's card states it, if that card is on this machine; else nothing."""
-        found: Any = self.folder / "README.md" if self.folder is not None else None
-        if self.folder is None and self.hub_id is not None:
-            found = try_to_load_from_cache(self.hub_id, "README.md")
-        if not isinstance(found, str | Path) or not Path(found).is_file():
-            return {}
-        try:
-            data = ModelCard.load(found).data
-        except (ValueError, OSError, yaml.YAMLError):  # somebody else's card: its errors are not ours
-            return {}
-        stated = {key: data.get(key) for key in ("license", "license_name", "license_link")}
-        if str(stated["license_link"] or "").partition("://")[0] not in ("http", "https"):
-            stated["license_link"] = None  # relative to the other repository
-        return {key: value for key, value in stated.items() if isinstance(value, str) and value}
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """At a save: starts the upload of what may leave of the checkpoint, in the background."""
+        trainer: Any = self
+        strategy = self.args.hub_strategy
+        if not trainer.is_world_process_zero() or strategy == HubStrategy.END:
+            return
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if busy and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        steps = self.args.save_strategy == SaveStrategy.STEPS
+        at = f"step {self.state.global_step}" if steps else f"epoch {int(self.state.epoch)}"
+        places: list[str | None] = [None]
+        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            last = strategy == HubStrategy.CHECKPOINT
+            places.append("last-checkpoint" if last else Path(checkpoint_folder).name)
+        jobs = []
+        for place in places:
+            message = f"Training in progress, {at}" + (", checkpoint" if place else "")
+            try:
+                jobs.append(push_from_trainer(self, checkpoint_folder, message, blocking=False, checkpoint_as=place))
+            except (FileNotFoundError, ValueError) as error:  # training goes on; the last push says it again
+                self.accelerator.print(f"Not pushed at {at}: {error}", flush=True)
+        if busy:
+            self.push_in_progress.jobs.extend(jobs)
+        else:
+            self.push_in_progress = PushInProgress(jobs)

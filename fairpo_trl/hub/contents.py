@@ -1,4 +1,4 @@
-"""What a push would send: the files of a saved model that belong on the Hub, their public content, and the card."""
+"""Which files of a saved model may leave, and with what content: named one by one, mended where we know how."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import get_token
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
-from fairpo_trl.hub.privacy import private_places, public_config
+from fairpo_trl.hub.privacy import plain_file, private_places, public_config
 from fairpo_trl.training.checkpoints import checkpoint_step, list_checkpoints, require_complete
 
 
@@ -31,17 +29,22 @@ _WEIGHTS = {
     "model": "model.safetensors",
     "classifier": "model.safetensors",
 }
-_CONFIGS = ("adapter_config.json", "config.json", "generation_config.json", "tokenizer_config.json")
 # Everything else stays on this machine.
 _TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
     *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "chat_template.jinja", "chat_template.json"),
 )
 _LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*")
+_STATE = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "trainer_state.json", "fairpo_state.json")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.h5")
 _OWN_PICKLES = ("training_args.bin", "optimizer*", "scheduler*", "scaler.pt", "rng_state*.pth")
 _SCANNED = ("*.json", "*.md", "*.jinja", "*.txt", *_LICENCES)
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
+# What a template needs for no conversation, and an attack on whoever renders it does.
+_CODE = re.compile(
+    r"__\w+__|\|\s*attr\b|\{%-?\s*(?:include|import|from|extends)\b|\b(?:lipsum|cycler|joiner)\b|\.(?:mro|format_map)\s*\("
+    r"|\b(?:popen|subprocess|getattr|globals|eval|exec)\b\s*[(.\[]|\[\s*(['\"])[^\]]*\1\s*[~+]"
+)
 
 
 @dataclass(frozen=True)
@@ -67,97 +70,90 @@ class PlannedFile:
         assert self.source is not None
         return self.source.stat().st_size
 
+    def read(self) -> bytes:
+        """What is sent."""
+        if self.content is not None:
+            return self.content
+        assert self.source is not None
+        return self.source.read_bytes()
 
-@dataclass(frozen=True)
-class PushPlan:
+
+def model_files(folder: str | os.PathLike[str], kind: Kind) -> list[PlannedFile]:
     """
-    A push, ready to be looked at or sent.
-
-    Attributes:
-        repo_id (`str`): Hub id of the repository.
-        private (`bool`): Whether only its owner may see it.
-        kind (`str`): `"adapter"`, `"model"` or `"classifier"`.
-        files (`tuple[PlannedFile, ...]`): What is sent, the card among it, by name.
-        card (`str`): `README.md`.
-        left_out (`tuple[str, ...]`): Names in the folder that stay on this machine; folders end in a slash.
-    """
-
-    repo_id: str
-    private: bool
-    kind: Kind
-    files: tuple[PlannedFile, ...]
-    card: str
-    left_out: tuple[str, ...]
-
-
-def plan_push(folder: str | os.PathLike[str], repo_id: str | None, card: str, *, private: bool = True) -> PushPlan:
-    """
-    Plans a push; reads the folder, writes and sends nothing.
+    The files of a saved model that may leave, without its card; what is not named here stays.
 
     Args:
         folder (`str` or `os.PathLike`):
-            A saved adapter, language model or `MultiLabelClassifier`; a checkpoint of a run is one too.
-        repo_id (`str`, *optional*):
-            `owner/name`; required, `None` gives the error that says so.
-        card (`str`):
-            The card with its front matter; `compose_card` writes it.
-        private (`bool`, *optional*, defaults to `True`):
-            Whether only its owner may see the repository.
-
-    Returns:
-        [`PushPlan`]
+            A saved model, or a checkpoint of a run.
+        kind (`str`):
+            What it is; see [`saved_kind`].
 
     Raises:
-        FileNotFoundError: If there is no such folder, or weights are missing.
-        ValueError: If the folder is not a saved model or not a whole one, holds files that run code when they are
-            loaded, or something private would be published; names the file and the mend.
+        FileNotFoundError: If weights are missing.
+        ValueError: If a file is damaged, is a link, lies elsewhere, or runs code.
     """
-    repo_id, folder = check_repo_id(repo_id, folder), Path(folder)
-    kind = saved_kind(folder)
-    _refuse_unsafe(folder)
+    folder = Path(folder)
+    _refuse_pickles(folder)
     names = [*_weight_files(folder, kind), "adapter_config.json" if kind == "adapter" else "config.json"]
-    if kind != "adapter" and (folder / "generation_config.json").is_file():
-        names.append("generation_config.json")
-    present = sorted(path.name for path in folder.iterdir() if path.is_file())
-    if kind == "model" and not has_tokenizer(folder):
-        raise FileNotFoundError(f"{folder} has no tokenizer: save it there (`tokenizer.save_pretrained(...)`).")
-    names += [name for name in _TOKENIZER if name in present and kind != "classifier"]
+    if kind == "model":
+        names += [name for name in ("generation_config.json",) if (folder / name).exists()]
+    present = sorted(path.name for path in folder.iterdir())
+    if kind != "classifier":
+        names += [name for name in _TOKENIZER if name in present]
+        templates = folder / "chat_templates"  # further templates of a tokenizer
+        names += [f"chat_templates/{path.name}" for path in sorted(templates.glob("*.jinja"))]
     names += [name for name in present if any(fnmatch(name, pattern) for pattern in _LICENCES)]
-    files = [PlannedFile("README.md", content=card.encode()), *(_planned(folder, name) for name in names)]
-    templates = folder / "chat_templates"  # further templates of a tokenizer
-    if kind != "classifier" and templates.is_dir():
-        files += [PlannedFile(f"chat_templates/{path.name}", path) for path in sorted(templates.glob("*.jinja"))]
-    _refuse_private(files, folder)
-    sent = {Path(file.name).parts[0] for file in files}
-    left_out = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir() if path.name not in sent)
-    return PushPlan(repo_id, private, kind, tuple(sorted(files, key=lambda file: file.name)), card, tuple(left_out))
+    return [_planned(folder, name) for name in names]
 
 
-def check_repo_id(repo_id: str | None, folder: str | os.PathLike[str]) -> str:
+def checkpoint_files(folder: str | os.PathLike[str], kind: Kind) -> list[PlannedFile]:
     """
-    A repository the Hub can have.
+    The files of a checkpoint that a run on another machine goes on from: the model, and the states beside it.
+
+    Arguments, logs and whatever else lies there stay; paths in the trainer's state keep their last part.
+    """
+    folder = Path(folder)
+    names = [name for name in _STATE if (folder / name).is_file()]
+    names += sorted(path.name for path in folder.glob("rng_state*.pth"))
+    return [*model_files(folder, kind), *(_planned(folder, name) for name in names)]
+
+
+def refuse_private(files: Sequence[PlannedFile], folder: Path) -> None:
+    """
+    Looks at every text that would be sent; what is left after the known places were mended is its author's to mend.
 
     Raises:
-        ValueError: If it is missing, without an owner, or not a name for the Hub; proposes one.
+        ValueError: If a text names this machine, somebody's home or a secret, or a chat template could run code; names
+            the file, the line and what is there (no secret).
     """
-    wanted = (repo_id or "").rpartition("/")[2] or Path(folder).resolve().name
-    name = re.sub(r"[^\w.-]+|--+|\.\.+", "-", wanted).strip("-.")
-    owner = re.sub(r"[^\w-]+", "-", (repo_id or "").rpartition("/")[0]).strip("-") or "YOUR-NAME"
-    proposal = f"{owner}/{name[:90] or 'model'}"
-    if not repo_id:
-        raise ValueError(f"Name the repository on the Hub: `--repo_id {proposal}`.")
-    if repo_id.count("/") != 1:
-        raise ValueError(
-            f"`--repo_id` is the owner and the name, got {repo_id!r}: for example `--repo_id {proposal}`."
-        )
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError:
-        raise ValueError(
-            f"`--repo_id` {repo_id!r} cannot be a name on the Hub (letters, digits, '-', '_', '.', at most 96 "
-            f"characters): for example `--repo_id {proposal}`."
-        ) from None
-    return repo_id
+    local = [str(path) for path in (folder.resolve(), folder.resolve().parent, Path.cwd()) if len(path.parts) > 2]
+    for file in files:
+        if Path(file.name).name in _VOCABULARIES or not any(fnmatch(file.name, pattern) for pattern in _SCANNED):
+            continue
+        text = file.read().decode(errors="replace")
+        place = folder / file.name
+        for line, what in private_places(text, local, get_token())[:1]:
+            if file.name == "README.md":  # its lines are not those of the local file
+                raise ValueError(f"The card would publish {what}: take it out of {place} or the results.")
+            raise ValueError(f"{file.name}, line {line}, would publish {what}: take it out of {place}.")
+        for template in _templates(file.name, text):
+            if found := _CODE.search(template):
+                raise ValueError(
+                    f"{file.name} holds a chat template with {found[0]!r}, which can run code on the machine of "
+                    f"whoever uses the model: take it out of {place}, or write the base model's template there."
+                )
+
+
+def _templates(name: str, text: str) -> Iterator[str]:
+    """The chat templates in a file."""
+    if name.endswith(".jinja"):
+        yield text
+    elif name in ("tokenizer_config.json", "chat_template.json"):
+        found = json.loads(text).get("chat_template")
+        for entry in found if isinstance(found, list) else [found]:
+            template = entry.get("template") if isinstance(entry, dict) else entry
+            if isinstance(template, str):
+                yield template
 
 
 def saved_kind(folder: str | os.PathLike[str]) -> Kind:
@@ -177,7 +173,7 @@ def saved_kind(folder: str | os.PathLike[str]) -> Kind:
     if (folder / "adapter_config.json").is_file():
         return "adapter"
     if (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
+        config = read_json(plain_file(folder, "config.json"))
         if config.get("model_type") == CLASSIFIER_TYPE:
             return "classifier"
         if config.get("auto_map"):
@@ -245,14 +241,15 @@ def _looks_saved(folder: Path) -> bool:
 
 
 def _weight_files(folder: Path, kind: Kind) -> list[str]:
-    """Names of the weights, after a look at whether they are whole."""
+    """Names of the weights, after a look at whether they are whole, and in this folder."""
     if checkpoint_step(folder) is not None:
         require_complete(folder)
     weights, index = _WEIGHTS[kind], folder / f"{_WEIGHTS[kind]}.index.json"
     if index.is_file():
-        shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+        listed = read_json(plain_file(folder, index.name)).get("weight_map", {})
+        shards = sorted({str(name) for name in listed.values()} if isinstance(listed, dict) else ())
         names = [index.name, *shards]
-    elif (folder / weights).is_file():
+    elif (folder / weights).exists():
         shards = names = [weights]
     else:
         raise FileNotFoundError(
@@ -260,17 +257,19 @@ def _weight_files(folder: Path, kind: Kind) -> list[str]:
             "model again (`save_model`), which writes safetensors."
         )
     for name in shards:
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} has no {name}, which {index.name} lists: save the model again.")
+        if not name.endswith(".safetensors"):
+            raise ValueError(f"{index} lists {name!r}, which is no safetensors file: it is not sent.")
         try:
-            with safe_open(folder / name, framework="pt") as file:
+            with safe_open(plain_file(folder, name), framework="pt") as file:
                 file.keys()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{folder} has no {name}, which {index.name} lists: save it again.") from error
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{folder / name} is cut or damaged ({error}): save the model again.") from error
     return names
 
 
-def _refuse_unsafe(folder: Path) -> None:
+def _refuse_pickles(folder: Path) -> None:
     pickles = sorted(
         path.name
         for path in folder.iterdir()
@@ -286,25 +285,13 @@ def _refuse_unsafe(folder: Path) -> None:
 
 
 def _planned(folder: Path, name: str) -> PlannedFile:
-    if name in _CONFIGS:
-        config = read_json(folder / name)
+    path = plain_file(folder, name)
+    if name.endswith(".json") and name not in _VOCABULARIES and not name.endswith(".index.json"):
+        config = read_json(path)
+        if config.get("auto_map"):
+            raise ValueError(f"{path} has `auto_map`: it asks for code of its own, which is not published from here.")
         public = public_config(config)
         if public != config:
             text = json.dumps(public, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
             return PlannedFile(name, content=text.encode())
-    return PlannedFile(name, folder / name)
-
-
-def _refuse_private(files: Sequence[PlannedFile], folder: Path) -> None:
-    """Whatever is left after the known places were mended has to be taken out by its author."""
-    local = [str(path) for path in (folder.resolve(), folder.resolve().parent, Path.cwd()) if len(path.parts) > 2]
-    for file in files:
-        if file.name in _VOCABULARIES or not any(fnmatch(file.name, pattern) for pattern in _SCANNED):
-            continue
-        content = file.content if file.content is not None else file.source.read_bytes()  # type: ignore[union-attr]
-        found = private_places(content.decode(errors="replace"), local, get_token())
-        if found:
-            line, what = found[0]
-            if file.name == "README.md":  # its lines are not those of the local file
-                raise ValueError(f"The card would publish {what}: take it out of {folder / file.name} or the results.")
-            raise ValueError(f"{file.name}, line {line}, would publish {what}: take it out of {folder / file.name}.")
+    return PlannedFile(name, path)
