@@ -12,7 +12,7 @@ from pathlib import Path
 from datasets import DatasetDict, IterableDatasetDict
 from rich.console import Console
 
-from fairpo_trl.commands.data import DataArguments, load_data, main_console
+from fairpo_trl.generation.data import DataArguments, load_data, main_console
 from fairpo_trl.commands.evaluate_inputs import check_templates, distinct_prompts
 from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges, load_judges
 from fairpo_trl.commands.evaluate_runs import choose_partition, read_run
