@@ -80,7 +80,8 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             As in [`~transformers.Trainer`].
 
     Attributes:
-        evaluations (`dict[str, GroupEvaluation]`): `"eval"` -> the last evaluation, as DataFrames.
+        evaluations (`dict[str, GroupEvaluation]`): `"eval"` (last `evaluate`) and `"predict"` (last `predict`) -> the
+            metrics of the whole split, as DataFrames.
         reported (`GroupEvaluation`), comparison (`Comparison`): Results on the reported split; set them to have them
             on the card.
 
@@ -158,7 +159,8 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             )
             for mode in ("train", "eval")
         }
-        self.start_groups(self._label_sums)
+        by_mean = args.hinge and args.hinge_level == "label"
+        self.start_groups(self._label_sums, mean_hinge=args.epsilon if by_mean else None)
         self._reference: MultiLabelClassifier | None = None
         if args.needs_reference:
             reference = copy.deepcopy(self.accelerator.unwrap_model(self.model)) if ref_model is None else ref_model
@@ -296,9 +298,9 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             def uniform(image: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
                 return keyed_uniform(args.seed, step, rows[image], self._privileged[column])
 
-        if args.hinge and args.hinge_level == "label":
+        if self._mean_hinge is not None:
             # From the running means before this step, so that every micro-batch and process sees the same gates.
-            gates = (self.running_losses.estimates > args.epsilon).to(logits.device)
+            gates = (self.running_losses.estimates > self._mean_hinge).to(logits.device)
         return label_losses(
             logits,
             labels,
@@ -343,7 +345,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         """mAP, sample-F1, accuracy and exact match per group, over the whole split."""
         scores = np.asarray(prediction.predictions)
         evaluation = evaluate_groups(np.asarray(prediction.label_ids), scores, self.partition)
-        self.evaluations["eval"] = evaluation
+        self.evaluations[self._evaluating] = evaluation
         # "map/privileged", "ap/label/<name>" and so on; absent means absent.
         groups = {
             f"{metric}/{group}": value

@@ -16,6 +16,7 @@ from fairpo_trl.training.arguments import (
     read_group_prior,
     refuse_unused,
 )
+from fairpo_trl.training.best_metric import settle_best_metric
 
 
 # What FairPO cannot honour, as (option, reason). Their TRL defaults are what FairPO does.
@@ -174,7 +175,9 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
 
     def __post_init__(self) -> None:
         read_group_prior(self)
+        given = self.greater_is_better
         super().__post_init__()
+        settle_best_metric(self, given)
         self._check_ranges()
         self._refuse_what_cannot_be_honoured()
         self._check_fairpo_options()

@@ -81,7 +81,8 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
     Attributes:
         partition ([`~fairpo_trl.Partition`]): Attributes and roles.
         group_weights ([`~fairpo_trl.GroupWeights`]): Current weights; equal on every process.
-        group_metrics (`dict[str, GroupMetrics]`): `"train"` and `"eval"` -> the metrics last logged, as DataFrames.
+        group_metrics (`dict[str, GroupMetrics]`): `"train"` (last logged), `"eval"` (last `evaluate`) and `"predict"`
+            (last `predict`) -> the metrics, as DataFrames.
         win_rates (`dict[str, float]`): Attribute -> win rate against the reference; set it to have it on the card.
 
     Raises:
@@ -174,7 +175,8 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         self._membership = self.partition.group_membership(args.grouping).float().to(device)  # [A, K]
         self._is_held = torch.tensor([g.role == "non_privileged" for g in self.group_weights.groups], device=device)
         self._pair_sums = {mode: MetricSums(self.partition, args, device) for mode in ("train", "eval")}
-        self.start_groups(self._pair_sums)
+        by_mean = args.hinge_level == "attribute"
+        self.start_groups(self._pair_sums, mean_hinge=LOG_2 + args.epsilon if by_mean else None)
         self.win_rates: dict[str, float] = {}
 
         if self.is_world_process_zero() and not args.disable_tqdm:
@@ -281,14 +283,17 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss / (
                 self._window_batches if mode == "train" else 1
             )
+        if return_outputs:
+            rewards = (policy.chosen - ref_chosen, policy.rejected - ref_rejected)
+            outputs.rewards = self.beta * torch.stack(rewards, dim=1).detach()  # [B, 2]
         return (loss, outputs) if return_outputs else loss
 
     def _open_gates(self, attribute_mask: torch.Tensor) -> torch.Tensor | None:
         """For `hinge_level="attribute"`: whether a pair's attribute in the group is above its bound, `[B, K]`."""
-        if self.args.hinge_level != "attribute":
+        if self._mean_hinge is None:
             return None
         # From the running means before this window, so that every micro-batch and process sees the same gates.
-        above = self.running_losses.estimates > LOG_2 + self.args.epsilon  # [A]
+        above = self.running_losses.estimates > self._mean_hinge  # [A]
         return self._members(attribute_mask & above.to(attribute_mask.device))
 
     def compute_ref_log_probs(
@@ -306,6 +311,52 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         with torch.no_grad(), checkpointing, adapter, self.accelerator.autocast():
             reference, _ = pair_log_probs(model, inputs, self.ld_alpha)
         return reference.chosen, reference.rejected
+
+    # ---- evaluation ----
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """As [`~trl.DPOTrainer`], also for the trainer's own `train_dataset` and `eval_dataset` themselves."""
+        parts = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
+        if all(self._is_prepared(part) for part in parts):  # DPOTrainer would tokenise and precompute them again
+            return super(DPOTrainer, self).evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def predict(self, test_dataset: Any, ignore_keys: Any = None, metric_key_prefix: str = "test") -> Any:
+        """
+        As [`~transformers.Trainer.predict`], on preference pairs; logits are never built, so predictions are rewards.
+
+        Returns:
+            `PredictionOutput`: `predictions`, `[N, 2]`: beta * (log-prob - log-prob under the reference) of the chosen
+            and of the rejected completion, in nats; `metrics` as those of [`evaluate`], also in
+            `group_metrics["predict"]`.
+        """
+        if not self._is_prepared(test_dataset):
+            if self.precompute_ref_logps and self.ref_model is None and not is_peft_model(self.model):
+                if self.state.global_step > 0:
+                    raise ValueError(
+                        "`predict` needs the reference, which is not kept in memory with precompute_ref_log_probs=True "
+                        "and full fine-tuning: pass these rows as `eval_dataset` at the start, or pass a `ref_model`."
+                    )
+            test_dataset = self._prepare_dataset(test_dataset, self.processing_class, self.args, metric_key_prefix)
+            if self.precompute_ref_logps:
+                size = self.args.precompute_ref_batch_size or self.args.per_device_eval_batch_size
+                test_dataset = self._precompute_ref_logps(test_dataset, metric_key_prefix, size)
+        return super().predict(test_dataset, ignore_keys, metric_key_prefix)
+
+    def _is_prepared(self, dataset: Any) -> bool:
+        """Whether these are rows that this trainer has tokenised, or the name of such."""
+        own = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        return isinstance(dataset, str) or any(dataset is part for part in (*own, self.train_dataset))
+
+    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        """Loss and rewards of one batch; pairs that fill the last batch count nowhere."""
+        if prediction_loss_only:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        self.forget_padding(inputs)
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        return loss.detach(), outputs.rewards, None
 
     # ---- logs, checkpoints, card ----
 

@@ -55,7 +55,8 @@ class GroupRobustTrainer(PublishingTrainer):
         group_weights ([`~fairpo_trl.GroupWeights`]): Current weights; equal on every process.
         running_losses ([`~fairpo_trl.GroupWeights`]): Running loss of each attribute or label (only its `estimates`
             are used), for hinges of a mean.
-        group_metrics (`dict[str, Any]`): `"train"` and `"eval"` -> the metrics last logged.
+        group_metrics (`dict[str, Any]`): `"train"` (last logged), `"eval"` (last [`evaluate`], whatever its prefix)
+            and `"predict"` (last [`predict`]) -> the metrics.
     """
 
     loss_is_scaled_for_ga = True  # N_g already counts the whole optimizer step
@@ -90,13 +91,15 @@ class GroupRobustTrainer(PublishingTrainer):
 
     # ---- setting up ----
 
-    def start_groups(self, sums: Mapping[str, MetricSums]) -> None:
+    def start_groups(self, sums: Mapping[str, MetricSums], mean_hinge: float | None = None) -> None:
         """
         Makes the window of optimizer steps; called once partition, weights and accelerator are there.
 
         Args:
             sums (`Mapping[str, MetricSums]`):
                 `"train"` and `"eval"` -> the sums of their metrics.
+            mean_hinge (`float`, *optional*):
+                If the hinge is that of the mean of an attribute or label: the bound above which a mean counts.
 
         Raises:
             ValueError: If a launcher started several processes that do not know of each other.
@@ -114,7 +117,11 @@ class GroupRobustTrainer(PublishingTrainer):
         self._sums = dict(sums)
         self._window = StepWindow(k, len(self.partition.names), dtype, device, self.sum_over_processes)
         self._window_batches = 1
-        self._eval_groups = torch.zeros(2 * k, dtype=dtype, device=device)  # loss sums and counts of an evaluation
+        self._mean_hinge = mean_hinge
+        # Of an evaluation: loss sums and counts of the K groups, then those of the A attributes or labels.
+        self._eval_sums = torch.zeros(2 * (k + len(self.partition.names)), dtype=dtype, device=device)
+        self._evaluating = "eval"
+        self._evaluated: dict[str, float] | None = None
         self._scaled_losses: torch.Tensor | None = None
         self._hints = Hints()
         self._watched: tuple[Mapping[str, Any], torch.Tensor, list[torch.Tensor]] | None = None
@@ -187,7 +194,8 @@ class GroupRobustTrainer(PublishingTrainer):
                 self._exchange(counts)
             counts = self._window.counts
         else:
-            self._eval_groups += torch.cat([sums, counts.to(sums.dtype)]).to(self._eval_groups.dtype)
+            parts = (sums, counts, item_sums, item_counts)
+            self._eval_sums += torch.cat([part.to(self._eval_sums) for part in parts])
         weights = self.group_weights.weights.to(losses.device, losses.dtype)
         loss = grouped_objective(losses, members, weights, counts)
         # DDP averages gradients over processes; the objective is a sum.
@@ -263,38 +271,88 @@ class GroupRobustTrainer(PublishingTrainer):
         self.forget_padding(inputs)
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)  # type: ignore[misc]
 
+    # ---- evaluation ----
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """
+        As upstream, for [`evaluate`] and [`predict`], with the metrics per group of exactly these rows.
+
+        The sums begin at zero and are put back as they were, so that no evaluation sees the rows of another: one that
+        was broken off, a prediction, one that a callback starts within, whatever the prefix.
+        """
+        sums = self._sums["eval"]
+        outer = sums.vector.clone(), self._eval_sums.clone(), self._evaluating
+        self._evaluating = "predict" if description == "Prediction" else "eval"
+        sums.reset()
+        self._eval_sums.zero_()
+        try:
+            output = super().evaluation_loop(  # type: ignore[misc]
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+            metrics = self.read_metrics("eval")
+        finally:
+            sums.vector.copy_(outer[0])
+            self._eval_sums.copy_(outer[1])
+            self._evaluating = outer[2]
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
+        self._evaluated = output.metrics
+        return output
+
     # ---- logs ----
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the metrics per group, and the weights, to `logs`."""
+        """Adds the metrics per group, and the weights, to the `logs` of training; an evaluation's have theirs."""
         if self._window.has_pending:
             self._exchange()
-        prefix = next((key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")), "train")
-        mode = "train" if prefix == "train" else "eval"
-        logs.update({(f"{prefix}_{k}" if mode == "eval" else k): v for k, v in self.read_metrics(mode).items()})
+        if logs is not self._evaluated:  # not by the prefix: an evaluation may be called "train"
+            logs.update(self.read_metrics("train"))
         super().log(logs, start_time)  # type: ignore[misc]
 
     def read_metrics(self, mode: str) -> dict[str, float]:
         """The metrics since the last reading, reduced over processes; empties the sums of `mode` ("train", "eval")."""
         sums = self._sums[mode]
-        vector = torch.cat([sums.vector, self._eval_groups]) if mode == "eval" else sums.vector
+        vector = torch.cat([sums.vector, self._eval_sums]) if mode == "eval" else sums.vector
         vector = self.sum_over_processes(vector)
         read = sums.read(vector[: len(sums.vector)])
         if read is None:
             return {}
-        self.group_metrics[mode], metrics = read
+        self.group_metrics[mode if mode == "train" else self._evaluating], metrics = read
         weights = self.group_weights
         if mode == "eval":
-            # The exact objective over the whole split, in place of the mean of batch values.
-            loss_sums, counts = vector[len(sums.vector) :].cpu().double().chunk(2)
-            metrics["loss"] = float((weights.weights * loss_sums / counts.clamp(min=1)).sum())
-            self._eval_groups.zero_()
+            # Exact over the whole split, in place of the mean of batch values. With the weights that training began
+            # with, so that two evaluations can be compared: under those of the moment it rises as a weight moves.
+            means = self._group_means(vector[len(sums.vector) :].cpu().double())
+            metrics["loss"] = float((weights.initial_weights * means).sum())
+            metrics["weighted_loss"] = float((weights.weights * means).sum())
+            self._eval_sums.zero_()
         else:
             metrics |= weight_logs(weights, self._scaled_losses)
             last = self.state.global_step == self.state.max_steps
             self._hints.look(weights, self.args, self.state.global_step, last)
         sums.reset()
         return metrics
+
+    def _group_means(self, sums: torch.Tensor) -> torch.Tensor:
+        """Mean loss of each group over a whole evaluation, `[K]`, from its global sums; 0 for an absent group."""
+        k, items = len(self.group_weights.groups), len(self.partition.names)
+        loss_sums, counts, item_sums, item_counts = sums.split([k, k, items, items])
+        means = loss_sums / counts.clamp(min=1)
+        if self._mean_hinge is None:
+            return means
+        # A hinge of means: of the means over these rows, since the gates of training move with its running means.
+        above = (item_sums - self._mean_hinge * item_counts).clamp(min=0)  # [A]: members * max(0, mean - bound)
+        for g, group in enumerate(self.group_weights.groups):
+            if group.role == "non_privileged":
+                members = [self.partition.names.index(name) for name in group.members]
+                means[g] = above[members].sum() / item_counts[members].sum().clamp(min=1)
+        return means
 
     # ---- checkpoints ----
 
