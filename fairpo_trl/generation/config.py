@@ -33,6 +33,8 @@ _REFUSED = {
     "sync_ref_model": "a moving reference changes what 'not worse than the reference' promises",
     "ref_model_mixup_alpha": "it belongs to `sync_ref_model`, which FairPO refuses",
     "ref_model_sync_steps": "it belongs to `sync_ref_model`, which FairPO refuses",
+    "neftune_noise_alpha": "noise on the policy's embeddings that the reference does not have: at the start the two "
+    "would differ, and the hinge would never be 0",
     "padding_free": "DPOTrainer itself falls back to padding in this version of TRL",
     "label_smoothing_factor": "it is a classification option that preference trainers ignore",
     "auto_find_batch_size": "it restarts training with other windows after group weights have moved; set the batch "

@@ -27,7 +27,10 @@ from fairpo_trl.generation.data_check import check_overlap, check_rows, check_to
 from fairpo_trl.generation.log_probs import pair_log_probs
 from fairpo_trl.generation.metrics import MetricSums
 from fairpo_trl.generation.model_card import add_fairpo_facts
+from fairpo_trl.generation.noise import silence
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
+from fairpo_trl.generation.reference import check_reference_keeps_still, choose_reference, reference_digest
+from fairpo_trl.generation.reference_check import StartCheck
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.summary import print_summary
 from fairpo_trl.hashing import sha256_of_rows
@@ -136,9 +139,13 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         self.group_weights = build_group_weights(self.partition, args)
         self.running_losses = running_losses(self.partition, args.estimate_decay)  # DPO loss per attribute
 
+        reference = choose_reference(model, ref_model, kwargs.get("peft_config"), args)
+        if args.disable_dropout and isinstance(model, torch.nn.Module):
+            silence(model)  # before the reference's log-probs may be computed
+
         super().__init__(
             model=model,
-            ref_model=ref_model,
+            ref_model=reference.model,
             args=args,
             data_collator=data_collator,
             train_dataset=train_dataset,
@@ -161,7 +168,13 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
                 "The model has no trainable parameter, so training would do nothing. Load the adapter with "
                 "`is_trainable=True`, or pass a `peft_config`."
             )
-        if not args.disable_dropout:
+        if self.ref_model is None and is_peft_model(self.model):
+            check_reference_keeps_still(self.accelerator.unwrap_model(self.model))
+        if args.disable_dropout:
+            silence(self.model)
+            if self.ref_model is not None:
+                silence(self.ref_model)
+        else:
             logger.warning(
                 "Dropout is on (`disable_dropout=False`): policy and reference then differ by noise at the very "
                 "start, and the hinge is not 0 there."
@@ -177,6 +190,7 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         self._pair_sums = {mode: MetricSums(self.partition, args, device) for mode in ("train", "eval")}
         by_mean = args.hinge_level == "attribute"
         self.start_groups(self._pair_sums, mean_hinge=LOG_2 + args.epsilon if by_mean else None)
+        self._start_check = StartCheck(reference, args)
         self.win_rates: dict[str, float] = {}
 
         if self.is_world_process_zero() and not args.disable_tqdm:
@@ -271,6 +285,9 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
             ref_chosen, ref_rejected = self.compute_ref_log_probs(reference, inputs)
         pairs = pair_losses(policy, ref_chosen, ref_rejected, self.args)
         self.watch(inputs, policy.chosen, policy.rejected, ref_chosen, ref_rejected, pairs.privileged)
+        line = self._start_check.look(self.state.global_step, model, inputs, policy, ref_chosen, ref_rejected)
+        if line is not None:
+            self.accelerator.print(line, flush=True)
         losses = losses_per_group(pairs, self._is_held, self._open_gates(attribute_mask))  # [B, K]
 
         mode = "train" if self.model.training else "eval"
@@ -312,6 +329,15 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
             reference, _ = pair_log_probs(model, inputs, self.ld_alpha)
         return reference.chosen, reference.rejected
 
+    def reference_digest(self) -> str:
+        """
+        SHA-256 of everything the reference is made of: weights outside the trained adapter, log-probs computed before
+        training. Taken before and after training it tells whether the reference has kept still.
+        """
+        evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
+        model = self.accelerator.unwrap_model(self.model)
+        return reference_digest(model, self.ref_model, {"train": self.train_dataset, **evaluation})
+
     # ---- evaluation ----
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
@@ -331,12 +357,12 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
             `group_metrics["predict"]`.
         """
         if not self._is_prepared(test_dataset):
-            if self.precompute_ref_logps and self.ref_model is None and not is_peft_model(self.model):
-                if self.state.global_step > 0:
-                    raise ValueError(
-                        "`predict` needs the reference, which is not kept in memory with precompute_ref_log_probs=True "
-                        "and full fine-tuning: pass these rows as `eval_dataset` at the start, or pass a `ref_model`."
-                    )
+            is_reference = self.ref_model is None and not is_peft_model(self.model)
+            if self.precompute_ref_logps and is_reference and self.state.global_step > 0:
+                raise ValueError(
+                    "With precompute_ref_log_probs=True and full fine-tuning the reference is not kept in memory: "
+                    "pass these rows as `eval_dataset` at the start, or pass a `ref_model`."
+                )
             test_dataset = self._prepare_dataset(test_dataset, self.processing_class, self.args, metric_key_prefix)
             if self.precompute_ref_logps:
                 size = self.args.precompute_ref_batch_size or self.args.per_device_eval_batch_size
