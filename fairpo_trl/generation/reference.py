@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
-from peft import PeftConfig
+from peft import PeftConfig, PeftType
+from peft.utils.other import TrainableTokensWrapper
 from torch.distributed.tensor import DTensor
 
 from fairpo_trl.core.names import shortened
@@ -65,7 +66,7 @@ def choose_reference(model: Any, ref_model: Any, peft_config: PeftConfig | None,
         return Reference(_without_wrapper(ref_model), "the `ref_model` that was passed", "a `ref_model` was passed")
     is_peft = not isinstance(model, str) and is_peft_model(model)
     for config in [model.peft_config[name] for name in model.active_adapters] if is_peft else [peft_config]:
-        _refuse_changed_base(config)
+        _refuse_method(config)
     noise = None if args.disable_dropout else "dropout is on (`disable_dropout=False`)"
     computed = " (its log-probs are computed before training)" if args.precompute_ref_log_probs else ""
     if peft_config is not None:
@@ -112,7 +113,9 @@ def _without_wrapper(ref_model: Any) -> Any:
     return ref_model.get_base_model()
 
 
-def _refuse_changed_base(config: PeftConfig | None) -> None:
+def _refuse_method(config: PeftConfig | None) -> None:
+    if config is not None and config.peft_type == PeftType.CPT:
+        raise ValueError("CPT computes a loss of its own from logits, which DPO does not build: use prompt tuning.")
     start = getattr(config, "init_lora_weights", True)
     if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
         raise ValueError(
@@ -154,18 +157,27 @@ def _frozen_copy(model: Any) -> Any:
 # ---- what would make it move ----
 
 
-def check_reference_keeps_still(model: Any) -> None:
+def check_adapter(model: Any, is_reference: bool) -> None:
     """
-    Refuses parameters that are trained and that the reference uses too: of a PEFT model that is its own reference,
-    everything that trains must belong to the adapter.
+    Refuses an adapter that TRL's head would not see, and parameters that are trained and that the reference uses too:
+    of a PEFT model that is its own reference, everything that trains must belong to the adapter.
 
     Args:
-        model (`torch.nn.Module`):
+        model (`PeftModel`):
             The policy, unwrapped.
+        is_reference (`bool`):
+            Whether it is its own reference.
 
     Raises:
         ValueError: Names the parameters and the mend.
     """
+    if isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
+        raise ValueError(
+            "The trained tokens (`trainable_token_indices`) are tied to the output head, which TRL reads past their "
+            "adapter. Set `modules_to_save=['embed_tokens']` instead, or train other modules."
+        )
+    if not is_reference:
+        return
     moving = [
         name
         for name, parameter in model.named_parameters()
@@ -181,7 +193,7 @@ def check_reference_keeps_still(model: Any) -> None:
     )
     raise ValueError(
         f"The reference is this model without its adapter, but {len(moving)} parameters outside the adapter would be "
-        f"trained, and the reference would move with them: {shortened(moving)}. {mend}, or pass a second copy of the "
+        f"trained, and the reference would move with them, {moving[0]!r} first. {mend}, or pass a second copy of the "
         "model as `ref_model`."
     )
 
@@ -189,8 +201,8 @@ def check_reference_keeps_still(model: Any) -> None:
 def _adapter_of(model: Any, name: str) -> str | None:
     """The adapter that a parameter of a PEFT model belongs to; `None` for one of the model itself."""
     parts = name.split(".")
-    prefix = getattr(model.base_model, "prefix", None)  # some methods do not name the adapter in their parameters
-    unnamed = "the adapter" if prefix and prefix in name else None
+    prefix = getattr(model.base_model, "prefix", "adaption_")  # of methods that do not name the adapter
+    unnamed = "the adapter" if prefix in name else None
     return next((adapter for adapter in model.peft_config if adapter in parts), unnamed)
 
 

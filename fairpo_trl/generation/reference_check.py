@@ -123,15 +123,16 @@ class StartCheck:
             )
 
     def _disagreement(self, start: Start) -> str:
+        outside = 1 - start.inside_hinge
+        hinge = f", and {outside:.0%} of the pairs are outside the hinge before any step" if outside else ""
         mend = "If another reference is meant, pass it as `ref_model`."
         if self.args.precompute_ref_log_probs:
             mend += " Otherwise delete the cache of the data set, which may hold the log-probs of another model."
         return (
             f"The policy is not its reference at the start: on the first batch their log-probs differ by "
             f"{start.difference:.2g} nats per token, so the DPO loss is {start.dpo:.4f} instead of log 2 = "
-            f"{LOG_2:.4f}, and {1 - start.inside_hinge:.0%} of the pairs are outside the hinge before any step. The "
-            f"reference is {self.reference.what}. {mend} With an adapter, choose an initialisation that starts from "
-            "the model."
+            f"{LOG_2:.4f}{hinge}. The reference is {self.reference.what}. {mend} An adapter needs an initialisation "
+            "that starts from the model."
         )
 
     def _line(self, start: Start, agree: bool) -> str:

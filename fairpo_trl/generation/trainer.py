@@ -21,7 +21,7 @@ from trl.trainer.utils import use_adapter
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.core.reduction import group_sums
-from fairpo_trl.generation.collator import ROW_COLUMN, AttributeCollator
+from fairpo_trl.generation.collator import ROW_COLUMN, AttributeCollator, describe_pairs
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_overlap, check_rows, check_tokens
 from fairpo_trl.generation.log_probs import pair_log_probs
@@ -29,7 +29,7 @@ from fairpo_trl.generation.metrics import MetricSums
 from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.noise import silence
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
-from fairpo_trl.generation.reference import check_reference_keeps_still, choose_reference, reference_digest
+from fairpo_trl.generation.reference import check_adapter, choose_reference, reference_digest
 from fairpo_trl.generation.reference_check import StartCheck
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.summary import print_summary
@@ -44,7 +44,6 @@ from fairpo_trl.training.window import padded_duplicates
 
 
 logger = get_logger(__name__)
-_NAMED_PAIRS = 4
 
 
 class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
@@ -168,8 +167,8 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
                 "The model has no trainable parameter, so training would do nothing. Load the adapter with "
                 "`is_trainable=True`, or pass a `peft_config`."
             )
-        if self.ref_model is None and is_peft_model(self.model):
-            check_reference_keeps_still(self.accelerator.unwrap_model(self.model))
+        if is_peft_model(self.model):
+            check_adapter(self.accelerator.unwrap_model(self.model), is_reference=self.ref_model is None)
         if args.disable_dropout:
             silence(self.model)
             if self.ref_model is not None:
@@ -248,18 +247,7 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
 
     def describe_rows(self, batch: Mapping[str, Any], bad: torch.Tensor | None = None) -> str:
         """Names the pairs of a batch: attribute, row of the data and how the prompt begins; all, or those in `bad`."""
-        mask = batch["attribute_mask"].cpu()
-        pairs = range(len(mask)) if bad is None else bad.nonzero().flatten().tolist()
-        shown = [self._describe_pair(batch, pair, mask[pair]) for pair in pairs[:_NAMED_PAIRS]]
-        more = f" and {len(pairs) - _NAMED_PAIRS} more" if len(pairs) > _NAMED_PAIRS else ""
-        return ", ".join(shown) + more
-
-    def _describe_pair(self, batch: Mapping[str, Any], pair: int, attributes: torch.Tensor) -> str:
-        names = [name for name, has in zip(self.partition.names, attributes.tolist(), strict=True) if has]
-        row = f"row {int(batch[ROW_COLUMN][pair])} " if ROW_COLUMN in batch else ""  # a stream has no row numbers
-        is_prompt = batch["attention_mask"][pair].bool() & ~batch["completion_mask"][pair].bool()
-        start = self.processing_class.decode(batch["input_ids"][pair][is_prompt][:12].tolist())
-        return f"{row}(attribute {' and '.join(map(repr, names)) or 'none'}, prompt {start!r}...)"
+        return describe_pairs(batch, self.partition.names, self.processing_class.decode, bad)
 
     def _members(self, attribute_mask: torch.Tensor) -> torch.Tensor:
         """Membership in groups, bool `[B, K]`, from attributes, bool `[B, A]`."""
