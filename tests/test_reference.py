@@ -172,7 +172,7 @@ def test_where_a_difference_is_meant_one_line_says_what_the_reference_is(
     trainer.train()
     lines = [line for line in capsys.readouterr().out.splitlines() if "reference" in line]
     assert len(lines) == 1
-    assert lines[0].startswith("The reference is the `ref_model` that was passed: ")
+    assert lines[0].startswith("The reference is the `ref_model` that was passed (a model of its own). At the start")
     assert "differs from it by" in lines[0]
 
     for config, why in (

@@ -63,7 +63,7 @@ def choose_reference(model: Any, ref_model: Any, peft_config: PeftConfig | None,
     """
     if ref_model is not None:
         _check_passed(model, ref_model, peft_config)
-        return Reference(_without_wrapper(ref_model), "the `ref_model` that was passed", "a `ref_model` was passed")
+        return Reference(_without_wrapper(ref_model), "the `ref_model` that was passed", "a model of its own")
     is_peft = not isinstance(model, str) and is_peft_model(model)
     for config in [model.peft_config[name] for name in model.active_adapters] if is_peft else [peft_config]:
         _refuse_method(config)

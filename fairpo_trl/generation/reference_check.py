@@ -143,7 +143,7 @@ class StartCheck:
                 f"is {what}."
             )
         return (
-            f"The reference is {what}: {self.reference.differs_because}. At the start the policy "
+            f"The reference is {what} ({self.reference.differs_because}). At the start the policy "
             + ("equals it" if agree else f"differs from it by {start.difference:.2g} nats per token")
             + f" (DPO loss {start.dpo:.4f}, {start.inside_hinge:.0%} of the pairs inside the hinge)."
         )
