@@ -38,7 +38,7 @@ def trainer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def _other_rows(trainer: Any) -> Any:
-    return data(9, seed=11) if "FairPOTrainer" == type(trainer).__name__ else label_rows(21, seed=8, name="test")
+    return data(9, seed=11) if type(trainer).__name__ == "FairPOTrainer" else label_rows(21, seed=8, name="test")
 
 
 def test_a_prediction_leaves_nothing_in_the_next_evaluation(trainer: Any) -> None:
@@ -148,7 +148,7 @@ def test_the_hinge_of_a_mean_is_evaluated_with_the_means_of_the_evaluation(tmp_p
     frame = trainer.group_metrics["eval"].by_group
     held = frame[frame["role"] == "non_privileged"]
     above = (held["loss"] - LOG_2 - 0.01).clip(lower=0)
-    assert 0 < above.max()
+    assert above.max() > 0
     expected = 0.5 * frame.loc["concise", "loss"] + 0.5 * float((above * held["pairs"]).sum() / held["pairs"].sum())
     assert first["eval_loss"] == pytest.approx(expected, abs=1e-12)
     # Training has seen other means since: the evaluation of the same parameters stays what it was.

@@ -90,7 +90,7 @@ def _check_passed(model: Any, ref_model: Any, peft_config: PeftConfig | None) ->
             "AutoModelForCausalLM.from_pretrained(...), or leave it out to take the model that is trained, as it is "
             "at the start."
         )
-    if not isinstance(model, torch.nn.Module):
+    if isinstance(model, str):
         return
     own = {id(p) for p in ref_model.parameters()}
     shared = [n for n, p in model.named_parameters() if id(p) in own and (p.requires_grad or peft_config is not None)]
