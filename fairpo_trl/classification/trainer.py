@@ -26,8 +26,9 @@ from fairpo_trl.classification.objective import LabelLosses, label_losses
 from fairpo_trl.classification.train_metrics import LabelMetricSums
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Grouping, Partition
-from fairpo_trl.hashing import sha256_of_array, sha256_of_json
+from fairpo_trl.hashing import sha256_of_array, sha256_of_json, sha256_of_tensors
 from fairpo_trl.training.arguments import make_group_weights
+from fairpo_trl.training.engines import whole_parameters
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.progress import BarCallback
 from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
@@ -220,12 +221,16 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             self._attach_reference(rows)
         return rows
 
-    def data_hash(self) -> str | None:
-        """Hash of the training rows: ids, labels, and features or else the content of the images."""
-        split = self.train_dataset.split
+    def rows_hash(self, dataset: Any) -> str:
+        """Hash of rows: ids, labels, and features or else the content of the images."""
+        split = dataset.split
         if split.features is not None:
             return sha256_of_json([split.content_hash(), sha256_of_array(split.features)])
         return sha256_of_json([split.content_hash(), images_hash(split)])
+
+    def reference_hash(self) -> str | None:
+        """Hash of the reference's weights and those of its backbone; `None` where the losses know no reference."""
+        return None if self._reference is None else sha256_of_tensors(whole_parameters(self._reference))
 
     def describe_rows(self, batch: Mapping[str, Any], bad: torch.Tensor | None = None) -> str:
         """Names the rows of a batch by their ids; all, or those in `bad`."""

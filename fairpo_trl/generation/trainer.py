@@ -33,9 +33,10 @@ from fairpo_trl.generation.reference import check_adapter, choose_reference, ref
 from fairpo_trl.generation.reference_check import StartCheck
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.summary import print_summary
-from fairpo_trl.hashing import sha256_of_rows
+from fairpo_trl.hashing import sha256_of_rows, sha256_of_tensors
 from fairpo_trl.hub.card import PAPER
 from fairpo_trl.preferences.rules import attribute_names
+from fairpo_trl.training.engines import whole_parameters
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.progress import CompactProgressCallback
 from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
@@ -224,13 +225,18 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         rows = [attribute_names(value) for value in dataset[self.args.attribute_column]]
         return GroupBalancedSampler(self.partition.memberships(rows, self.args.balanced_sampling), seed)
 
-    def data_hash(self) -> str | None:
-        """Hash of the tokens and attributes of the training pairs, in their order; `None` for a stream."""
-        if isinstance(self.train_dataset, IterableDataset):
+    def rows_hash(self, dataset: Any) -> str | None:
+        """Hash of the tokens and attributes of pairs, in their order; `None` for a stream."""
+        if not isinstance(dataset, Dataset):
             return None
-        return sha256_of_rows(
-            self.train_dataset, ["prompt_ids", "chosen_ids", "rejected_ids", self.args.attribute_column]
-        )
+        return sha256_of_rows(dataset, ["prompt_ids", "chosen_ids", "rejected_ids", self.args.attribute_column])
+
+    def reference_hash(self) -> str:
+        """Hash of the reference: a model, or what lies under the adapter; the model itself before it is trained."""
+        if self.ref_model is not None:
+            return sha256_of_tensors(whole_parameters(self.ref_model))
+        model = self.accelerator.unwrap_model(self.model)
+        return sha256_of_tensors(whole_parameters(model, frozen_only=is_peft_model(model)))
 
     # ---- one optimizer step ----
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import DistributedType
+from transformers.trainer_utils import has_length
 
 from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.names import shortened
 from fairpo_trl.core.partition import Group, Partition
 from fairpo_trl.core.reduction import group_sums, grouped_objective
+from fairpo_trl.training.engines import check_agreement, check_processes, scales_loss
 from fairpo_trl.training.hints import Hints
 from fairpo_trl.training.logs import weight_logs
 from fairpo_trl.training.publishing import PublishingTrainer
@@ -102,15 +102,9 @@ class GroupRobustTrainer(PublishingTrainer):
                 If the hinge is that of the mean of an attribute or label: the bound above which a mean counts.
 
         Raises:
-            ValueError: If a launcher started several processes that do not know of each other.
+            ValueError: If processes do not know of each other, or would wait for each other for ever.
         """
-        launched = int(os.environ.get("WORLD_SIZE", "1"))
-        if launched > 1 and self.accelerator.num_processes == 1:
-            raise ValueError(
-                f"The launcher started {launched} processes, but each would train alone, and write over the others: "
-                "there is no GPU. Set `use_cpu=True`, which trains data-parallel over gloo (FSDP and DeepSpeed "
-                "need GPUs), or start one process."
-            )
+        check_processes(self.accelerator, self.args.accelerator_config.even_batches)
         device = self.accelerator.device
         dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         k = len(self.group_weights.groups)
@@ -131,6 +125,15 @@ class GroupRobustTrainer(PublishingTrainer):
     def sum_over_processes(self, vector: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor over all processes."""
         return self.accelerator.reduce(vector, reduction="sum") if self.accelerator.num_processes > 1 else vector
+
+    def _get_dataloader(self, dataset: Any, description: str, *args: Any, **kwargs: Any) -> Any:
+        if has_length(dataset):  # with fewer rows a process would leave the others waiting for ever
+            check_agreement(self.accelerator, {f"the number of {description.lower()} rows": len(dataset)})
+        return super()._get_dataloader(dataset, description, *args, **kwargs)  # type: ignore[misc]
+
+    def _prepare_input(self, data: Any) -> Any:
+        # Upstream rounds every number to DeepSpeed's half precision: log-probs of the reference, features, logits.
+        return data.to(self.args.device) if torch.is_tensor(data) else super()._prepare_input(data)  # type: ignore[misc]
 
     # ---- one optimizer step ----
 
@@ -253,10 +256,10 @@ class GroupRobustTrainer(PublishingTrainer):
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        # Between the backward passes and the optimizer's step. A gradient scaler (float16) skips such steps itself.
+        # Between the backward passes and the optimizer's step (under DeepSpeed after it: it skips such a step and says
+        # nothing). A loss scaler (float16) meets them all the time, and lowers its scale.
         norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[misc]
-        scaled = self.accelerator.scaler is not None or self.accelerator.distributed_type == DistributedType.DEEPSPEED
-        if norm is None or scaled or math.isfinite(norm):
+        if norm is None or scales_loss(self.accelerator) or math.isfinite(norm):
             return norm
         rows = "; ".join(map(self.describe_rows, self._step_batches[:3]))
         more = f" and {len(self._step_batches) - 3} more batches" if len(self._step_batches) > 3 else ""
