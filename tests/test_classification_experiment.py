@@ -92,7 +92,7 @@ def test_a_damaged_run_is_named(done, tmp_path):
 
 def test_tables_say_what_the_logits_say(done, capsys):
     sections = {"reference": [REFERENCE], "methods": [CONTINUED, CPO], "reweighting": [REWEIGHTING[0]]}
-    comparison = write_tables(done, sections, [HEAD], [0, 1, 2], resamples=50)
+    comparison = write_tables(done, sections, [HEAD], [0, 1, 2], resamples=50).to_dict()
     assert {"comparison.json", "comparison.md", "comparison.csv", "comparison.tex"} <= {
         path.name for path in done.folder.iterdir()
     }

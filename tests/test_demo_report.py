@@ -34,7 +34,7 @@ from fairpo_trl import FairPOConfig, Partition
 from fairpo_trl.evaluation import Completion, mean_token_log_prob
 from fairpo_trl.generation.methods import apply_method
 from fairpo_trl.generation.run import GenerationArguments, train
-from fairpo_trl.reporting.results import read_results
+from fairpo_trl.reporting import Results
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -263,7 +263,7 @@ def test_the_report_of_a_short_run(
     trainer.train()
     results = report.report_demo(trainer, ["concise"], method, "the tiny model from /somewhere/private/tiny", 0.0)
 
-    kept = read_results(tmp_path / "results.json")
+    kept = Results.read(tmp_path / "results.json").to_dict()
     assert kept["partition"] == {name: "privileged" if name == "concise" else "non_privileged" for name in NAMES}
     assert [entry["attribute"] for entry in kept["attributes"]] == ["concise", *HELD]
     assert {entry["pairs"] for entry in kept["attributes"]} == {2}
@@ -287,7 +287,7 @@ def test_the_report_of_a_short_run(
     assert kept["guards"]["trained"] != kept["guards"]["reference"]
 
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "/somewhere/private" not in text and "concise privileged" in results["title"] and "# SmolLM2" in text
+    assert "/somewhere/private" not in text and "concise privileged" in results.title and "# SmolLM2" in text
     for name in ("win_rates_scorer.png", "win_rates_second_judge.png", "weights.png", "margins.png"):
         assert name in text and (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert "report.md" in capsys.readouterr().out

@@ -29,8 +29,7 @@ from fairpo_trl.evaluation import models, sample_completions, writing
 from fairpo_trl.evaluation.judges import KINDS
 from fairpo_trl.evaluation.models import find_model, fingerprint
 from fairpo_trl.evaluation.writing import Sampling, write_completions
-from fairpo_trl.reporting import markdown
-from fairpo_trl.reporting.results import Results, read_results
+from fairpo_trl.reporting import Results, writers
 
 
 QUIET = Console(quiet=True)
@@ -60,7 +59,7 @@ def quick_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Plots have their own tests and take seconds; only a test that asks for `plots` draws them."""
     if "plots" not in request.fixturenames:
         for name in ("plot_win_rates", "plot_weights", "plot_margins"):
-            monkeypatch.setattr(markdown, name, lambda results, path, *judge: Path(path))
+            monkeypatch.setattr(writers, name, lambda results, path, *judge: Path(path))
 
 
 @pytest.fixture
@@ -89,14 +88,16 @@ def arguments(place: Path, output: Path, *names: str, **options: Any) -> Evaluat
 
 def evaluated(
     place: Path, output: Path, *names: str, judges: Sequence[str] = COUNTS, judging: Any = None, **options: Any
-) -> list[Results]:
+) -> list[dict[str, Any]]:
+    """The documents, as their files hold them."""
     args = arguments(place, output, *names, **options)
-    return run(args, JudgeArguments(judges=list(judges), **(judging or {})), QUIET)
+    found = run(args, JudgeArguments(judges=list(judges), **(judging or {})), QUIET)
+    return [document.to_dict() for document in found]
 
 
-def entry(results: Results, attribute: str) -> dict[str, Any]:
+def entry(results: dict[str, Any], attribute: str) -> dict[str, Any]:
     (found,) = (entry for entry in results["attributes"] if entry["attribute"] == attribute)
-    return found  # type: ignore[return-value]
+    return found
 
 
 def kept_texts(output: Path, label: str) -> list[str]:
@@ -105,7 +106,7 @@ def kept_texts(output: Path, label: str) -> list[str]:
     return [row[0][0] for path in paths for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def without_time(results: Results) -> dict[str, Any]:
+def without_time(results: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in results.items() if key != "seconds"}
 
 
@@ -150,7 +151,7 @@ def test_two_adapters_are_compared_with_their_base_which_is_loaded_once(
     for document in documents:
         name = document["name"]
         assert {path.name for path in (tmp_path / name).iterdir()} >= {"results.json", "report.md", "report.html"}
-        assert read_results(tmp_path / name / "results.json") == document
+        assert Results.read(tmp_path / name / "results.json").to_dict() == document
         assert document["reference_name"] == "base" and name in page
         assert document["partition"] == {
             "concise": "privileged", "polite": "non_privileged", "factual": "non_privileged"
@@ -581,9 +582,9 @@ def test_the_command_line_prints_the_tables_and_the_report(
     options = ["--dataset", pairs, "--test_share", "0.5", "--max_prompts", "8", "--output_dir", "out"]
     main(["evaluate", str(place / "first"), "--config", str(yaml), *options])
     shown = capsys.readouterr().out
-    assert "8 prompts, 1 model against" in shown and "Win rate against the reference" in shown
+    assert "8 prompts, 1 model against" in shown and "Win rates against the reference" in shown
     assert "Worst attribute: " in shown and "Report: out/report.html" in shown
-    command = read_results(tmp_path / "out" / "first" / "results.json")["command"]
+    command = Results.read(tmp_path / "out" / "first" / "results.json").command
     assert command.startswith("fairpo evaluate first --config my.yaml --dataset pairs.jsonl")
 
 

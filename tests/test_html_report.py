@@ -1,160 +1,27 @@
 """Tests of the HTML reports: what they say, that nothing in them can act, and that they work in a real browser."""
 
 import base64
-import copy
 import hashlib
 import itertools
 import re
 from html.parser import HTMLParser
 
 import pytest
+from builders import HOSTILE, around, bare_generation_fields, generation_fields, label_fields, rates, renamed
 from helpers_browser import Browser, find_browser
-from PIL import Image
 
-from fairpo_trl.reporting import write_html_report, write_label_html_report
-from fairpo_trl.reporting.html.charts import MOST_STEPS, history, mean_interval, scale
-from fairpo_trl.reporting.html.verdict import generation_verdict, label_verdict
+from fairpo_trl.reporting import LabelResults, Results, write_html_report, write_label_html_report
+from fairpo_trl.reporting.blocks import Lines
+from fairpo_trl.reporting.cells import text_of
+from fairpo_trl.reporting.documents import Interval
+from fairpo_trl.reporting.render.charts import MOST_STEPS, history, scale
+from fairpo_trl.reporting.verdict import generation_verdict, label_verdict, mean_interval
 
 
 pytestmark = pytest.mark.xdist_group("html_report")  # its fixtures are costly: once for the file
 
 
-HOSTILE = (
-    "</div></script><script>window.hit=1</script><img src='http://example.org/x.png' onerror='window.hit=1'> & \"q\" "
-    "{{1234 * 5678}}"
-)
 LONG = "w" * 400
-
-
-def around(mean, half=0.04, n=200):
-    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
-
-
-def rates(difference, half=0.04):
-    return {
-        "reference_vs_itself": around(0.51, 0.03),
-        "trained": around(0.51 + difference),
-        "difference": around(difference, half),
-    }
-
-
-def document(name="FairPO-CPO", warmth=0.23, brevity=0.01, plain=0.02):
-    partition = {"warmth": "privileged", "brevity": "non_privileged", "plain words": "non_privileged"}
-    attributes = [
-        {
-            "attribute": attribute,
-            "role": partition[attribute],
-            "pairs": 120 + i,
-            "win_rate": {"scorer": rates(difference), "second_judge": rates(difference + 0.01)},
-            "length_controlled": {"scorer": around(0.61 + i / 100, 0.05)},
-            "scores": {"scorer": {"reference": around(3.1 + i, 0.2), "trained": around(4.25 + i, 0.2),
-                                  "difference": around(1.15, 0.1)}},
-            "pair_accuracy": {"trained": 0.71 + i / 100, "reference": 0.57 + i / 100},
-            "inside_hinge": 0.83 + i / 100,
-            "final_weight": 0.33 + i / 100,
-        }
-        for i, (attribute, difference) in enumerate(
-            {"warmth": warmth, "brevity": brevity, "plain words": plain}.items()
-        )
-    ]  # fmt: skip
-    samples = [
-        {"prompt": f"prompt {i}", "reference": f"reference text {i}", "trained": f"trained text {i}",
-         "scores": {"warmth": {"reference": 1.5, "trained": 2.25 + i}}
-         | ({"brevity": {"reference": 7.5, "trained": 6.0}} if i % 2 else {})}
-        for i in range(8)
-    ]  # fmt: skip
-    regressions = [
-        samples[i] | {"prompt": f"lost {attribute} {i}", "attribute": attribute, "judge": "scorer", "change": -3.5 + i}
-        for i, attribute in enumerate(["brevity", "plain words", "brevity"])
-    ]
-    return {
-        "title": f"{name} on a small model",
-        "name": name,
-        "reference_name": "Small-Instruct",
-        "command": "python train.py --output /home/someone/runs/x",
-        "model": "Small-Instruct",
-        "data": "pairs.jsonl",
-        "partition": partition,
-        "settings": {"beta": 0.1, "balancer": "mirror_ascent"},
-        "seeds": [3, 4],
-        "hardware": "2 CPU cores",
-        "seconds": 1234.5,
-        "attributes": attributes,
-        "guards": {
-            "reference": {"completions": 200, "mean_words": 20.5, "unended_share": 0.25},
-            "trained": {"completions": 201, "mean_words": 18.25, "unended_share": 0.5, "mean_token_log_prob": -1.25},
-        },
-        "weights_history": [
-            {"step": s, "privileged": 0.5 + s / 100, "non_privileged": 0.5 - s / 100} for s in (1, 9, 17)
-        ],
-        "margins_history": [{"step": s, "warmth": s / 50, "brevity": -s / 90} for s in (1, 9)],
-        "samples": samples,
-        "regressions": regressions,
-        "judges": {"scorer": {"kind": "count:words", "calls": 1234, "cached": 56, "failures": 7}},
-    }  # fmt: skip
-
-
-def label_document(folder):
-    """A run of four labels; the image of its first sample is written to the folder."""
-    partition = {"owl": "privileged", "harp": "privileged", "cat": "non_privileged", "tree": "non_privileged"}
-    group = {
-        "labels": 2,
-        "labels_counted": 2,
-        "map": 0.512,
-        "sample_f1": 0.423,
-        "accuracy": 0.934,
-        "exact_match": 0.745,
-    }
-    evaluation = {
-        "by_group": {name: dict(group) for name in ("all", "privileged", "non_privileged")},
-        "by_label": {name: {"role": role, "ap": 0.5} for name, role in partition.items()},
-        "labels_without_positives": ["tree"],
-        "zero_division": 0,
-        "samples": "all",
-    }
-    trained = copy.deepcopy(evaluation)
-    trained["by_group"]["privileged"]["map"] = 0.528
-
-    def change(mean, half=0.01, **more):
-        return {"delta": mean, "low": mean - half, "high": mean + half, "seed_sd": None, **more}
-
-    by_label = {
-        name: {"role": partition[name], "positives": 20, "ap_reference": 0.5, "ap": 0.5 + value} | change(value)
-        for name, value in {"owl": 0.031, "harp": 0.002, "cat": -0.025}.items()
-    }
-    by_label["tree"] = {"role": "non_privileged", "positives": 0, "delta": None, "low": None, "high": None}
-    (folder / "samples").mkdir(parents=True)
-    Image.new("RGBA", (64, 40), (200, 30, 30, 128)).save(folder / "samples" / "0.png")
-    return {
-        "title": "drawings: fairpo_cpo",
-        "command": "python coco_fairpo.py --output_dir /home/someone/runs/x",
-        "data": {"test": {"images": 1100, "series": 900}},
-        "partition": partition,
-        "label_counts": {"owl": 31, "harp": 25, "cat": 400, "tree": 212},
-        "method": "fairpo_cpo",
-        "settings": {"beta": 1.0},
-        "seeds": [0],
-        "seconds": 100.0,
-        "evaluations": {"reference": evaluation, "trained": trained},
-        "comparison": {
-            "by_group": {"all": change(0.002), "privileged": change(0.016), "non_privileged": change(-0.003)},
-            "by_label": by_label, "fell": ["cat"], "fell_surely": ["cat"], "eps": 0.01,
-            "seeds": 1, "series": 900, "resamples": 1000, "level": 0.95,
-        },
-        "hinge": {"pairs": 0.62, "labels": 0.5, "eps": 0.01},
-        "confusion": {"reference": 0.663, "trained": 0.701},
-        "calibration": {model: {"privileged": {"ece": ece, "ece_temperature": 0.0123, "brier": 0.0456,
-                                               "brier_temperature": 0.0455, "brier_all_negative": 0.05,
-                                               "brier_label_prior": 0.0499}}
-                        for model, ece in (("reference", 0.0321), ("trained", 0.0234))},
-        "weights_history": [{"step": s, "privileged": 0.5, "non_privileged": 0.5} for s in (1, 2)],
-        "samples": [
-            {"image": "samples/0.png", "id": "birds/owl_1", "true": ["owl"],
-             "reference": [["cat", 0.9], ["owl", 0.31]], "trained": [["owl", 0.82], ["cat", 0.7]]},
-            {"image": None, "id": "b", "true": [], "reference": [["cat", 0.9]], "trained": [["cat", 0.7]]},
-        ],
-        "notes": ["The images were chosen by hand."],
-    }  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -183,15 +50,24 @@ class Page(HTMLParser):
         return sum(name == tag for name, _ in self.elements)
 
 
-@pytest.fixture
-def pages(tmp_path):
+def page_of(fields, path):
+    """Path of the page of one or several candidates."""
+    return write_html_report([Results(**each) for each in fields], path)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
     """Paths of the pages of one candidate, of three, and of a classifier."""
-    documents = [document(), document("DPO", brevity=-0.2), document("Other", warmth=0.01)]
-    labels = label_document(tmp_path)
+    folder = tmp_path_factory.mktemp("pages")
+    candidates = [
+        generation_fields(),
+        generation_fields("DPO", brevity=-0.2),
+        generation_fields("Other", warmth=0.01),
+    ]
     return {
-        "one": write_html_report(documents[:1], tmp_path / "one.html"),
-        "three": write_html_report(documents, tmp_path / "three.html"),
-        "labels": write_label_html_report(labels, tmp_path / "labels.html"),
+        "one": page_of(candidates[:1], folder / "one.html"),
+        "three": page_of(candidates, folder / "three.html"),
+        "labels": write_label_html_report(LabelResults(**label_fields(folder)), folder / "labels.html"),
     }
 
 
@@ -217,11 +93,11 @@ class TestWhatItSays:
     def test_every_number_of_a_classifier_appears(self, pages):
         page = Page(pages["labels"])
         for expected in [
-            "51.2", "52.8", "42.3", "93.4", "74.5", "+1.60 [+.60, +2.60] ▲", "-.30 [-1.30, +.70] ≈",
-            "+3.10 [+2.10, +4.10] ▲", "+.20 [-.80, +1.20] ≈", "-2.50 [-3.50, -1.50] ▼", "31", "25", "400", "212",
+            "50.0", "51.6", "41.6", "91.6", "71.6", "+1.60 [+.60, +2.60] ▲", "-.30 [-1.30, +.70] ≈",
+            "+3.00 [+2.00, +4.00] ▲", "+.20 [-.80, +1.20] ≈", "-2.50 [-3.50, -1.50] ▼", "31", "25", "400", "212",
             "0.0321", "0.0234", "0.0123", "0.0456", "62.0", "66.3", "70.1", "1,100 images, 900 series", "fairpo_cpo",
             "2 min", "beta = 1.0", "The images were chosen by hand.", "birds/owl_1", "82", "31",
-            "Not measured, for want of a positive in this split: tree.",
+            "Not measured, for want of a positive in this split: tree_50%.",
         ]:  # fmt: skip
             assert expected in page.text, expected
         images = [attributes for tag, attributes in page.elements if tag == "img"]
@@ -229,23 +105,16 @@ class TestWhatItSays:
         assert images[0]["src"].startswith("data:image/png;base64,")
 
     def test_what_was_not_measured_is_left_out(self, tmp_path):
-        bare = {
-            "title": "t",
-            "partition": {"a": "privileged"},
-            "attributes": [{"attribute": "a", "role": "privileged"}],
-        }
-        page = Page(write_html_report([bare], tmp_path / "p.html"))
+        page = Page(page_of([bare_generation_fields()], tmp_path / "p.html"))
         assert "Whether a got better was not measured; nothing is held." in page.text
         for absent in ("None", "nan", "undefined", "Judges", "What the models write", "during training", "cost"):
             assert absent not in page.text
 
     def test_local_paths_are_cut_but_not_in_what_models_wrote(self, tmp_path):
-        found = document()
+        found = generation_fields()
         found["samples"][0]["trained"] = "Look into /home/me/x.txt"
-        found["regressions"][0]["reference"] = "or /home/me/y.txt"
-        page = Page(write_html_report([found], tmp_path / "p.html"))
-        assert "someone" not in page.text and "--output x" in page.text
-        assert "/home/me/x.txt" in page.text and "/home/me/y.txt" in page.text
+        page = Page(page_of([found], tmp_path / "p.html"))
+        assert "someone" not in page.text and "--output x" in page.text and "/home/me/x.txt" in page.text
 
     @pytest.mark.parametrize(
         ("changes", "kind", "sentence"),
@@ -262,36 +131,34 @@ class TestWhatItSays:
         ],
     )
     def test_the_verdict(self, changes, kind, sentence):
-        found = generation_verdict(document(**changes))
+        found = generation_verdict(Results(**generation_fields(**changes)))
         assert (found.kind, found.sentence) == (kind, sentence)
 
     def test_a_doubt_of_a_later_judge_stands_in_the_verdict(self):
-        found = document()
+        found = generation_fields()
         found["attributes"][1]["win_rate"]["second_judge"] = rates(-0.2)
-        verdict = generation_verdict(found)
+        verdict = generation_verdict(Results(**found))
         assert verdict.kind == "same"
         assert verdict.sentence.endswith("measurably worse, but the second judge sees brevity worse.")
         assert "The second judge sees it differently: brevity -.20 [-.24, -.16] ▼ worse." in verdict.details
 
     def test_the_worst_held_attribute_and_the_means_stand_out(self):
-        tiles = {tile.title: (tile.value, tile.about) for tile in generation_verdict(document(brevity=-0.02)).tiles}
+        verdict = generation_verdict(Results(**generation_fields(brevity=-0.02)))
+        tiles = {tile.title: (text_of(tile.value), tile.about) for tile in verdict.tiles}
         assert tiles["held, worst"] == ("-.02 [-.06, +.02]", "brevity")
         assert tiles["held, mean"] == (".00 [-.04, +.04]", "of 2")
         assert tiles["privileged"] == ("+.23 [+.19, +.27]", "warmth")
 
-    def test_the_verdict_of_a_classifier(self, tmp_path):
-        found = label_document(tmp_path)
-        verdict = label_verdict(found)
+    def test_the_verdict_of_a_classifier(self):
+        found = label_fields()
+        verdict = label_verdict(LabelResults(**found))
         assert verdict.kind == "worse"
         assert verdict.sentence == (
             "The privileged labels got better in the mean, but 1 held label fell by more than 1 point."
         )
         found["comparison"]["fell_surely"] = []
-        verdict = label_verdict(found)
-        assert (verdict.kind, verdict.sentence[-60:]) == (
-            "better",
-            "held label fell by more than 1 point, none with the whole interval."[-60:],
-        )
+        verdict = label_verdict(LabelResults(**found))
+        assert verdict.kind == "better" and verdict.sentence.endswith("none with the whole interval.")
 
 
 class TestCharts:
@@ -316,47 +183,44 @@ class TestCharts:
 
     def test_a_long_history_says_what_it_leaves_out(self):
         entries = [{"step": step, "a": step / 1000} for step in range(1000)]
-        found = history("t", "u", entries, {"a": "privileged"}, None)
+        found = history(Lines("t", "u", entries, {"a": "privileged"}))
         assert (len(found.rows), found.left_out) == (MOST_STEPS, 700)
         assert (found.rows[0][0], found.rows[-1][0]) == ("0", "999")
 
     def test_many_lines_are_told_apart_by_role_and_stay_a_small_table(self):
         names = [f"label {i}" for i in range(1000)]
         entries = [{"step": step} | {name: i / 1000 for i, name in enumerate(names)} for step in range(50)]
-        found = history("t", "u", entries, {name: "non_privileged" for name in names}, None)
+        found = history(Lines("t", "u", entries, dict.fromkeys(names, "non_privileged")))
         assert not found.named and {line.colour for line in found.lines} == {"held"}
         assert [line.name for line in found.highest] == ["label 999", "label 998", "label 997"]
         assert (len(found.rows), found.left_out) == (12, 38)
 
     def test_the_interval_of_a_mean_is_the_conservative_one(self):
-        assert mean_interval([around(0.1, 0.02), around(0.3, 0.04)]) == pytest.approx(
-            {"mean": 0.2, "low": 0.17, "high": 0.23}
-        )
-        assert mean_interval([around(0.1), {"mean": 0.3}]) == {"mean": 0.2} and mean_interval([]) is None
+        found = mean_interval([Interval(**around(0.1, 0.02)), Interval(**around(0.3, 0.04))])
+        assert (found.mean, *found.ends) == pytest.approx((0.2, 0.17, 0.23))
+        assert mean_interval([Interval(**around(0.1)), Interval(mean=0.3)]) == Interval(mean=0.2)
+        assert mean_interval([]) is None
 
 
 class TestNothingActs:
     def test_text_from_data_is_text(self, tmp_path):
-        found = document(HOSTILE)
-        old = found["partition"]
-        found["partition"] = {HOSTILE if name == "brevity" else name: role for name, role in old.items()}
-        found["attributes"][1]["attribute"] = HOSTILE
+        found = renamed(generation_fields(HOSTILE), "brevity", HOSTILE)
         found["attributes"][1]["win_rate"] = {HOSTILE: rates(0.1)}
         found |= {"title": HOSTILE, "command": HOSTILE, "settings": {HOSTILE: HOSTILE}, "data": HOSTILE}
         for key in ("prompt", "reference", "trained"):
             found["samples"][0][key] = HOSTILE
             found["regressions"][0][key] = HOSTILE + "\x00\x1b[31m\ud800"
-        plain = Page(write_html_report([document(), document()], tmp_path / "plain.html"))
-        page = Page(write_html_report([found, found], tmp_path / "p.html"))
+        plain = Page(page_of([generation_fields(), generation_fields()], tmp_path / "plain.html"))
+        page = Page(page_of([found, found], tmp_path / "p.html"))
         assert page.text.count(HOSTILE) > 20 and "\x1b" not in page.text and "7006652" not in page.text
         assert {tag for tag, _ in page.elements} <= {tag for tag, _ in plain.elements}
         assert (page.count("script"), page.count("img")) == (1, 0)
         assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
 
     def test_labels_are_text_too(self, tmp_path):
-        found = label_document(tmp_path)
-        text = str(found).replace("'owl'", "'<b onclick=alert(1)>owl'").replace("birds/owl_1", "<i>owl</i>")
-        page = Page(write_label_html_report(eval(text), tmp_path / "p.html"))
+        found = renamed(label_fields(tmp_path), "owl", "<b onclick=alert(1)>owl")
+        found = renamed(found, "birds/owl_1", "<i>owl</i>")
+        page = Page(write_label_html_report(LabelResults(**found), tmp_path / "p.html"))
         assert "<b onclick=alert(1)>owl" in page.text and "<i>owl</i>" in page.text
         assert not [attributes for tag, attributes in page.elements if tag == "i" or "onclick" in attributes]
 
@@ -379,16 +243,15 @@ class TestNothingActs:
         assert "url(" not in page.raw["style"] and "@import" not in page.raw["style"]
         assert "http" not in "".join(page.raw.values())
 
-    def test_a_failed_report_leaves_the_old_one(self, tmp_path, monkeypatch):
-        path = write_html_report([document()], tmp_path / "p.html")
+    def test_a_failed_report_leaves_the_old_one(self, tmp_path):
+        path = write_label_html_report(LabelResults(**label_fields(tmp_path)), tmp_path / "p.html")
         before = path.read_bytes()
-        bad = document()
-        bad["attributes"][0]["final_weight"] = float("nan")
-        with pytest.raises(ValueError, match=r"attributes\[0\]\.final_weight"):
-            write_html_report([bad], path)
+        (tmp_path / "samples" / "0.png").write_bytes(b"not an image")
+        with pytest.raises(ValueError, match=r"samples/0\.png"):
+            write_label_html_report(LabelResults(**label_fields()), path)
         with pytest.raises(ValueError, match="at least one document"):
             write_html_report([], path)
-        assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["p.html"]
+        assert path.read_bytes() == before and {file.name for file in tmp_path.iterdir()} == {"p.html", "samples"}
 
     @pytest.mark.parametrize("name", ["one", "three", "labels"])
     def test_headings_skip_no_level_and_ids_are_unique(self, pages, name):
@@ -403,7 +266,7 @@ class TestNothingActs:
                 assert attributes.get(key, ids[0] if ids else None) in [*ids, None], attributes
 
     def test_a_missing_image_is_named(self, tmp_path):
-        found = label_document(tmp_path)
+        found = LabelResults(**label_fields(tmp_path))
         with pytest.raises(FileNotFoundError, match="birds/owl_1"):
             write_label_html_report(found, tmp_path / "elsewhere" / "p.html")
 
@@ -444,20 +307,18 @@ class TestInABrowser:
         assert browser.ask("window.innerWidth") == width
 
     def test_long_words_stay_within_a_phone(self, browser, tmp_path):
-        found = document(LONG)
+        found = renamed(generation_fields(LONG), "brevity", LONG)
         found |= {"title": LONG, "command": LONG, "settings": {LONG: LONG}, "model": LONG, "reference_name": LONG}
-        found["partition"] = {LONG if name == "brevity" else name: role for name, role in found["partition"].items()}
-        found["attributes"][1]["attribute"] = LONG
         found["margins_history"] = [{"step": step, LONG: 0.1} for step in (1, 2)]
         found["judges"] = {LONG: {"kind": LONG, "calls": 1, "cached": 1, "failures": 0}}
         found["samples"][0] |= {"prompt": LONG, "reference": LONG, "trained": LONG}
-        browser.open(write_html_report([found, document()], tmp_path / "p.html"), 360)
+        browser.open(page_of([found, generation_fields()], tmp_path / "p.html"), 360)
         assert browser.ask("document.documentElement.scrollWidth") == 360
 
     def test_hostile_text_neither_runs_nor_loads(self, browser, tmp_path):
-        found = document()
+        found = generation_fields()
         found["samples"][0]["prompt"] = found["title"] = HOSTILE
-        browser.open(write_html_report([found], tmp_path / "p.html"))
+        browser.open(page_of([found], tmp_path / "p.html"))
         assert browser.ask("typeof window.hit") == "undefined" and not browser.complaints
         assert len(browser.requests) == 1 and shown(browser, "h1") == [HOSTILE]
 

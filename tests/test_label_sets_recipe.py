@@ -18,7 +18,7 @@ from experiments.label_sets.compare import main as compare
 from experiments.label_sets.tables import choices
 from fairpo_trl.commands.push import PushArguments
 from fairpo_trl.commands.push import run as push
-from fairpo_trl.reporting.label_results import read_label_results
+from fairpo_trl.reporting import LabelResults
 
 
 pytestmark = pytest.mark.xdist_group("label_sets_recipe")  # its fixtures are costly: once for the file
@@ -55,7 +55,7 @@ def test_the_recipe_runs_from_a_file_to_the_report(tmp_path, model_path, items, 
     out = tmp_path / "out"
     main(["--model_name_or_path", model_path, "--dataset_name", items, "--output_dir", str(out), *TINY])
     assert "21 training and 9 test items, 4 labels. Privileged: odd" in capsys.readouterr().out
-    results = read_label_results(out / "results.json")
+    results = LabelResults.read(out / "results.json").to_dict()
     assert results["partition"] == {
         "any": "non_privileged",
         "blue": "non_privileged",

@@ -557,12 +557,12 @@ def test_a_misspelt_option_gets_a_near_one(capsys):
 
 def test_the_card_has_results_with_intervals_and_the_hub_can_read_them(adapter):
     card = ModelCard(push(adapter, dry_run=True).card)
-    assert (
-        "| concise | privileged | counter | .69 [.64, .74] | +.18 [+.14, +.22] | .55 [.50, .60] | ▲ better |"
-        in card.text
-    )
-    assert "| polite | held | counter | .44 [.40, .48] | -.06 [-.10, -.02] | – | ▼ worse |" in card.text
-    assert "| concise | privileged | 40 | .50 | .90 | – | .80 |" in card.text
+    for row in (
+        "| concise | counter | +.18 [+.14, +.22] | ▲ better | .69 [.64, .74] | .51 [.47, .55] | .55 [.50, .60] |",
+        "| polite | counter | -.06 [-.10, -.02] | ▼ worse | .44 [.40, .48] | – | – |",
+        "| concise | 40 | .50 | .90 | – | .80 |",
+    ):
+        assert row in card.text
     assert "- Held, and worse than the reference all the same: polite." in card.text
     index = {(r.metric_type, r.metric_name): r for r in card.data.eval_results}
     win = index["win_rate", "Win rate: concise (counter)"]

@@ -16,9 +16,7 @@ from fairpo_trl.classification.evaluation.comparison import Comparison, compare_
 from fairpo_trl.classification.evaluation.confusion import confusion_of_privileged, most_confused_pairs
 from fairpo_trl.classification.evaluation.group_report import BASELINES, GroupEvaluation, evaluate_groups
 from fairpo_trl.classification.evaluation.paper_protocol import paper_protocol_map
-from fairpo_trl.reporting.label_results import LabelComparison
-from fairpo_trl.reporting.label_tables import print_label_comparison
-from fairpo_trl.reporting.label_writers import write_label_comparison
+from fairpo_trl.reporting import LabelComparison, print_label_comparison, write_label_comparison
 
 from .runs import REFERENCE, Experiment, Head, Row
 
@@ -63,7 +61,7 @@ def write_tables(
         if deltas is not None:
             per_label[f"{row.name}, {head.name}"] = deltas
     first = evaluate_groups(test.labels, experiment.logits(REFERENCE, heads[0], jobs[0][3][0], "test"), partition)
-    comparison: LabelComparison = {
+    found: dict[str, Any] = {
         "title": title,
         "command": command.format(resamples=resamples),
         "data": {
@@ -83,6 +81,7 @@ def write_tables(
         "seconds": float(sum(method["seconds"] * method["seeds"] for method in methods)),
         "notes": _notes(methods),
     }
+    comparison = LabelComparison(**found)
     write_label_comparison(comparison, folder or experiment.folder)
     print_label_comparison(comparison)
     return comparison
@@ -121,6 +120,8 @@ def _measure(
         ),
         "bands": dict(zip(("head", "mid", "tail"), bands.tolist(), strict=True)),
     }
+    if section == "reweighting":
+        method["factor"] = row.factor
     if len(seeds) > 1:
         method["seed_sd"] = {
             group: {

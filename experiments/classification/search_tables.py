@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from fairpo_trl.classification.evaluation.comparison import Comparison, compare_with_reference
-from fairpo_trl.reporting.markdown import pipe_table
-from fairpo_trl.reporting.numbers import delta, points
+from fairpo_trl.reporting.cells import change_text as delta
+from fairpo_trl.reporting.numbers import points
+from fairpo_trl.reporting.render.markdown import pipe_table
 
 from .runs import REFERENCE, Experiment, Head, Row
 

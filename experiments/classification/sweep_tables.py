@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fairpo_trl.reporting.markdown import pipe_table
-from fairpo_trl.reporting.numbers import delta, duration
-from fairpo_trl.reporting.sweep_plot import plot_sweep
+from fairpo_trl.reporting.cells import change_text
+from fairpo_trl.reporting.numbers import duration
+from fairpo_trl.reporting.render.markdown import pipe_table
 
 from .runs import Experiment, Head, Row
+from .sweep_plot import plot_sweep
 
 
 def write_sweep(
@@ -84,4 +85,4 @@ def write_sweep(
 def _cell(table: pd.DataFrame, partition: str, option: str, value: float, group: str) -> str:
     found = table[(table["partition"] == partition) & (table["option"] == option) & (table["value"] == value)].iloc[0]
     spread = found[f"test_{group}_sd"]
-    return delta({"mean": found[f"test_{group}"]} | ({} if np.isnan(spread) else {"seed_sd": spread}))
+    return change_text({"mean": found[f"test_{group}"]} | ({} if np.isnan(spread) else {"seed_sd": spread}))

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fairpo_trl import Partition
 from fairpo_trl.evaluation import Estimate, paired_bootstrap, win_rate
+from fairpo_trl.reporting.documents import Interval
 from fairpo_trl.reporting.plots import ComparisonPoint, plot_comparison
 
 from .early_stopping import above_curve
@@ -215,10 +216,9 @@ def _plot(lines: Sequence[dict[str, Any]], measurer: Measurer) -> bool:
 
     def point(line: dict[str, Any], label: str) -> ComparisonPoint:
         keep = ("mean", "low", "high", "n")
-        interval = {
-            key: {k: v for k, v in line[key].items() if k in keep} for key in ("privileged", "mean_held", "worst_held")
-        }
-        return ComparisonPoint(label, **interval)  # type: ignore[arg-type]
+        three = ("privileged", "mean_held", "worst_held")
+        interval = {key: Interval(**{k: v for k, v in line[key].items() if k in keep}) for key in three}
+        return ComparisonPoint(label, **interval)
 
     same = [line for line in lines if line["row"] != "swapped"]
     curve = [point(line, f"{line['step']}") for line in same if line["row"] == CURVE]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from label_sets.report import Written, measure_all, set_blocks, show
@@ -11,9 +11,9 @@ from label_sets.report import Written, measure_all, set_blocks, show
 from fairpo_trl.files import write_json
 from fairpo_trl.label_sets.measures import change, resample_items
 from fairpo_trl.reporting import LabelComparison
+from fairpo_trl.reporting.documents import ROLES, Interval
 from fairpo_trl.reporting.label_plots import plot_label_deltas
 from fairpo_trl.reporting.pareto_plot import plot_pareto
-from fairpo_trl.reporting.results import ROLES
 
 from .measure import REFERENCE, Row, SetComparison
 
@@ -119,7 +119,7 @@ def _pictures(
                 {"name": name, "label": method.label, "section": "methods", "head": "sets", "groups": {}}
                 | {"seeds": seeds, "delta_reference": deltas}
             )
-        by_label = {label: d for label in partition if (d := found["changes"].get(f"label/{label}/f1"))}
+        by_label = {label: Interval(**d) for label in partition if (d := found["changes"].get(f"label/{label}/f1"))}
         if name == "fairpo" and by_label:
             path = comparison.folder / "label_deltas.png"
             plot_label_deltas(by_label, partition, path, TITLE, method.label, measure="F1")
@@ -135,7 +135,7 @@ def _pictures(
             "trivial": {},
             "methods": methods,
         }
-        path = plot_pareto(cast(LabelComparison, document), comparison.folder / "pareto.png")
+        path = plot_pareto(LabelComparison(**document), comparison.folder / "pareto.png")
         images = {"Privileged against held labels": path.name, **images}
     return images
 

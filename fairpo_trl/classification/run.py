@@ -32,9 +32,7 @@ from fairpo_trl.classification.run_options import LabelArguments
 from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.hub.privacy import public_command
-from fairpo_trl.reporting.label_markdown import write_label_report
-from fairpo_trl.reporting.label_results import LabelResults
-from fairpo_trl.reporting.label_tables import print_label_results
+from fairpo_trl.reporting import LabelResults, print_label_results, write_label_report
 from fairpo_trl.training.places import check_model, check_output_dir
 
 
@@ -263,7 +261,7 @@ def _results(
         calibration[name] = frame_to_dict(table)
         notes += [f"No temperature for the {name} model: {why}"] if why else []
     history = trainer.state.log_history
-    return {
+    results: dict[str, Any] = {
         "title": f"{title}: {script_args.method}, {len(partition.privileged)} privileged labels",
         "command": public_command(sys.argv),
         "data": {
@@ -281,19 +279,20 @@ def _results(
         "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
         "seeds": [args.seed],
         "seconds": time.time() - started,
-        "evaluations": {name: value.to_dict() for name, value in evaluations.items()},  # type: ignore[typeddict-item]
-        "comparison": trainer.comparison.to_dict(),  # type: ignore[typeddict-item]
+        "evaluations": {name: value.to_dict() for name, value in evaluations.items()},
+        "comparison": trainer.comparison.to_dict(),
         "hinge": {"pairs": hinge.pairs, "labels": hinge.labels, "eps": hinge.eps},
-        "confusion": confusion,  # type: ignore[typeddict-item]
+        "confusion": confusion,
         "weights_history": [
             {"step": entry["step"], **{k[7:]: v for k, v in entry.items() if k.startswith("weight/")}}
             for entry in history
             if any(key.startswith("weight/") for key in entry)
         ],
-        "calibration": calibration,  # type: ignore[typeddict-item]
+        "calibration": calibration,
         "notes": notes,
-        "samples": _samples(parts["test"], partition, logits, Path(args.output_dir)),  # type: ignore[typeddict-item]
+        "samples": _samples(parts["test"], partition, logits, Path(args.output_dir)),
     }
+    return LabelResults(**results)
 
 
 def _samples(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from datasets import IterableDatasetDict
 from rich.console import Console
@@ -39,10 +40,8 @@ from fairpo_trl.evaluation.models import LoadedModels, ModelSource, find_model, 
 from fairpo_trl.evaluation.writing import Sampling, kept_log_probs, write_completions
 from fairpo_trl.generation.data import DataArguments, load_data, main_console
 from fairpo_trl.hub.privacy import last_part, public_command
-from fairpo_trl.reporting.html import write_html_report
-from fairpo_trl.reporting.markdown import write_report
-from fairpo_trl.reporting.results import Results
-from fairpo_trl.reporting.tables import WIDTH, print_results
+from fairpo_trl.reporting import Results, print_results, write_html_report, write_report
+from fairpo_trl.reporting.render.terminal import WIDTH
 
 
 GUARDED = 100
@@ -142,7 +141,7 @@ def run(
     described = {written: judge.description for written, judge in judges.items()}
     for name in names:
         found, own_run = comparisons[name], runs[name]
-        results: Results = {
+        results: dict[str, Any] = {
             "title": f"{name} against {_short(reference.name)}",
             "name": name,
             "reference_name": _short(reference.name),
@@ -165,7 +164,7 @@ def run(
         if own_run is not None and own_run.margins_history:
             results["margins_history"] = own_run.margins_history
         results["seconds"] = time.time() - started
-        documents.append(results)
+        documents.append(Results(**results))
     _report(args, documents, list(names), console)
     return documents
 
@@ -247,9 +246,9 @@ def _report(args: EvaluateArguments, documents: list[Results], names: Sequence[s
 def _worst(document: Results) -> str:
     """The attribute with the lowest difference to the reference against itself, by its first judge."""
     found = {
-        entry["attribute"]: next(iter(entry["win_rate"].values()))["difference"]["mean"]
-        for entry in document["attributes"]
-        if entry.get("win_rate")
+        entry.attribute: entry.first_difference.mean
+        for entry in document.attributes
+        if entry.first_difference is not None
     }
     if not found:
         return "No attribute could be judged: every judge failed."

@@ -18,7 +18,6 @@ from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.judges import JUDGE_NAMES, JudgeSpec, PairJudge
 from fairpo_trl.evaluation.win_rates import Estimate
 from fairpo_trl.preferences.rules import completion_text
-from fairpo_trl.reporting.results import AttributeResult, Interval, JudgeCalls, JudgeWinRates, Regression, Sample
 
 
 REFERENCE, AGAIN = "", "again"  # keys of the reference's two writings; no candidate has such a name
@@ -95,12 +94,12 @@ def judge_texts(
 
 def attribute_results(
     comparisons: Comparisons, partition: Partition, run: RunFacts | None, pairs: Counter[str], seed: int
-) -> list[AttributeResult]:
-    """Every attribute's numbers, privileged ones first; what was not measured is absent."""
+) -> list[dict[str, Any]]:
+    """Every attribute's numbers as `AttributeResult` has them, privileged ones first; what is unknown is absent."""
     results = []
     for attribute in (*partition.privileged, *partition.non_privileged):
         role = partition.role_of(attribute)
-        entry: AttributeResult = {"attribute": attribute, "role": role}
+        entry: dict[str, Any] = {"attribute": attribute, "role": role}
         if run is not None and attribute in run.final_weights:
             entry["pairs"] = pairs[attribute]
             entry["final_weight"] = run.final_weights[attribute]
@@ -109,19 +108,19 @@ def attribute_results(
             if row is not None:
                 rates = {"trained": row.trained, "reference_vs_itself": row.reference_vs_itself}
                 rates["difference"] = row.difference
-                entry.setdefault("win_rate", {})[judge] = cast(JudgeWinRates, _intervals(rates))
+                entry.setdefault("win_rate", {})[judge] = _intervals(rates)
             if (controlled := comparison.length_controlled(seed)) is not None:
-                entry.setdefault("length_controlled", {})[judge] = _interval(controlled)
+                entry.setdefault("length_controlled", {})[judge] = controlled.to_dict()
             if (scores := comparison.mean_scores(seed)) is not None:
-                entry.setdefault("scores", {})[judge] = cast(Any, _intervals(scores))
+                entry.setdefault("scores", {})[judge] = _intervals(scores)
         results.append(entry)
     return results
 
 
 def judge_calls(
     comparisons: Comparisons, assigned: Mapping[str, Sequence[JudgeSpec]], descriptions: Mapping[str, str]
-) -> dict[str, JudgeCalls]:
-    """What each judge was and did, by the attributes that it judged."""
+) -> dict[str, dict[str, Any]]:
+    """What each judge was and did, by the attributes that it judged: see `JudgeCalls`."""
     attributes: dict[str, list[str]] = {}
     tallies: dict[str, dict[str, Comparison]] = {}
     for attribute, specs in assigned.items():
@@ -143,15 +142,15 @@ def judge_calls(
     }
 
 
-def samples_of(texts: Texts, name: str, comparisons: Comparisons) -> list[Sample]:
-    """Prompts evenly spaced over the list, with the first judge's scores where there are some."""
+def samples_of(texts: Texts, name: str, comparisons: Comparisons) -> list[dict[str, Any]]:
+    """`Sample`s: prompts evenly spaced over the list, with the first judge's scores where there are some."""
     count = len(texts.prompts)
     shown = sorted({i * count // SAMPLES for i in range(SAMPLES)}) if count > SAMPLES else range(count)
     return [_sample(texts, name, i, 0, comparisons) for i in shown]
 
 
-def regressions_of(texts: Texts, name: str, comparisons: Comparisons) -> list[Regression]:
-    """The worst changes of each attribute and judge, with the texts."""
+def regressions_of(texts: Texts, name: str, comparisons: Comparisons) -> list[dict[str, Any]]:
+    """`Regression`s: the worst changes of each attribute and judge, with the texts."""
     return [
         {
             **_sample(texts, name, change.prompt, change.sample, comparisons),
@@ -165,9 +164,9 @@ def regressions_of(texts: Texts, name: str, comparisons: Comparisons) -> list[Re
     ]
 
 
-def _sample(texts: Texts, name: str, prompt: int, sample: int, comparisons: Comparisons) -> Sample:
+def _sample(texts: Texts, name: str, prompt: int, sample: int, comparisons: Comparisons) -> dict[str, Any]:
     asked = texts.prompts[prompt]
-    shown: Sample = {
+    shown: dict[str, Any] = {
         "prompt": completion_text(asked if isinstance(asked, str) else list(asked)),
         "reference": texts.completions[REFERENCE][prompt][sample].text,
         "trained": texts.completions[name][prompt][sample].text,
@@ -183,9 +182,5 @@ def _sample(texts: Texts, name: str, prompt: int, sample: int, comparisons: Comp
     return shown
 
 
-def _intervals(values: Mapping[str, Estimate | None]) -> dict[str, Interval]:
-    return {name: _interval(value) for name, value in values.items() if value is not None}
-
-
-def _interval(value: Estimate) -> Interval:
-    return cast(Interval, value.to_dict())
+def _intervals(values: Mapping[str, Estimate | None]) -> dict[str, dict[str, float]]:
+    return {name: value.to_dict() for name, value in values.items() if value is not None}

@@ -189,7 +189,7 @@ def _partition(folder: Path, kind: Kind, results: AnyResults | None) -> Partitio
     if kind == "classifier":
         config = read_json(folder / "config.json")
         saved = config.get("partition")
-        if results is not None and sorted(results["partition"]) != sorted(config.get("label_names", ())):
+        if results is not None and sorted(results.partition) != sorted(config.get("label_names", ())):
             raise ValueError("The results are of another model: their labels are not those of this classifier.")
     else:
         states = [path / STATE_NAME for path in (folder, *reversed(list_checkpoints(folder)))]
@@ -198,7 +198,7 @@ def _partition(folder: Path, kind: Kind, results: AnyResults | None) -> Partitio
     known = Partition.from_dict(saved) if saved else None
     if results is None:
         return known
-    roles = results["partition"]
+    roles = results.partition
     told = Partition.by_name(tuple(roles), [name for name, role in roles.items() if role == "privileged"])
     if known is not None and set(known.privileged) != set(told.privileged):
         raise ValueError(

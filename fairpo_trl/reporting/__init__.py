@@ -1,14 +1,23 @@
-"""Reads results and shows them: files, terminal tables, plots, Markdown. Knows neither trainers nor torch."""
+"""
+Reads results and shows them: files, terminal tables, plots, Markdown, a page. Knows neither trainers nor torch.
 
-from fairpo_trl.reporting.html import write_html_report, write_label_html_report
-from fairpo_trl.reporting.label_markdown import write_label_report
+A results document (`results.py`, `label_results.py`) becomes a [`Report`] of typed parts (`generation_report.py`,
+`label_report.py`, `comparison_report.py`), which a renderer (`render/`) shows in its medium.
+"""
+
 from fairpo_trl.reporting.label_results import LabelComparison, LabelResults
-from fairpo_trl.reporting.label_tables import print_label_comparison, print_label_results
-from fairpo_trl.reporting.label_writers import write_label_comparison
-from fairpo_trl.reporting.markdown import render_markdown, write_report
 from fairpo_trl.reporting.plots import ComparisonPoint, plot_comparison, plot_margins, plot_weights, plot_win_rates
-from fairpo_trl.reporting.results import Results, check_results, read_results, write_results
-from fairpo_trl.reporting.tables import print_results
+from fairpo_trl.reporting.results import Results
+from fairpo_trl.reporting.writers import (
+    print_label_comparison,
+    print_label_results,
+    print_results,
+    write_html_report,
+    write_label_comparison,
+    write_label_html_report,
+    write_label_report,
+    write_report,
+)
 
 
 __all__ = [
@@ -16,7 +25,6 @@ __all__ = [
     "LabelComparison",
     "LabelResults",
     "Results",
-    "check_results",
     "plot_comparison",
     "plot_margins",
     "plot_weights",
@@ -24,12 +32,9 @@ __all__ = [
     "print_label_comparison",
     "print_label_results",
     "print_results",
-    "read_results",
-    "render_markdown",
     "write_html_report",
     "write_label_comparison",
     "write_label_html_report",
     "write_label_report",
     "write_report",
-    "write_results",
 ]

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fairpo_trl.reporting.results import Interval
+from fairpo_trl.reporting.documents import Interval
 
 
 PRIVILEGED, HELD, BAND, TEXT = "#D55E00", "#0072B2", "#8C8C8C", "#222222"
@@ -46,17 +46,18 @@ def role_marker(role: str) -> dict[str, Any]:
 
 def draw_point(axes: Axes, x: Interval, y: Interval | None, row: float, role: str, **style: Any) -> None:
     """A point with bars for the intervals there are; `row` is the height if y is not a measurement."""
-    height = y["mean"] if y is not None else row
+    height = y.mean if y is not None else row
     width = 1.8 if y is None else 1.2
     style = role_marker(role) | style
-    axes.errorbar([x["mean"]], [height], xerr=error_bars(x), yerr=error_bars(y), elinewidth=width, zorder=3, **style)
+    axes.errorbar([x.mean], [height], xerr=error_bars(x), yerr=error_bars(y), elinewidth=width, zorder=3, **style)
 
 
 def error_bars(value: Interval | None) -> list[list[float]] | None:
     """What `errorbar` wants: distances below and above the mean; `None` without an interval."""
-    if value is None or "low" not in value or "high" not in value:
+    if value is None or value.ends is None:
         return None
-    return [[max(0.0, value["mean"] - value["low"])], [max(0.0, value["high"] - value["mean"])]]
+    low, high = value.ends
+    return [[max(0.0, value.mean - low)], [max(0.0, high - value.mean)]]
 
 
 def plain(text: str) -> str:

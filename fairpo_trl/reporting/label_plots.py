@@ -4,13 +4,12 @@ import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
+from fairpo_trl.reporting.documents import ROLES, Interval, Role
 from fairpo_trl.reporting.drawing import (
     BAND,
     HELD,
@@ -23,10 +22,9 @@ from fairpo_trl.reporting.drawing import (
     save_figure,
     save_titled,
 )
-from fairpo_trl.reporting.label_blocks import starred
 from fairpo_trl.reporting.label_results import LabelResults, LabelSample
 from fairpo_trl.reporting.numbers import role_text
-from fairpo_trl.reporting.results import ROLES, Delta, Role
+from fairpo_trl.reporting.pictures import sample_image
 
 
 _LONGEST_NAME = 24
@@ -34,7 +32,7 @@ _SAMPLE_COLUMNS = 2
 
 
 def plot_label_deltas(
-    deltas: Mapping[str, Delta],
+    deltas: Mapping[str, Interval],
     partition: Mapping[str, Role],
     path: str | os.PathLike[str],
     title: str,
@@ -59,11 +57,11 @@ def plot_label_deltas(
     """
     if not deltas:
         raise ValueError("There are no changes per label to plot.")
-    names = sorted(deltas, key=lambda name: (-deltas[name]["mean"], name))
+    names = sorted(deltas, key=lambda name: (-deltas[name].mean, name))
     figure, axes = new_figure(7.5, 1.6 + 0.19 * len(names))
     axes.axvline(0, color=BAND, linewidth=1, zorder=1)
     for y, name in enumerate(names):
-        draw_point(axes, _in_points(deltas[name]), None, y, partition[name], markersize=4.5)
+        draw_point(axes, deltas[name].times(100), None, y, partition[name], markersize=4.5)
     axes.set_yticks(range(len(names)), [_short(name) for name in names])
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
         label.set_fontweight("bold" if partition[name] == "privileged" else "normal")
@@ -73,7 +71,7 @@ def plot_label_deltas(
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"change of {measure} against the reference (points; bars: 95 % interval)")
     for role in ROLES:
-        if found := [deltas[name]["mean"] for name in names if partition[name] == role]:
+        if found := [deltas[name].mean for name in names if partition[name] == role]:
             up, mean = sum(value > 0 for value in found), 100 * sum(found) / len(found)
             counted = f"{role_text(role)}: {up} of {len(found)} gained, mean {mean:+.2f}"
             axes.plot([], [], linestyle="none", label=counted, **role_marker(role))
@@ -96,11 +94,11 @@ def plot_samples(results: LabelResults, path: str | os.PathLike[str]) -> Path:
         ValueError: There are no samples, or the file of one is no image.
         FileNotFoundError: The image of a sample does not exist.
     """
-    samples = results.get("samples", [])
+    samples = results.samples
     if not samples:
         raise ValueError("The results have no samples to plot.")
     folder = Path(path).parent
-    pictures = [sample_image(sample, folder) for sample in samples]
+    pictures = [sample_image(sample.image, sample.id, folder) for sample in samples]
     columns = min(_SAMPLE_COLUMNS, len(samples))
     rows = -(-len(samples) // columns)
     figure = Figure(figsize=(7.0 * columns, 2.5 * rows + 0.8), layout="constrained")
@@ -118,7 +116,7 @@ def plot_samples(results: LabelResults, path: str | os.PathLike[str]) -> Path:
             left.imshow(picture)
         _sample_text(right, results, sample)
     figure.suptitle(
-        plain(f"Best labels per image, probabilities in per cent\n{results['title']}"),
+        plain(f"Best labels per image, probabilities in per cent\n{results.title}"),
         x=0.01, ha="left", fontsize=12, color=TEXT,
     )  # fmt: skip
     figure.text(
@@ -130,49 +128,31 @@ def plot_samples(results: LabelResults, path: str | os.PathLike[str]) -> Path:
 def _sample_text(axes: Axes, results: LabelResults, sample: LabelSample) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    ordered = sorted(sample["true"], key=lambda name: results["partition"][name] != "privileged")
-    true = [_short(starred(results, name)) for name in ordered]
+    ordered = sorted(sample.true, key=lambda name: results.partition[name] != "privileged")
+    true = [_starred(results, name) for name in ordered]
     shown = ", ".join(true[:5]) + (f", ... ({len(true)} in all)" if len(true) > 5 else "") if true else "none"
     lines = textwrap.wrap(f"true: {shown}", 62, max_lines=3, placeholder=" …")
     for i, line in enumerate(lines):
         axes.text(0, 0.99 - 0.085 * i, plain(line), fontsize=9.5, color=TEXT, va="top")
     top = 0.99 - 0.085 * len(lines) - 0.08
-    for x, name, labels in ((0, "reference", sample["reference"]), (0.51, "trained", sample["trained"])):
+    for x, name, labels in ((0, "reference", sample.reference), (0.51, "trained", sample.trained)):
         axes.text(x, top, name, fontsize=9.5, color=TEXT, va="top", fontstyle="italic")
         for i, (label, probability) in enumerate(labels[:6]):
-            right = label in sample["true"]
-            colour = PRIVILEGED if results["partition"][label] == "privileged" else HELD
+            right = label in sample.true
+            colour = PRIVILEGED if results.partition[label] == "privileged" else HELD
             y = top - 0.1 * (i + 1) - 0.04
             axes.barh(y, 0.41 * probability, left=x, height=0.085, color=colour, alpha=0.22, linewidth=0)
             axes.text(
-                x + 0.01, y, plain(f"{'✓' if right else '·'} {_short(starred(results, label))}"),
+                x + 0.01, y, plain(f"{'✓' if right else '·'} {_starred(results, label)}"),
                 fontsize=9, va="center", color=TEXT, fontweight="bold" if right else "normal",
             )  # fmt: skip
             axes.text(x + 0.47, y, f"{100 * probability:.0f}", fontsize=9, va="center", ha="right", color=TEXT)
 
 
-def sample_image(sample: LabelSample, folder: Path) -> Any:
-    """The image of a sample in RGB on white, at most 400 pixels a side; `None` without a file."""
-    if sample["image"] is None:
-        return None
-    file = folder / sample["image"]
-    if not file.is_file():
-        raise FileNotFoundError(f"The image of sample {sample['id']!r}, {sample['image']!r}, is not in the folder.")
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGBA")
-    except OSError as error:
-        raise ValueError(f"{sample['image']!r} of sample {sample['id']!r} is no image: {error}") from error
-    image.thumbnail((400, 400))
-    white = Image.new("RGBA", image.size, "white")
-    white.alpha_composite(image)
-    return white.convert("RGB")
-
-
-def _in_points(delta: Delta) -> Any:
-    return {key: 100 * value for key, value in delta.items() if key in ("mean", "low", "high")}  # type: ignore[operator]
-
-
 def _short(name: str) -> str:
     name = "".join(c if c.isprintable() else "�" for c in name)
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def _starred(results: LabelResults, name: str) -> str:
+    return _short(name) + (" *" if results.partition[name] == "privileged" else "")

@@ -1,17 +1,30 @@
-"""The results files of the multi-label classifier: one run, and the comparison of many methods.
+"""The results of multi-label runs, of the classifier and of a model that writes label sets: one run, and many methods.
 
-As in `results.json` of the language model, numbers are finite, what was not measured is absent or `None`, and absolute
-paths are cut to their last part. All metrics are shares from 0 to 1, and so are their differences.
+All metrics are shares from 0 to 1, and so are their differences.
 """
 
-import difflib
-import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NotRequired, TypeAlias, TypedDict, cast, get_args
+from __future__ import annotations
 
-from fairpo_trl.reporting.results import Delta, Role, check_document, public, write_document
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+from fairpo_trl.reporting.cells import Cell
+from fairpo_trl.reporting.documents import (
+    Count,
+    Document,
+    Facts,
+    Frame,
+    History,
+    Interval,
+    Number,
+    Part,
+    Role,
+    require,
+)
 
 
 Section: TypeAlias = Literal["reference", "methods", "reweighting", "ablations", "variants"]
@@ -27,339 +40,363 @@ Measure: TypeAlias = Literal["mAP", "F1"]
 Group: TypeAlias = Literal["all", "privileged", "non_privileged"]
 GROUPS: tuple[Group, ...] = ("privileged", "non_privileged", "all")
 
-Frame: TypeAlias = dict[str, dict[str, Any]]
-"""A table as `{row: {column: value}}`, `None` where there is no number."""
 
-SplitSummary: TypeAlias = dict[str, int | str]
-"""`images`, `series`, and what else was counted: dropped images, unknown labels."""
+def _probability(value: float) -> float:
+    require(0 <= value <= 1, f"{value} is no probability; pass them, not logits")
+    return value
 
 
-class GroupEvaluationDict(TypedDict):
+def _below_the_report(path: str | None) -> str | None:
+    inside = path is None or not (PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts)
+    require(inside, f"must be a path below the report's folder, got {path!r}")
+    return path
+
+
+Probability: TypeAlias = Annotated[Number, AfterValidator(_probability)]
+MaybeNumber: TypeAlias = Number | None
+
+
+class ChangeRow(BaseModel):
+    """
+    A row of a comparison: a group or a label.
+
+    Attributes:
+        delta (`float`, *optional*): Trained less reference.
+        low, high (`float`, *optional*): Ends of its interval.
+        seed_sd (`float`, *optional*): Its standard deviation over seeds.
+
+    Further columns (`ap_reference`, `ap`, `positives`, `role`, ...) are had by [`ChangeRow.get`].
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    delta: MaybeNumber = None
+    low: MaybeNumber = None
+    high: MaybeNumber = None
+    seed_sd: MaybeNumber = None
+
+    @model_validator(mode="after")
+    def _check(self) -> ChangeRow:
+        self.change  # noqa: B018 (raises for an interval upside down)
+        for name, value in (self.model_extra or {}).items():
+            require(value == value and value not in (float("inf"), float("-inf")), f"{name} is {value}")
+        return self
+
+    @property
+    def change(self) -> Interval | None:
+        """The difference with its interval; `None` if there is none."""
+        if self.delta is None:
+            return None
+        known = self.low is not None and self.high is not None
+        low, high = (self.low, self.high) if known else (None, None)
+        return Interval(mean=self.delta, low=low, high=high, seed_sd=self.seed_sd)
+
+    def get(self, column: str) -> Any:
+        """A further column; `None` if it is absent."""
+        return (self.model_extra or {}).get(column)
+
+
+class GroupEvaluationPart(Part):
     """`GroupEvaluation.to_dict()`."""
 
     by_group: Frame
     by_label: Frame
     labels_without_positives: list[str]
-    zero_division: float | None
-    samples: str
+    zero_division: MaybeNumber
+    samples: str | int
 
 
-class ComparisonDict(TypedDict):
-    """`Comparison.to_dict()`."""
+class ComparisonPart(Part):
+    """`Comparison.to_dict()`, or that of label sets."""
 
-    by_group: Frame
-    by_label: Frame
+    by_group: dict[str, ChangeRow]
+    by_label: dict[str, ChangeRow]
     fell: list[str]
     fell_surely: list[str]
-    eps: float
-    seeds: int
-    series: int
-    resamples: int
-    level: float
+    eps: Number
+    seeds: Count
+    series: Count
+    resamples: Count
+    level: Number
 
 
-class Evaluations(TypedDict):
+class Evaluations(Part):
     """Of the reference and of the trained model, on the same split."""
 
-    reference: GroupEvaluationDict
-    trained: GroupEvaluationDict
+    reference: GroupEvaluationPart
+    trained: GroupEvaluationPart
+
+    def both(self) -> dict[str, GroupEvaluationPart]:
+        """By the model's name."""
+        return {"reference": self.reference, "trained": self.trained}
 
 
-class Hinge(TypedDict):
+class Hinge(Part):
     """Share of held pairs, and of held labels in the mean, whose BCE is at most the reference's + `eps` (nats)."""
 
-    pairs: float | None
-    labels: float | None
-    eps: NotRequired[float]
+    pairs: MaybeNumber
+    labels: MaybeNumber
+    eps: MaybeNumber = None
 
 
-class FurtherTable(TypedDict):
-    """One more table of a run, all cells as text; `texts` leading columns (1) are words, the others numbers."""
+class FurtherTable(Part):
+    """
+    One more table of a run.
+
+    Attributes:
+        title (`str`): Its title.
+        header (`list[str]`): Names of the columns.
+        rows (`list[list[Cell]]`): Texts and numbers (`{"value": 0.04, "unit": "percent"}`, `{"change": {...}}`).
+        texts (`int`, *optional*, defaults to 1): Leading columns of words; the others are set to the right.
+        note (`str`, *optional*): What a reader has to know.
+    """
 
     title: str
     header: list[str]
-    rows: list[list[str]]
-    texts: NotRequired[int]
-    note: NotRequired[str]
+    rows: list[list[Cell]]
+    texts: Count = 1
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _as_many_cells(self) -> FurtherTable:
+        for row in self.rows:
+            require(len(row) == len(self.header), f"{len(self.header)} columns, but a row of {len(row)}")
+        return self
 
 
-class Shares(TypedDict):
+class Shares(Part):
     """A share of the reference and of the trained model."""
 
-    reference: float | None
-    trained: float | None
+    reference: MaybeNumber
+    trained: MaybeNumber
 
 
-class Calibration(TypedDict):
+class Calibration(Part):
     """`calibration_by_group` of both models as `{group: {"ece": ..., "ece_temperature": ..., "brier": ...}}`."""
 
     reference: Frame
     trained: Frame
 
 
-class LabelSample(TypedDict):
-    """One image: its file relative to the report (or `None`), true labels, and (label, probability), best first."""
+class LabelSample(Part):
+    """One image: its file below the report's folder (or `None`), true labels, and (label, probability), best first."""
 
-    image: str | None
+    image: Annotated[str | None, AfterValidator(_below_the_report)]
     id: str
     true: list[str]
-    reference: list[list[Any]]
-    trained: list[list[Any]]
+    reference: list[tuple[str, Probability]]
+    trained: list[tuple[str, Probability]]
 
 
-class LabelResults(TypedDict):
-    """One run.
+class LabelDocument(Document):
+    """
+    What one run and many methods have in common.
 
-    `data` maps split to its summary, `partition` label to role, `label_counts` label to positives in train.
-    `confusion` is the share of present privileged labels that some absent label outscores. `weights_history` is a list
-    of `{"step": optimizer step, group: weight}`. `measure` is mAP where it is absent; with F1, `comparison` holds
-    `f1_reference` and `f1` where it has those of average precision, and hinge and confusion may be `None`.
+    Attributes:
+        title (`str`): Title of the reports; it names the data.
+        data (`dict[str, dict]`): Split -> `images` or `items`, `series`, and what else was counted.
+        partition (`dict[str, str]`): Label -> role.
+        label_counts (`dict[str, int]`): Label -> positives in train.
+        command, hardware (`str`, *optional*): How it came about.
+        settings (`dict`, *optional*): Options by name.
+        seconds (`float`, *optional*): Wall-clock seconds.
+        measure (`str`, *optional*, defaults to `"mAP"`): What changes are changes of.
+        notes (`list[str]`, *optional*): What a reader has to know.
     """
 
     title: str
-    data: dict[str, SplitSummary]
+    data: Facts
     partition: dict[str, Role]
-    label_counts: dict[str, int]
+    label_counts: dict[str, Count]
+    command: str | None = None
+    settings: Facts = {}
+    hardware: str | None = None
+    seconds: Number | None = None
+    measure: Measure = "mAP"
+    notes: list[str] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_measure(cls, fields: Any) -> Any:
+        measure = fields.get("measure", "mAP") if isinstance(fields, dict) else "mAP"
+        require(measure in get_args(Measure), "measure: " + _unknown("measure", [str(measure)], get_args(Measure)))
+        return fields
+
+    @model_validator(mode="after")
+    def _counts_of_every_label(self) -> LabelDocument:
+        self._check("label_counts", self.label_counts, complete=True)
+        return self
+
+    def names_of(self, role: Role) -> list[str]:
+        """The labels of this role, in the order of the partition."""
+        return [name for name, found in self.partition.items() if found == role]
+
+    def _check(self, place: str, found: Iterable[str], complete: bool = False) -> None:
+        found = list(found)
+        unknown = [name for name in found if name not in self.partition]
+        require(not unknown, f"{place}: " + _unknown("label", unknown, list(self.partition)))
+        missing = [name for name in self.partition if name not in set(found)]
+        require(not complete or not missing, f"{place} lacks the labels {missing}")
+
+
+class LabelResults(LabelDocument):
+    """
+    One run. Further attributes than [`LabelDocument`]'s:
+
+    Attributes:
+        method (`str`): Its method.
+        evaluations, comparison: Of both models, and of the trained one with the reference. With F1 as the measure,
+            `comparison` holds `f1_reference` and `f1` where it has those of average precision otherwise.
+        hinge ([`Hinge`]), confusion ([`Shares`]): Held pairs no worse than the reference; share of present privileged
+            labels that some absent label outscores. Both may be `None` for label sets.
+        seeds (`list[int]`, *optional*): Of the training.
+        calibration ([`Calibration`], *optional*): By group.
+        weights_history (`list[dict[str, float]]`, *optional*): Group weights by optimizer step.
+        samples (`list[LabelSample]`, *optional*): Images with the best labels of both models.
+        tables (`list[FurtherTable]`, *optional*): What else was measured.
+    """
+
+    VERBATIM: ClassVar[Mapping[str, frozenset[str]]] = {"samples": frozenset({"image"})}
+
     method: str
     evaluations: Evaluations
-    comparison: ComparisonDict
+    comparison: ComparisonPart
     hinge: Hinge
     confusion: Shares
-    command: NotRequired[str]
-    settings: NotRequired[dict[str, Any]]
-    hardware: NotRequired[str]
-    seconds: NotRequired[float]
-    seeds: NotRequired[list[int]]
-    calibration: NotRequired[Calibration]
-    weights_history: NotRequired[list[dict[str, float]]]
-    samples: NotRequired[list[LabelSample]]
-    notes: NotRequired[list[str]]
-    measure: NotRequired[Measure]
-    tables: NotRequired[list[FurtherTable]]
+    seeds: list[Count] = []
+    calibration: Calibration | None = None
+    weights_history: History = []
+    samples: list[LabelSample] = []
+    tables: list[FurtherTable] = []
+
+    @model_validator(mode="after")
+    def _known_labels(self) -> LabelResults:
+        for name, evaluated in self.evaluations.both().items():
+            self._check(f"evaluations.{name}.by_label", evaluated.by_label, complete=True)
+        self._check("comparison.by_label", self.comparison.by_label, complete=True)
+        for i, sample in enumerate(self.samples):
+            self._check(f"samples[{i}].true", sample.true)
+            for model in ("reference", "trained"):
+                self._check(f"samples[{i}].{model}", [label for label, _ in getattr(sample, model)])
+        return self
+
+    def changes(self) -> dict[str, Interval]:
+        """Change of every label that has one, in the order of the partition."""
+        found = {name: self.comparison.by_label[name].change for name in self.partition}
+        return {name: value for name, value in found.items() if value is not None}
 
 
-class MethodResult(TypedDict):
-    """One method with one head: means over its seeds, and what changed.
+class MethodResult(Part):
+    """
+    One method with one head: means over its seeds, and what changed.
 
-    `groups` maps group to metric, `seed_sd` likewise to the standard deviation over seeds; `paper_map` follows the
-    per-batch protocol of the slides and is comparable with nothing else. The deltas are changes of mAP by group
-    against the reference and against continued BCE. `fell`: held labels that lost more than the allowed points;
-    `fell_surely`: with their whole interval. `bands`: mAP of frequent (`head`), middling and rare (`tail`) labels.
+    Attributes:
+        name, label (`str`): For programs and for people.
+        section (`str`): Part of the table, see [`Section`].
+        head (`str`): Name of its head.
+        groups (`dict`): Group -> metric -> mean; `paper_map` follows the per-batch protocol of the slides and is
+            comparable with nothing else.
+        seeds (`int`, *optional*), seconds (`float`, *optional*): Of its runs.
+        seed_sd (`dict`, *optional*): As `groups`: standard deviations over seeds.
+        delta_reference, delta_continued (`dict[str, Interval]`, *optional*): Change of mAP by group against the
+            reference, and against continued BCE.
+        factor (`float`, *optional*): Of a row of the re-weighting curve: how much more privileged labels weigh.
+        fell, fell_surely (`list[str]`, *optional*): Held labels that lost more than the allowed points, and those
+            with their whole interval.
+        hinge ([`Hinge`], *optional*), confusion (`float`, *optional*): See [`LabelResults`].
+        bands (`dict`, *optional*): mAP of frequent (`head`), middling and rare (`tail`) labels.
     """
 
     name: str
     label: str
     section: Section
     head: str
-    groups: dict[str, dict[str, float | None]]
-    seeds: NotRequired[int]
-    seconds: NotRequired[float]
-    seed_sd: NotRequired[dict[str, dict[str, float | None]]]
-    delta_reference: NotRequired[dict[str, Delta]]
-    delta_continued: NotRequired[dict[str, Delta]]
-    fell: NotRequired[list[str]]
-    fell_surely: NotRequired[list[str]]
-    hinge: NotRequired[Hinge]
-    confusion: NotRequired[float | None]
-    bands: NotRequired[dict[str, float | None]]
+    groups: dict[str, dict[str, MaybeNumber]]
+    seeds: Count | None = None
+    seconds: Number | None = None
+    seed_sd: dict[str, dict[str, MaybeNumber]] = {}
+    delta_reference: dict[str, Interval] = {}
+    delta_continued: dict[str, Interval] = {}
+    factor: MaybeNumber = None
+    fell: list[str] | None = None
+    fell_surely: list[str] | None = None
+    hinge: Hinge | None = None
+    confusion: MaybeNumber = None
+    bands: dict[str, MaybeNumber] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_section(cls, fields: Any) -> Any:
+        section = fields.get("section", SECTIONS[0]) if isinstance(fields, Mapping) else SECTIONS[0]
+        require(section in SECTIONS, _unknown("section", [str(section)], SECTIONS))
+        return fields
+
+    @property
+    def key(self) -> str:
+        """`name, head`: the key of a method in `per_label`."""
+        return f"{self.name}, {self.head}"
 
 
-class ConfusedPair(TypedDict):
+class ConfusedPair(Part):
     """In how many images with `label`, out of `opportunities`, the absent `confused_with` scored as high or higher."""
 
     label: str
     confused_with: str
-    before: int
-    after: int
-    opportunities: NotRequired[int]
-    change: NotRequired[int]
+    before: Count
+    after: Count
+    opportunities: Count | None = None
+    change: Count | None = None
 
 
-class ConfusedPairs(TypedDict, total=False):
+class ConfusedPairs(Part):
     """The most confused pairs of the reference (`before`) and of a method (`after`, named by `method`)."""
 
-    method: str
-    pairs: list[ConfusedPair]
+    method: str = ""
+    pairs: list[ConfusedPair] = []
 
 
-class LabelComparison(TypedDict):
-    """Many methods on one split.
+class LabelComparison(LabelDocument):
+    """
+    Many methods on one split. Further attributes than [`LabelDocument`]'s:
 
-    `heads` maps a head's name to its description; `trivial` maps baseline to group to metric; `per_label` maps
-    [`method_key`] to label to its change of AP against the reference. `allowed_fall` is the fall of AP that a held
-    label was allowed: 0.01 is one point. `measure`: see [`LabelResults`].
+    Attributes:
+        heads (`dict[str, str]`): Name of a head -> its description.
+        trivial (`dict`): Baseline that looks at no image -> group -> metric -> value.
+        methods (`list[MethodResult]`): The methods.
+        per_label (`dict[str, dict[str, Interval]]`, *optional*): [`MethodResult.key`] -> label -> its change of AP
+            against the reference.
+        allowed_fall (`float`, *optional*): Fall of AP that a held label was allowed: 0.01 is one point.
+        confused_pairs ([`ConfusedPairs`], *optional*): Before and after.
     """
 
-    title: str
-    data: dict[str, SplitSummary]
-    partition: dict[str, Role]
-    label_counts: dict[str, int]
     heads: dict[str, str]
-    trivial: dict[str, dict[str, dict[str, float | None]]]
+    trivial: dict[str, dict[str, dict[str, MaybeNumber]]]
     methods: list[MethodResult]
-    command: NotRequired[str]
-    settings: NotRequired[dict[str, Any]]
-    hardware: NotRequired[str]
-    seconds: NotRequired[float]
-    per_label: NotRequired[dict[str, dict[str, Delta]]]
-    measure: NotRequired[Measure]
-    allowed_fall: NotRequired[float]
-    confused_pairs: NotRequired[ConfusedPairs]
-    notes: NotRequired[list[str]]
+    per_label: dict[str, dict[str, Interval]] = {}
+    allowed_fall: Number | None = None
+    confused_pairs: ConfusedPairs = ConfusedPairs()
 
+    @model_validator(mode="after")
+    def _known_methods(self) -> LabelComparison:
+        keys = [method.key for method in self.methods]
+        for i, method in enumerate(self.methods):
+            place = f"methods[{i}] ({method.name})"
+            require(method.head in self.heads, f"{place}: " + _unknown("head", [method.head], list(self.heads)))
+            require(keys.index(method.key) == i, f"methods[{i}]: {method.key!r} stands there twice")
+            for part in ("fell", "fell_surely"):
+                self._check(f"methods[{i}].{part}", getattr(method, part) or [])
+        for key, deltas in self.per_label.items():
+            require(key in keys, "per_label: " + _unknown("method, head", [key], keys))
+            self._check(f"per_label.{key}", deltas)
+        return self
 
-def method_key(method: MethodResult) -> str:
-    """`name, head`: the key of a method in `per_label`."""
-    return f"{method['name']}, {method['head']}"
+    def used_heads(self) -> list[str]:
+        """The heads that have a method."""
+        return [head for head in self.heads if any(method.head == head for method in self.methods)]
 
-
-def check_label_results(results: LabelResults) -> None:
-    """Raise unless a run has the shape of [`LabelResults`].
-
-    Raises:
-        ValueError: A required part is missing, a number is NaN or infinite, an interval is upside down, a role, a
-            label or the measure is unknown, a row of a table has too few or too many cells, a probability is none, or
-            the image of a sample is not relative. The message names the place.
-    """
-    check_document(results, LabelResults)
-    _check_measure(results)
-    for i, table in enumerate(results.get("tables", [])):
-        if wrong := [row for row in table["rows"] if len(row) != len(table["header"])]:
-            raise ValueError(f"tables[{i}]: {len(table['header'])} columns, but a row of {len(wrong[0])}.")
-    labels = results["partition"]
-    _check_labels("label_counts", results["label_counts"], labels, complete=True)
-    for name in ("reference", "trained"):
-        if name not in results["evaluations"]:
-            raise ValueError(f"evaluations lacks {name!r}.")
-        by_label = cast(Mapping[str, Any], results["evaluations"])[name]["by_label"]
-        _check_labels(f"evaluations.{name}.by_label", by_label, labels, complete=True)
-    _check_labels("comparison.by_label", results["comparison"]["by_label"], labels, complete=True)
-    for i, sample in enumerate(results.get("samples", [])):
-        image = sample["image"]
-        if image is not None and (PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts):
-            raise ValueError(f"samples[{i}].image must be a path below the report's folder, got {image!r}.")
-        _check_labels(f"samples[{i}].true", sample["true"], labels)
-        for model, top in (("reference", sample["reference"]), ("trained", sample["trained"])):
-            _check_labels(f"samples[{i}].{model}", [label for label, _ in top], labels)
-            if wrong := [p for _, p in top if not 0 <= p <= 1]:
-                raise ValueError(f"samples[{i}].{model}: {wrong[0]} is no probability; pass them, not logits.")
-
-
-def check_label_comparison(comparison: LabelComparison) -> None:
-    """Raise unless a comparison has the shape of [`LabelComparison`].
-
-    Raises:
-        ValueError: A required part is missing, a number is NaN or infinite, an interval is upside down, a role,
-            section, head, method or label is unknown, or a method stands there twice. The message names the place.
-    """
-    check_document(comparison, LabelComparison)
-    _check_measure(comparison)
-    labels = comparison["partition"]
-    _check_labels("label_counts", comparison["label_counts"], labels, complete=True)
-    keys = [method_key(method) for method in comparison["methods"]]
-    for i, method in enumerate(comparison["methods"]):
-        missing = MethodResult.__required_keys__ - method.keys()
-        unknown = method.keys() - MethodResult.__annotations__.keys()
-        if missing or unknown:
-            raise ValueError(f"methods[{i}] lacks {sorted(missing)} and has unknown parts {sorted(unknown)}.")
-        if method["section"] not in SECTIONS:
-            raise ValueError(
-                f"methods[{i}] ({method['name']}): " + _unknown("section", [method["section"]], list(SECTIONS))
-            )
-        if method["head"] not in comparison["heads"]:
-            raise ValueError(
-                f"methods[{i}] ({method['name']}): " + _unknown("head", [method["head"]], list(comparison["heads"]))
-            )
-        if keys.index(keys[i]) != i:
-            raise ValueError(f"methods[{i}]: {keys[i]!r} stands there twice.")
-        for part in ("fell", "fell_surely"):
-            _check_labels(f"methods[{i}].{part}", cast(Mapping[str, Any], method).get(part, []), labels)
-    for key, deltas in comparison.get("per_label", {}).items():
-        if key not in keys:
-            raise ValueError("per_label: " + _unknown("method, head", [key], keys))
-        _check_labels(f"per_label.{key}", deltas, labels)
-
-
-def write_label_results(results: LabelResults, path: str | os.PathLike[str]) -> Path:
-    """Check and write a run as JSON, whole or not at all; absolute paths in texts are cut to their last part.
-
-    Args:
-        results: The run.
-        path: The file; its folder is created if needed.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: See [`check_label_results`].
-    """
-    check_label_results(results)
-    return write_document(public_document(results), path)
-
-
-def write_label_comparison_json(comparison: LabelComparison, path: str | os.PathLike[str]) -> Path:
-    """Check and write a comparison as JSON, as [`write_label_results`] does.
-
-    Raises:
-        ValueError: See [`check_label_comparison`].
-    """
-    check_label_comparison(comparison)
-    return write_document(public_document(comparison), path)
-
-
-def read_label_results(path: str | os.PathLike[str]) -> LabelResults:
-    """Read and check a run.
-
-    Args:
-        path: A file written by [`write_label_results`].
-
-    Returns:
-        The run.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not JSON, or not a run; see [`check_label_results`].
-    """
-    results = cast(LabelResults, json.loads(Path(path).read_text(encoding="utf-8")))
-    check_label_results(results)
-    return results
-
-
-def read_label_comparison(path: str | os.PathLike[str]) -> LabelComparison:
-    """Read and check a comparison; see [`read_label_results`].
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not JSON, or not a comparison; see [`check_label_comparison`].
-    """
-    comparison = cast(LabelComparison, json.loads(Path(path).read_text(encoding="utf-8")))
-    check_label_comparison(comparison)
-    return comparison
-
-
-def difference(row: Mapping[str, Any]) -> Delta | None:
-    """A row of a comparison's `by_group` or `by_label` as a delta; `None` if there is none."""
-    if row.get("delta") is None:
-        return None
-    found: Delta = {"mean": row["delta"]}
-    if row.get("low") is not None and row.get("high") is not None:
-        found |= {"low": row["low"], "high": row["high"]}
-    if row.get("seed_sd") is not None:
-        found["seed_sd"] = row["seed_sd"]
-    return found
-
-
-def _check_measure(document: LabelResults | LabelComparison) -> None:
-    if (measure := document.get("measure", "mAP")) not in get_args(Measure):
-        raise ValueError("measure: " + _unknown("measure", [measure], get_args(Measure)))
-
-
-def _check_labels(place: str, found: Iterable[str], labels: Mapping[str, Role], complete: bool = False) -> None:
-    found = list(found)
-    if unknown := [name for name in found if name not in labels]:
-        raise ValueError(f"{place}: " + _unknown("label", unknown, list(labels)))
-    if complete and (missing := [name for name in labels if name not in set(found)]):
-        raise ValueError(f"{place} lacks the labels {missing}.")
+    def of_head(self, head: str) -> list[MethodResult]:
+        """The methods of a head in the order of the sections."""
+        found = [method for method in self.methods if method.head == head]
+        return sorted(found, key=lambda method: SECTIONS.index(method.section))
 
 
 def _unknown(what: str, unknown: Iterable[str], known: Sequence[str]) -> str:
@@ -369,13 +406,4 @@ def _unknown(what: str, unknown: Iterable[str], known: Sequence[str]) -> str:
         near = difflib.get_close_matches(name, known, n=1)
         parts.append(f"{name!r} (did you mean {near[0]!r}?)" if near else repr(name))
     listed = ", ".join(map(repr, known[:12])) + (f", ... ({len(known)} in all)" if len(known) > 12 else "")
-    return f"unknown {what} {', '.join(parts)}; known: {listed}."
-
-
-def public_document(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A run or a comparison without local paths in free text; names of labels are keys elsewhere and stay."""
-    texts = ("title", "command", "data", "settings", "hardware", "method", "heads", "notes")
-    written = {key: public(value) if key in texts else value for key, value in document.items()}
-    if "samples" in written:
-        written["samples"] = [sample | {"id": public(sample["id"])} for sample in written["samples"]]
-    return written
+    return f"unknown {what} {', '.join(parts)}; known: {listed}"

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +13,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
-from fairpo_trl.reporting.comparison_blocks import of_head
+from fairpo_trl.reporting.documents import Interval
 from fairpo_trl.reporting.drawing import BAND, TEXT, error_bars, new_figure, plain, save_figure
 from fairpo_trl.reporting.label_results import (
     CONTINUED,
     LabelComparison,
     MethodResult,
     Section,
-    check_label_comparison,
 )
-from fairpo_trl.reporting.results import Interval
 
 
 _STYLES: dict[Section, tuple[str, str, str]] = {  # marker, colour, name in the legend
@@ -65,17 +62,15 @@ def plot_pareto(
         The path.
 
     Raises:
-        ValueError: The head is unknown, or none of its methods was compared with the reference; see also
-            `check_label_comparison`.
+        ValueError: The head is unknown, or none of its methods was compared with the reference.
     """
-    check_label_comparison(comparison)
-    head = next(iter(comparison["heads"]), "") if head is None else head
-    if head not in comparison["heads"]:
-        raise ValueError(f"Unknown head {head!r}. Known: {', '.join(map(repr, comparison['heads']))}.")
+    head = next(iter(comparison.heads), "") if head is None else head
+    if head not in comparison.heads:
+        raise ValueError(f"Unknown head {head!r}. Known: {', '.join(map(repr, comparison.heads))}.")
     methods = [
         method
-        for method in of_head(comparison, head)
-        if {"privileged", "non_privileged"} <= method.get("delta_reference", {}).keys() and _shown(method, ablations)
+        for method in comparison.of_head(head)
+        if {"privileged", "non_privileged"} <= method.delta_reference.keys() and _shown(method, ablations)
     ]
     if not methods:
         raise ValueError(f"No method with the head {head!r} was compared with the reference in both groups.")
@@ -83,89 +78,81 @@ def plot_pareto(
     figure, axes = new_figure(10.5, 7.6)
     axes.axhline(0, color=BAND, linewidth=1, zorder=1)
     axes.axvline(0, color=BAND, linewidth=1, zorder=1)
-    curve = sorted((m for m in methods if m["section"] == "reweighting"), key=_factor)
+    curve = reweighting_curve(methods)
     on_curve = [_point_of(method) for method in curve]
     axes.plot(
-        [p.x["mean"] for p in on_curve], [p.y["mean"] for p in on_curve], "-", color="#555555", linewidth=1.4, zorder=2
+        [p.x.mean for p in on_curve], [p.y.mean for p in on_curve], "-", color="#555555", linewidth=1.4, zorder=2
     )
     inside = _set_limits(axes, points)
     for point, fits in zip(points, inside, strict=True):
         if fits:
             axes.errorbar(
-                [point.x["mean"]], [point.y["mean"]], xerr=error_bars(point.x), yerr=error_bars(point.y),
+                [point.x.mean], [point.y.mean], xerr=error_bars(point.x), yerr=error_bars(point.y),
                 marker=point.marker, color=point.colour, markersize=7.5, markeredgecolor="white",
                 markeredgewidth=0.8, ecolor=point.colour, elinewidth=0.6, alpha=0.8, zorder=3,
             )  # fmt: skip
     axes.plot([0], [0], marker="*", color=TEXT, markersize=13, zorder=4)
-    measure = comparison.get("measure", "mAP")
+    measure = comparison.measure
     axes.set_xlabel(f"held labels: change of {measure} against the reference (points)")
     axes.set_ylabel(f"privileged labels: change of {measure} against the reference (points)")
     axes.legend(
         handles=_legend(methods), frameon=False, fontsize=9, ncols=4, loc="lower left",
         bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.1,
     )  # fmt: skip
-    seeds = {method["seeds"] for method in methods if "seeds" in method}
+    seeds = {method.seeds for method in methods if method.seeds is not None}
     about = f", mean over {seeds.pop()} seeds" if len(seeds) == 1 and max(seeds) > 1 else ""
     what = "ablations and variants" if ablations else "methods"
     axes.set_title(
         plain(
-            f"Privileged against held labels, {what}: {comparison['heads'][head]}{about}; bars: 95 % intervals\n"
-            f"{comparison['title']}"
+            f"Privileged against held labels, {what}: {comparison.heads[head]}{about}; bars: 95 % intervals\n"
+            f"{comparison.title}"
         ),
         loc="left", fontsize=11, color=TEXT, pad=24 if len(_legend(methods)) <= 4 else 40,
     )  # fmt: skip
     figure.draw_without_rendering()  # settles the layout: the labels are placed in pixels
-    shown = [(p.text, p.x["mean"], p.y["mean"]) for p, fits in zip(points, inside, strict=True) if fits]
+    shown = [(p.text, p.x.mean, p.y.mean) for p, fits in zip(points, inside, strict=True) if fits]
     outside = [p for p, fits in zip(points, inside, strict=True) if not fits]
     _name_points(axes, [("reference", 0.0, 0.0), *shown], outside)
     return save_figure(figure, path)
 
 
+def reweighting_curve(methods: Sequence[MethodResult]) -> list[MethodResult]:
+    """The re-weighting rows in order of their factors; those without one stay where they are, at the beginning."""
+    return sorted((m for m in methods if m.section == "reweighting"), key=lambda m: m.factor or 0)
+
+
 def _shown(method: MethodResult, ablations: bool) -> bool:
-    if method["section"] in ("ablations", "variants"):
+    if method.section in ("ablations", "variants"):
         return ablations
-    main = method["name"] == CONTINUED or method["name"].startswith("fairpo")
-    return method["section"] == "reweighting" or (method["section"] == "methods" and (main or not ablations))
+    main = method.name == CONTINUED or method.name.startswith("fairpo")
+    return method.section == "reweighting" or (method.section == "methods" and (main or not ablations))
 
 
 def _point_of(method: MethodResult) -> _Point:
-    x, y = (_in_points(method["delta_reference"][group]) for group in ("non_privileged", "privileged"))
-    marker, colour, _ = _STYLES.get(method["section"], _STYLES["methods"])
-    lines = math.ceil(len(method["label"]) / 26)
-    text = "\n".join(textwrap.wrap(method["label"], math.ceil(len(method["label"]) / lines) + 3))
-    if method["section"] == "reweighting":
-        text = f"x{_factor(method):g}" if _factor(method) > 0 else text
-    elif method["name"] == CONTINUED:
+    x, y = (method.delta_reference[group].times(100) for group in ("non_privileged", "privileged"))
+    marker, colour, _ = _STYLES.get(method.section, _STYLES["methods"])
+    lines = math.ceil(len(method.label) / 26)
+    text = "\n".join(textwrap.wrap(method.label, math.ceil(len(method.label) / lines) + 3))
+    if method.section == "reweighting":
+        text = text if method.factor is None else f"x{method.factor:g}"
+    elif method.name == CONTINUED:
         marker, colour = "s", "#000000"
-    elif method["section"] == "methods" and method["name"].startswith("fairpo"):
+    elif method.section == "methods" and method.name.startswith("fairpo"):
         marker, colour = _FAIRPO_MARKER, _FAIRPO
     return _Point(text, x, y, marker, colour)
-
-
-def _factor(method: MethodResult) -> float:
-    """The number at the end of a re-weighting row's label (or name); 0 if there is none."""
-    found = re.search(r"(\d+(?:\.\d+)?)\s*$", method["label"]) or re.search(r"(\d+(?:\.\d+)?)$", method["name"])
-    return float(found.group(1)) if found else 0.0
-
-
-def _in_points(delta: Interval) -> Interval:
-    found: Interval = {"mean": 100 * delta["mean"]}
-    if "low" in delta and "high" in delta:
-        found |= {"low": 100 * delta["low"], "high": 100 * delta["high"]}
-    return found
 
 
 def _set_limits(axes: Axes, points: Sequence[_Point]) -> list[bool]:
     """Limits that hold the origin and all points but those far from the others; which points are inside."""
     inside = [True] * len(points)
-    for values in ([p.x["mean"] for p in points], [p.y["mean"] for p in points]):
+    for values in ([p.x.mean for p in points], [p.y.mean for p in points]):
         ordered = sorted(values)
         low, high = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
         reach = _FAR * max(high - low, 0.5)
         inside = [fits and low - reach <= v <= high + reach for fits, v in zip(inside, values, strict=True)]
     kept = [p for p, fits in zip(points, inside, strict=True) if fits]
     for set_limits, key in ((axes.set_xlim, "x"), (axes.set_ylim, "y")):
-        ends = [0.0, *(getattr(p, key).get(end, getattr(p, key)["mean"]) for p in kept for end in ("low", "high"))]
+        ends = [0.0, *(end for p in kept for end in getattr(p, key).ends or [getattr(p, key).mean])]
         margin = 0.06 * max(max(ends) - min(ends), 0.5)
         set_limits(min(ends) - margin, max(ends) + margin)
     return inside
@@ -176,13 +163,13 @@ def _legend(methods: Sequence[MethodResult]) -> list[Line2D]:
         return Line2D([], [], marker=marker, color=colour, linestyle=line, markersize=7, label=name)
 
     handles = [handle("*", TEXT, "reference (origin)")]
-    if any(method["name"] == CONTINUED for method in methods):
+    if any(method.name == CONTINUED for method in methods):
         handles.append(handle("s", "#000000", "BCE continued"))
-    if any(method["name"].startswith("fairpo") and method["section"] == "methods" for method in methods):
+    if any(method.name.startswith("fairpo") and method.section == "methods" for method in methods):
         handles.append(handle(_FAIRPO_MARKER, _FAIRPO, "FairPO"))
-    others = [m for m in methods if m["name"] != CONTINUED and not m["name"].startswith("fairpo")]
+    others = [m for m in methods if m.name != CONTINUED and not m.name.startswith("fairpo")]
     for section, (marker, colour, name) in _STYLES.items():
-        if any(m["section"] == section for m in (others if section == "methods" else methods)):
+        if any(m.section == section for m in (others if section == "methods" else methods)):
             name = "other methods" if section == "methods" else name
             handles.append(handle(marker, colour, name, "-" if section == "reweighting" else "none"))
     return handles
@@ -196,9 +183,9 @@ def _name_points(axes: Axes, shown: Sequence[tuple[str, float, float]], outside:
     taken: list[Bbox] = []
     leaders: list[tuple[tuple[float, float], tuple[float, float]]] = []
     for point in outside:
-        text = f"{point.text}\n({point.x['mean']:+.2f}, {point.y['mean']:+.2f})"
-        x = min(max(point.x["mean"], axes.get_xlim()[0]), axes.get_xlim()[1])
-        y = min(max(point.y["mean"], axes.get_ylim()[0]), axes.get_ylim()[1])
+        text = f"{point.text}\n({point.x.mean:+.2f}, {point.y.mean:+.2f})"
+        x = min(max(point.x.mean, axes.get_xlim()[0]), axes.get_xlim()[1])
+        y = min(max(point.y.mean, axes.get_ylim()[0]), axes.get_ylim()[1])
         place = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
         right, above = place[0] > 0.5, place[1] > 0.5
         arrow = {"arrowstyle": "->", "color": point.colour, "linewidth": 1.4}

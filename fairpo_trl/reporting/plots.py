@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from fairpo_trl.reporting.documents import ROLES, Interval, Role
 from fairpo_trl.reporting.drawing import (
     BAND,
     HELD,
@@ -28,8 +29,8 @@ from fairpo_trl.reporting.drawing import (
     style_axes,
 )
 from fairpo_trl.reporting.label_results import LabelResults
-from fairpo_trl.reporting.numbers import role_text
-from fairpo_trl.reporting.results import ROLES, Interval, Results, Role, by_role, judges
+from fairpo_trl.reporting.numbers import judge_text, role_text
+from fairpo_trl.reporting.results import Results
 
 
 _MOST_NAMED = 12
@@ -69,10 +70,10 @@ def plot_weights(results: Results | LabelResults, path: str | os.PathLike[str]) 
         ValueError: There is no weights history.
     """
     figure, axes = new_figure(7.5, 4.2)
-    _history(axes, results.get("weights_history", []), _roles(results["partition"]), "weights_history")
+    _history(axes, results.weights_history, _roles(results.partition), "weights_history")
     axes.set_ylim(-0.03, max(1.03, 1.03 * axes.get_ylim()[1]))  # multipliers can exceed 1
     axes.set_ylabel("group weight")
-    return save_titled(figure, axes, "Group weights during training", results["title"], path)
+    return save_titled(figure, axes, "Group weights during training", results.title, path)
 
 
 def plot_margins(results: Results, path: str | os.PathLike[str]) -> Path:
@@ -90,9 +91,9 @@ def plot_margins(results: Results, path: str | os.PathLike[str]) -> Path:
     """
     figure, axes = new_figure(7.5, 4.2)
     axes.axhline(0, color=BAND, linewidth=1)
-    _history(axes, results.get("margins_history", []), _roles(results["partition"]), "margins_history")
+    _history(axes, results.margins_history, _roles(results.partition), "margins_history")
     axes.set_ylabel("margin over the reference (nats)")
-    return save_titled(figure, axes, "Margins of the pairs, by attribute", results["title"], path)
+    return save_titled(figure, axes, "Margins of the pairs, by attribute", results.title, path)
 
 
 def plot_win_rates(results: Results, path: str | os.PathLike[str], judge: str | None = None) -> Path:
@@ -109,40 +110,39 @@ def plot_win_rates(results: Results, path: str | os.PathLike[str], judge: str | 
     Raises:
         ValueError: No attribute has win rates of this judge.
     """
-    judge = judge or next(iter(judges(results)), "scorer")
-    entries = [entry for entry in by_role(results) if judge in entry.get("win_rate", {})]
+    judge = judge or next(iter(results.judge_names()), "scorer")
+    entries = [entry for entry in results.by_role() if judge in entry.win_rate]
     if not entries:
         raise ValueError(f"No attribute has win rates of the judge {judge!r}.")
     figure, axes = new_figure(7.5, 1.9 + 0.5 * len(entries))
     axes.axvline(0.5, color=BAND, linewidth=1, zorder=1)
     for y, entry in enumerate(entries):
-        rates = entry["win_rate"][judge]
-        itself = rates.get("reference_vs_itself")
-        if itself and "low" in itself and "high" in itself:
-            axes.barh(
-                y, itself["high"] - itself["low"], left=itself["low"], height=0.56, color=BAND, alpha=0.3, linewidth=0
-            )
+        rates = entry.win_rate[judge]
+        itself = rates.reference_vs_itself
+        if itself and itself.ends:
+            low, high = itself.ends
+            axes.barh(y, high - low, left=low, height=0.56, color=BAND, alpha=0.3, linewidth=0)
         if itself:
-            axes.plot([itself["mean"]] * 2, [y - 0.28, y + 0.28], color=BAND, linewidth=1.5)
-        draw_point(axes, rates["trained"], None, y, entry["role"])
-    axes.set_yticks(range(len(entries)), [entry["attribute"] for entry in entries])
+            axes.plot([itself.mean] * 2, [y - 0.28, y + 0.28], color=BAND, linewidth=1.5)
+        draw_point(axes, rates.trained, None, y, entry.role)
+    axes.set_yticks(range(len(entries)), [entry.attribute for entry in entries])
     for label, entry in zip(axes.get_yticklabels(), entries, strict=True):
-        label.set_fontweight("bold" if entry["role"] == "privileged" else "normal")
+        label.set_fontweight("bold" if entry.role == "privileged" else "normal")
         label.set_parse_math(False)
     axes.set_ylim(len(entries) - 0.4, -0.6)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0.4), max(high, 0.6))
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"win rate against the reference, judged by the {judge.replace('_', ' ')} (bars: 95 % interval)")
-    for role in dict.fromkeys(entry["role"] for entry in entries):
+    axes.set_xlabel(f"win rate against the reference, judged by the {judge_text(judge)} (bars: 95 % interval)")
+    for role in dict.fromkeys(entry.role for entry in entries):
         axes.plot([], [], linestyle="none", label=f"trained, {role_text(role)}", **role_marker(role))
-    if any("reference_vs_itself" in entry["win_rate"][judge] for entry in entries):
+    if any(entry.win_rate[judge].reference_vs_itself for entry in entries):
         axes.barh([0], [0], color=BAND, alpha=0.3, label="reference vs itself, 95 %")
     axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.1)
-    counts = {entry["win_rate"][judge]["trained"].get("n") for entry in entries}
+    counts = {entry.win_rate[judge].trained.n for entry in entries}
     prompts = f", {counts.pop()} held-out prompts" if len(counts) == 1 and None not in counts else ""
     axes.margins(x=0.02)
-    return save_titled(figure, axes, f"Win rate per attribute{prompts}", results["title"], path, pad=24)
+    return save_titled(figure, axes, f"Win rate per attribute{prompts}", results.title, path, pad=24)
 
 
 def plot_comparison(
@@ -186,8 +186,8 @@ def plot_comparison(
         anchors: list[tuple[float, float]] = []
         labels: list[str] = []
         for (label, curve), (line, shape) in zip(curves.items(), cycle(_CURVES), strict=False):
-            x = [point.privileged["mean"] for point in curve]
-            y = [getattr(point, key)["mean"] for point in curve]
+            x = [point.privileged.mean for point in curve]
+            y = [getattr(point, key).mean for point in curve]
             axes.plot(
                 x, y, line, color="#555555", marker=shape, markersize=4.5, linewidth=1.5, label=plain(label), zorder=2
             )
@@ -197,7 +197,7 @@ def plot_comparison(
             label = plain(point.label)
             held: Interval = getattr(point, key)
             draw_point(axes, point.privileged, held, 0, "privileged", color=colour, marker=shape, label=label)
-            anchors.append((point.privileged["mean"], held["mean"]))
+            anchors.append((point.privileged.mean, held.mean))
         axes.set_title(f"{name} over the held attributes", fontsize=10, loc="left", color=TEXT)
         axes.set_xlabel(f"privileged: {what}")
         axes.margins(0.12)

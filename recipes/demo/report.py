@@ -7,13 +7,12 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fairpo_trl import FairPOTrainer, Partition
 from fairpo_trl.evaluation import WinRateTable
 from fairpo_trl.generation.load_pairs import load_pairs
-from fairpo_trl.reporting.markdown import write_report
-from fairpo_trl.reporting.results import Results
-from fairpo_trl.reporting.tables import print_results
+from fairpo_trl.reporting import Results, print_results, write_report
 
 from . import evaluation, scorers
 from .prompts import load_prompts
@@ -60,7 +59,7 @@ def report_demo(
     weights = trainer.group_weights
     weight_of = {name: weights.as_dict()[group.name] for group in weights.groups for name in group.members}
     history = trainer.state.log_history
-    results: Results = {
+    found: dict[str, Any] = {
         "title": f"SmolLM2-135M, {method}: {', '.join(privileged)} privileged",
         "command": "python recipes/generation_fairpo.py" + ("" if method == "fairpo" else f" --method {method}"),
         "model": origin,
@@ -97,10 +96,11 @@ def report_demo(
         ],
         "seconds": time.time() - started,
     }  # fmt: skip
+    results = Results(**found)
     trainer.win_rates = {name: judged["scorer"]["trained"]["mean"] for name, judged in rates.items()}
     report = write_report(results, Path(args.output_dir))
     print_results(results)
-    minutes = results["seconds"] / 60
+    minutes = found["seconds"] / 60
     print(f"\nReport: {report}   (report.html, plots and results.json beside it; {minutes:.1f} minutes in all)")
     return results
 

@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.padding import Padding
 
 from fairpo_trl import Partition
 from fairpo_trl.files import write_text
 from fairpo_trl.label_sets.measures import SetMeasures, change, resample_items
-from fairpo_trl.reporting.label_blocks import Block
-from fairpo_trl.reporting.label_markdown import block_markdown, image_markdown
-from fairpo_trl.reporting.label_tables import block_table
-from fairpo_trl.reporting.numbers import ABSENT, delta, percent, role_text
-from fairpo_trl.reporting.tables import WIDTH
+from fairpo_trl.reporting.blocks import Block
+from fairpo_trl.reporting.cells import Value, change_of
+from fairpo_trl.reporting.numbers import ABSENT, role_text
+from fairpo_trl.reporting.render.markdown import block_markdown, image_markdown
+from fairpo_trl.reporting.render.terminal import new_console, print_part
 
 
 PROBLEMS = {
@@ -84,12 +82,12 @@ def set_blocks(labels: NDArray[Any], methods: Sequence[Written], partition: Part
         sets.append(
             (
                 method.label,
-                percent(found.mean("set_f1")),
-                _delta(against(method, "set_f1")),
-                percent(found.mean("exact_match")),
-                f"{found.mean('size_error'):+.2f}",
-                f"{found.mean('absolute_size_error'):.2f}",
-                percent(method.problems.get("malformed_sets")),
+                _percent(found.mean("set_f1")),
+                change_of(against(method, "set_f1")),
+                _percent(found.mean("exact_match")),
+                Value(found.mean("size_error"), "decimal", signed=True),
+                Value(found.mean("absolute_size_error"), "decimal"),
+                Value(method.problems.get("malformed_sets"), "percent"),
             )
         )
         for role in roles:
@@ -97,20 +95,22 @@ def set_blocks(labels: NDArray[Any], methods: Sequence[Written], partition: Part
                 (
                     f"{method.label}: {role_text(role)}",
                     *(_percent(found.mean(f"{role}/{name}")) for name in ("precision", "recall", "f1")),
-                    *(_delta(against(method, f"{role}/{name}")) for name in ("recall", "f1")),
+                    *(change_of(against(method, f"{role}/{name}")) for name in ("recall", "f1")),
                 )
             )
         if method.problems:
-            read.append((method.label, *(percent(method.problems[name]) for name in PROBLEMS)))
+            read.append((method.label, *(Value(method.problems[name], "percent") for name in PROBLEMS)))
     compared = [method for method in methods if method.reference is not None]
     positives = (labels == 1).sum(axis=0)
     for role in roles:
         rows = []
         for name in partition.names:
             if partition.role_of(name) == role:
-                cells = tuple(_delta(against(method, f"label/{name}/f1")) for method in compared)
+                cells = tuple(change_of(against(method, f"label/{name}/f1")) for method in compared)
                 first = measures[methods[0].label].mean(f"label/{name}/f1")
-                rows.append((name, str(positives[partition.names.index(name)]), _percent(first), *cells))
+                rows.append(
+                    (name, Value(int(positives[partition.names.index(name)]), "count"), _percent(first), *cells)
+                )
         deltas.append((role_text(role), tuple(rows)))
     counted = f"{len(labels)} test items"
     blocks = [
@@ -155,11 +155,10 @@ def set_blocks(labels: NDArray[Any], methods: Sequence[Written], partition: Part
 
 def show(blocks: Sequence[Block], notes: Sequence[str], title: str, path: Path, images: Mapping[str, str]) -> None:
     """Prints the tables and writes them as Markdown, after the images (description -> file beside it)."""
-    console = Console(highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console = new_console()
     for block in blocks:
         if len(block.header) <= MOST_COLUMNS:
-            console.print(Padding(block_table(block), (1, 0, 0, 0)))
+            print_part(block, console)
         else:
             console.print(f"\n{block.title}: a table of {len(block.header)} columns, in {path.name}.", markup=False)
     for note in notes:
@@ -169,9 +168,5 @@ def show(blocks: Sequence[Block], notes: Sequence[str], title: str, path: Path, 
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")
 
 
-def _percent(value: float) -> str:
-    return percent(None if np.isnan(value) else value)
-
-
-def _delta(found: Any) -> str:
-    return delta(found)
+def _percent(value: float) -> Value:
+    return Value(None if np.isnan(value) else value, "percent")

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.label_sets.items import LabelledTexts
 from fairpo_trl.label_sets.measures import comparison_dict, evaluation_dict
 from fairpo_trl.label_sets.reader import Reading
-from fairpo_trl.reporting.label_blocks import Block
-from fairpo_trl.reporting.label_results import FurtherTable, LabelResults
+from fairpo_trl.reporting import LabelResults
+from fairpo_trl.reporting.blocks import Block
 
 from .report import Written, set_blocks
 
@@ -79,7 +79,7 @@ def run_results(
         "tables": [_table(block) for block in blocks if block.rows()],
         "notes": notes,
     }
-    return cast(LabelResults, results)
+    return LabelResults(**results)
 
 
 def examples(test: LabelledTexts, readings: Mapping[str, Sequence[Reading]]) -> Block:
@@ -99,7 +99,7 @@ def examples(test: LabelledTexts, readings: Mapping[str, Sequence[Reading]]) -> 
     )
 
 
-def _table(block: Block) -> FurtherTable:
+def _table(block: Block) -> dict[str, Any]:
     return {
         "title": block.title,
         "header": list(block.header),

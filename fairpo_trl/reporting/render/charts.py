@@ -1,5 +1,7 @@
 """Charts as positions in per cent, which the templates draw as inline SVG that keeps its text size at any width."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +9,10 @@ from string import ascii_uppercase
 
 from matplotlib.ticker import MaxNLocator
 
-from fairpo_trl.reporting.numbers import ABSENT, interval, role_text, share
-from fairpo_trl.reporting.results import ROLES, Interval, Role
+from fairpo_trl.reporting.blocks import Block, Lines
+from fairpo_trl.reporting.cells import Change, Mean, pieces, text_of
+from fairpo_trl.reporting.documents import ROLES, Interval, Role
+from fairpo_trl.reporting.numbers import ABSENT, role_text, share
 
 
 COLOURS = 7
@@ -37,22 +41,22 @@ class Scale:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point with its interval on one axis, as positions; `text` says it in words."""
+    """A point with its interval on one axis, as positions."""
 
     at: float
     low: float | None
     high: float | None
     role: Role
-    text: str
 
 
 @dataclass(frozen=True)
 class DotColumn:
-    """A column of a table that draws what another column says: one mark per row, `None` where nothing was measured."""
+    """A column that draws what another says: one mark per row (`None`: not measured), and that row's verdict."""
 
     title: str
     scale: Scale
     marks: tuple[Mark | None, ...]
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -141,45 +145,49 @@ def scale(
 
 def ends(values: Sequence[Interval | None]) -> list[float]:
     """All means and ends of intervals."""
-    return [
-        number
-        for value in values
-        if value is not None
-        for number in (value["mean"], value.get("low", value["mean"]), value.get("high", value["mean"]))
-    ]
+    return [number for value in values if value is not None for number in (value.mean, *(value.ends or ()))]
 
 
-def mark(axis: Scale, value: Interval | None, role: Role, text: str) -> Mark | None:
+def mark(axis: Scale, value: Interval | None, role: Role) -> Mark | None:
     """A value as a mark on an axis; `None` if there is no value."""
     if value is None:
         return None
-    has_interval = "low" in value and "high" in value
-    return Mark(
-        axis.at(value["mean"]),
-        axis.at(value["low"]) if has_interval else None,
-        axis.at(value["high"]) if has_interval else None,
-        role,
-        text,
-    )
+    low, high = map(axis.at, value.ends) if value.ends else (None, None)
+    return Mark(axis.at(value.mean), low, high, role)
 
 
-def history(
-    title: str, unit: str, entries: Sequence[Mapping[str, float]], partition: Mapping[str, Role], neutral: float | None
-) -> History | None:
-    """Lines of all names over the steps, privileged ones first; `None` if there are no entries."""
-    names = list(dict.fromkeys(name for entry in entries for name in entry if name != "step"))
-    if not names:
+def drawn_column(block: Block) -> DotColumn | None:
+    """What a block's drawn column says, as marks; `None` if it has none, or nothing in it was measured."""
+    if block.drawn is None:
         return None
-    roles: Mapping[str, Role] = {role: role for role in ROLES} | dict(partition)
+    cells = [row[block.drawn] for row in block.rows()]
+    values = [c.change if isinstance(c, Change) else c.mean if isinstance(c, Mean) else None for c in cells]
+    if not ends(values):
+        return None
+    differences = any(isinstance(cell, Change) for cell in cells)
+    in_points = any(isinstance(cell, Change) and cell.unit == "points" for cell in cells)
+    axis = scale(
+        ends(values), neutral=0.0 if differences else 0.5, signed=differences, factor=100.0 if in_points else 1.0
+    )
+    marks = tuple(mark(axis, value, role) for value, role in zip(values, block.roles, strict=True))
+    kinds = tuple(pieces(cell).kind or "" for cell in cells)
+    return DotColumn("worse ← → better", axis, marks, kinds)
+
+
+def history(shown: Lines) -> History:
+    """Lines of all names over the steps, privileged ones first."""
+    entries = shown.entries
+    names = list(dict.fromkeys(name for entry in entries for name in entry if name != "step"))
+    roles: Mapping[str, Role] = {role: role for role in ROLES} | dict(shown.partition)
     names.sort(key=lambda name: roles.get(name) != "privileged")
-    shown = _thinned(entries, min(MOST_STEPS, max(2, MOST_FIGURES // len(names))))
-    x = scale([entry["step"] for entry in shown], most=6)
-    y = scale([v for entry in shown for name, v in entry.items() if name != "step"], neutral=neutral, most=6)
+    kept = _thinned(entries, min(MOST_STEPS, max(2, MOST_FIGURES // len(names))))
+    x = scale([entry["step"] for entry in kept], most=6)
+    y = scale([v for entry in kept for name, v in entry.items() if name != "step"], neutral=shown.neutral, most=6)
     named = len(names) <= MOST_NAMED
     lines, last_values = [], []
     for i, name in enumerate(names):
         privileged = roles.get(name) == "privileged"
-        found = [entry for entry in shown if name in entry]
+        found = [entry for entry in kept if name in entry]
         last_values.append(found[-1][name])
         at = [(x.at(entry["step"]), 100 - y.at(entry[name])) for entry in found]
         if len(at) == 1:  # a single step: only a line of some length can be seen
@@ -194,13 +202,13 @@ def history(
             )
         )
     rows = tuple(
-        (f"{entry['step']:g}", *(share(entry[name]) if name in entry else ABSENT for name in names)) for entry in shown
+        (f"{entry['step']:g}", *(share(entry[name]) if name in entry else ABSENT for name in names)) for entry in kept
     )
     header = ("step", *(role_text(name) for name in names))
     highest = [] if named else sorted(range(len(lines)), key=lambda i: -last_values[i])[:3]
     return History(
-        title, unit, x, y, tuple(lines), named, tuple(lines[i] for i in highest), header, rows,
-        len(entries) - len(shown),
+        shown.title, shown.unit, x, y, tuple(lines), named, tuple(lines[i] for i in highest), header, rows,
+        len(entries) - len(kept),
     )  # fmt: skip
 
 
@@ -215,33 +223,19 @@ def plane(
     y = scale(ends([value for _, value in all_values]), neutral=0.0, most=6, signed=True)
     found = []
     for i, (name, across, up) in enumerate(points):
-        across_mark, up_mark = mark(x, across, "privileged", ""), mark(y, up, "non_privileged", "")
+        across_mark, up_mark = mark(x, across, "privileged"), mark(y, up, "non_privileged")
         assert across_mark is not None and up_mark is not None
         letter = ascii_uppercase[i % 26] + (str(i // 26 + 1) if i >= 26 else "")
-        said = f"{name}: {axes[0]} {interval(across, signed=True)}, {axes[1]} {interval(up, signed=True)}"
+        said = f"{name}: {axes[0]} {_told(across)}, {axes[1]} {_told(up)}"
         found.append(PlanePoint(letter, name, f"s{i % COLOURS}", across_mark, up_mark, said))
     return Plane(title, x, y, *axes, tuple(found))
-
-
-def mean_interval(values: Sequence[Interval]) -> Interval | None:
-    """Mean of several measurements; `None` of none.
-
-    The ends are the means of the ends: at least as wide as the mean's own interval, whatever the measurements have to
-    do with each other, which results do not say.
-    """
-    if not values:
-        return None
-    found: Interval = {"mean": _mean([value["mean"] for value in values])}
-    if all("low" in value and "high" in value for value in values):
-        found |= {"low": _mean([v["low"] for v in values]), "high": _mean([v["high"] for v in values])}
-    return found
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _thinned(entries: Sequence[Mapping[str, float]], most: int) -> list[Mapping[str, float]]:
     if len(entries) <= most:
         return list(entries)
     return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]
+
+
+def _told(value: Interval) -> str:
+    return text_of(Change(value, "share", arrow=False))

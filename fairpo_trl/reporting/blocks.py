@@ -1,0 +1,223 @@
+"""What a report is made of, whatever the medium: tables of typed cells, sentences, texts, pictures, curves.
+
+A document becomes a [`Report`] once (`generation_report.py`, `label_report.py`, `comparison_report.py`), and each
+renderer (`render/`) shows its parts in order. A medium leaves out what it cannot show: a terminal has no curves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from fairpo_trl.reporting.cells import Cell
+from fairpo_trl.reporting.documents import Role
+from fairpo_trl.reporting.verdict import Verdict
+
+
+Row: TypeAlias = tuple[Cell, ...]
+Sections: TypeAlias = tuple[tuple[str, tuple[Row, ...]], ...]
+"""(name, rows) each; a name may be empty."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """
+    One table.
+
+    Attributes:
+        title (`str`): Its title.
+        header (`tuple[str, ...]`): Names of the columns; a line break may stand where a narrow column wants one.
+        sections (`tuple[tuple[str, tuple[Row, ...]], ...]`): (name, rows) each; a name may be empty.
+        texts (`int`, *optional*, defaults to 1): Leading columns of text; the others hold numbers.
+        note (`str`, *optional*): What a reader has to know, shown below.
+        wide (`bool`, *optional*, defaults to `False`): Whether a terminal has no room for an interval beside its
+            number, so that it stands below it.
+        roles (`tuple[str, ...]`, *optional*): Role of each row, over all sections, where each is a name with a role.
+        drawn (`int`, *optional*): Column that a page also draws, as a point with its interval; needs `roles`.
+        filtered (`bool`, *optional*, defaults to `False`): Whether a page lets its reader choose rows.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    sections: Sections
+    texts: int = 1
+    note: str = ""
+    wide: bool = False
+    roles: tuple[Role, ...] = ()
+    drawn: int | None = None
+    filtered: bool = False
+
+    def rows(self) -> list[Row]:
+        """All rows, without the names of the sections."""
+        return [row for _, rows in self.sections for row in rows]
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Sentences, one a line."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt with what both models wrote; `said`: (attribute, what is said of it) each."""
+
+    prompt: str
+    reference: str
+    trained: str
+    said: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts side by side under a title; `regressions`: whether they are those on which a model lost most."""
+
+    title: str
+    texts: tuple[Text, ...]
+    regressions: bool = False
+
+    def first_of_each(self, most: int) -> Texts:
+        """The first `most` texts of each thing that is said of them: the worst regressions of each attribute."""
+        seen = Counter[str]()
+        kept = []
+        for text in self.texts:
+            name = text.said[0][0] if text.said else ""
+            seen[name] += 1
+            if seen[name] <= most:
+                kept.append(text)
+        return Texts(self.title, tuple(kept), self.regressions)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A label with its probability; `right` if it is a true one of the image."""
+
+    name: str
+    role: Role
+    right: bool
+    probability: float
+
+    def __str__(self) -> str:
+        star = " *" if self.role == "privileged" else ""
+        return f"{'✓' if self.right else '·'} {self.name}{star} {100 * self.probability:.0f}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image (a file below the report's folder, or `None`), its true labels and the best ones of both models."""
+
+    id: str
+    image: str | None
+    true: tuple[tuple[str, Role], ...]
+    guesses: tuple[tuple[str, tuple[Guess, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images with the best labels of both models."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    note: str = "✓: a true label; * privileged. Probabilities in per cent."
+
+
+@dataclass(frozen=True)
+class Lines:
+    """
+    Curves over optimizer steps.
+
+    Attributes:
+        title, unit (`str`): Of the chart and its vertical axis.
+        entries (`Sequence[Mapping[str, float]]`): `{"step": optimizer step, name: value}` each.
+        partition (`Mapping[str, str]`): Name -> role.
+        neutral (`float`, *optional*): What is as good as the reference.
+    """
+
+    title: str
+    unit: str
+    entries: Sequence[Mapping[str, float]]
+    partition: Mapping[str, Role]
+    neutral: float | None = None
+
+
+Shown: TypeAlias = Block | Sentences | Texts | Pictures | Lines
+
+
+@dataclass(frozen=True)
+class Report:
+    """
+    What a report shows of one document.
+
+    Attributes:
+        title (`str`): Its title.
+        kind (`str`): What the document is about: `language model`.
+        first (`tuple`): What came out; plots stand below it.
+        further (`tuple`): All else.
+        facts (`tuple[tuple[str, str], ...]`): How it was run: names with their texts.
+        settings (`tuple[tuple[str, str], ...]`, *optional*): Options with their values.
+        command (`str`, *optional*): The command line.
+        verdict ([`Verdict`], *optional*): One sentence on what came out.
+        name, reference_name (`str`, *optional*): What the two models are called.
+    """
+
+    title: str
+    kind: str
+    first: tuple[Shown, ...]
+    further: tuple[Shown, ...]
+    facts: tuple[tuple[str, str], ...]
+    settings: tuple[tuple[str, str], ...] = ()
+    command: str = ""
+    verdict: Verdict | None = None
+    name: str = ""
+    reference_name: str = "reference"
+
+    def parts(self) -> tuple[Shown, ...]:
+        """All parts in order."""
+        return (*self.first, *self.further)
+
+
+def texts_block(shown: Texts, most: int | None = None) -> Block:
+    """Texts as a table; those of regressions begin with what is said of them."""
+    texts = shown.texts[:most]
+    head = ("change",) if shown.regressions else ()
+    rows = tuple(
+        (*(["; ".join(said for _, said in text.said)] if head else []), text.prompt, text.reference, text.trained)
+        for text in texts
+    )
+    header = (*head, "prompt", "reference", "trained")
+    return Block(shown.title, header, (("", rows),), texts=len(header))
+
+
+def pictures_block(shown: Pictures, most: int | None = None) -> Block:
+    """Images as a table: true labels, and the best ones of either model, one a line."""
+    rows = tuple(
+        (
+            picture.id,
+            ", ".join(f"{name} *" if role == "privileged" else name for name, role in picture.true) or "none",
+            *("\n".join(map(str, guesses)) for _, guesses in picture.guesses),
+        )
+        for picture in shown.pictures[:most]
+    )
+    return Block(shown.title, ("image", "true", "reference", "trained"), (("", rows),), texts=4, note=shown.note)
+
+
+def sections_of(rows: Sequence[tuple[str, Row]]) -> Sections:
+    """Rows with the names of their sections -> sections, in order of first appearance."""
+    names = dict.fromkeys(name for name, _ in rows)
+    return tuple((name, tuple(row for found, row in rows if found == name)) for name in names)
+
+
+def with_content(parts: Sequence[Shown | None]) -> tuple[Shown, ...]:
+    """The parts that have anything to show."""
+
+    def has_content(part: Shown | None) -> bool:
+        if isinstance(part, Lines):
+            return bool(part.entries)
+        if isinstance(part, Sentences):
+            return bool(part.lines)
+        return bool(part.texts) if isinstance(part, Texts) else part is not None
+
+    return tuple(part for part in parts if part is not None and has_content(part))

@@ -1,0 +1,178 @@
+"""One self-contained HTML page: no request to anywhere, readable on a phone, in the dark and on paper.
+
+The page's policy allows nothing but images within the page and the one style sheet and script whose hashes it names,
+so text that came from data could load or run nothing even if it became markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.resources import files
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fairpo_trl.files import write_text
+from fairpo_trl.reporting.blocks import Block, Lines, Pictures, Report, Sentences, Shown, Texts
+from fairpo_trl.reporting.cells import pieces, text_of
+from fairpo_trl.reporting.documents import Interval
+from fairpo_trl.reporting.numbers import role_text
+from fairpo_trl.reporting.pictures import sample_image
+from fairpo_trl.reporting.render.charts import Plane, drawn_column, history, plane
+from fairpo_trl.reporting.render.markdown import one_line
+
+
+NARROW = 5
+"""Tables of at most so many columns stand beside each other."""
+
+Point = tuple[str, Interval, Interval, Interval]
+"""Name of a model, its privileged gain, the mean and the worst change of what is held."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parts of a report that a page shows together: `kind` names the macro."""
+
+    kind: str
+    parts: tuple[Any, ...]
+
+
+def write_page(
+    reports: Sequence[Report], path: str | os.PathLike[str], points: Sequence[Point] = (), title: str = ""
+) -> Path:
+    """
+    Writes one page for one or several reports, whole or not at all.
+
+    Args:
+        reports (`Sequence[Report]`):
+            Of one model each; with several a switch chooses between them.
+        path (`str` or `os.PathLike`):
+            The page; its folder is created if needed, and images of the reports lie in it.
+        points (`Sequence[Point]`, *optional*):
+            What the gain cost, drawn if there are any.
+        title (`str`, *optional*):
+            Of the page, by default the first report's.
+
+    Returns:
+        `Path`: the path.
+
+    Raises:
+        FileNotFoundError: If the image of a sample is not in the folder.
+        ValueError: If the file of a sample is no image.
+        OSError: If the page cannot be written.
+    """
+    path = Path(path)
+    style, script = _static("report.css"), _static("report.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    environment = _environment()
+    environment.filters["address"] = partial(_address, folder=path.parent)
+    text = environment.get_template("report.html").render(
+        title=title or reports[0].title,
+        candidates=[(report, list(_groups(report.parts()))) for report in reports],
+        planes=_planes(points),
+        style=style,
+        script=script,
+        policy=policy,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
+    return path
+
+
+def clean(value: Any) -> Any:
+    """A value for the page: control characters and halves of surrogate pairs in texts become replacement signs."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+def _groups(parts: Iterable[Shown]) -> Iterable[Group]:
+    """Neighbours that stand beside each other or in one place: curves, narrow tables, texts with a switch."""
+
+    def kind(part: Shown) -> str:
+        if isinstance(part, Block):
+            narrow = len(part.header) <= NARROW and part.drawn is None and part.texts < len(part.header)
+            return "filtered" if part.filtered else "narrow" if narrow else "table"
+        return {Lines: "charts", Texts: "texts", Sentences: "sentences", Pictures: "pictures"}[type(part)]
+
+    for name, found in groupby(parts, key=kind):
+        shown = [history(part) if isinstance(part, Lines) else part for part in found]
+        yield Group(name, tuple(shown))
+
+
+def _planes(points: Sequence[Point]) -> tuple[Plane, ...]:
+    """Privileged gain against the mean and the worst held change, on the same axes."""
+    shared = [(gain, value) for _, gain, *values in points for value in values]
+    return tuple(
+        plane(
+            f"Held attributes, {what}",
+            ("privileged gain", f"held, {what}"),
+            [(name, gain, values[i]) for name, gain, *values in points],
+            shared,
+        )
+        for i, what in enumerate(("mean", "worst"))
+        if points
+    )
+
+
+def _choices(groups: Sequence[Texts]) -> list[str]:
+    """The attributes that something is said of, in order of first appearance."""
+    return list(dict.fromkeys(name for shown in groups for text in shown.texts for name, _ in text.said))
+
+
+def _address(image: str | None, name: str, folder: Path) -> str:
+    """An image as an address within the page."""
+    picture = sample_image(image, name, folder)
+    if picture is None:
+        return ""
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("fairpo_trl.reporting.render"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=clean,
+    )
+    environment.filters |= {
+        "role": role_text,
+        "one_line": one_line,
+        "pieces": pieces,
+        "told": text_of,
+        "drawn": drawn_column,
+        "choices": _choices,
+    }
+    return environment
+
+
+@cache
+def _static(name: str) -> Markup:
+    return Markup(files("fairpo_trl.reporting.render").joinpath(name).read_text(encoding="utf-8"))
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
