@@ -92,6 +92,7 @@ def train_labels(folder: Path) -> None:
         features=generator.normal(size=(24, 8)).astype(np.float32),
     )
     model = MultiLabelClassifier(MultiLabelClassifierConfig(label_names=list(names), feature_size=8))
+    model.set_feature_statistics(split.features)
     trainer = MultiLabelFairPOTrainer(
         model=model,
         args=MultiLabelFairPOConfig(
