@@ -40,8 +40,10 @@ VOCABULARY = 2048
 def model_and_tokenizer(name: str | None) -> tuple[Any, Any]:
     """The named model, or a random LLaMA whose step takes some tenths of a second on a CPU."""
     if name:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
-        return model, AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+        return model, AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     torch.manual_seed(0)
     words = {"<pad>": 0, "<eos>": 1, **{f"w{i}": i for i in range(2, VOCABULARY)}}
     raw = Tokenizer(models.WordLevel(words, unk_token="<eos>"))

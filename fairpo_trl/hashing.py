@@ -57,13 +57,13 @@ def sha256_of_array(values: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def sha256_of_tensors(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over name, dtype, shape and bytes of every tensor, in the order of the names."""
+def sha256_of_tensors(state: Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]]) -> str:
+    """SHA-256 over name, dtype, shape and bytes of every tensor, in the order of the names; of pairs, in theirs."""
     import torch  # not for those who hash files
 
     digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
+    for name, tensor in sorted(state.items()) if isinstance(state, Mapping) else state:
+        tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

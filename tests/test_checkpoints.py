@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import resource
@@ -18,6 +19,8 @@ from helpers_classification import multilabel, rows
 from helpers_classification import parameters as label_parameters
 from helpers_disk import journal
 from helpers_trainer import assert_same, data, fairpo, parameters
+from safetensors import SafetensorError
+from transformers import TrainerCallback
 
 from fairpo_trl import files
 from fairpo_trl.hashing import sha256_of_file, sha256_of_rows
@@ -32,6 +35,7 @@ from fairpo_trl.training.checkpoints import (
     rotate,
     verify,
 )
+from fairpo_trl.training.saving import holds_model
 
 
 pytestmark = pytest.mark.xdist_group("checkpoints")  # its fixtures are costly: once for the file
@@ -278,7 +282,7 @@ def test_resume_takes_the_newest_complete_and_names_those_passed_over(option, co
     assert "checkpoint-3 is passed over: model.safetensors was altered" in str(lines)
     assert "Training goes on from checkpoint-2." in lines
     verify(copied / "checkpoint-3")  # written again
-    for name in ("model.safetensors", "fairpo_state.json"):
+    for name in ("model.safetensors", "fairpo_state.json"):  # the run is the same one too
         assert (copied / "checkpoint-3" / name).read_bytes() == (run / "checkpoint-3" / name).read_bytes()
 
 
@@ -381,11 +385,11 @@ def test_the_marker_comes_before_rotation_and_push(tmp_path, monkeypatch):
         "transformers.Trainer._push_from_checkpoint", lambda self, folder: order.append(("push", folder))
     )
     monkeypatch.setattr(
-        "fairpo_trl.training.safe_checkpoints.mark_complete",
+        "fairpo_trl.training.saving.mark_complete",
         lambda folder: (order.append(("mark", str(folder))), mark_complete(folder)),
     )
     monkeypatch.setattr(
-        "fairpo_trl.training.safe_checkpoints.rotate",
+        "fairpo_trl.training.saving.rotate",
         lambda *args: order.extend(("delete", str(folder)) for folder in rotate(*args)),
     )
     monkeypatch.setattr(type(trainer), "push_to_hub", lambda self, **kwargs: None)
@@ -399,23 +403,72 @@ def test_the_marker_comes_before_rotation_and_push(tmp_path, monkeypatch):
     assert trainer.args.save_total_limit == 1
 
 
-def test_weights_that_differ_between_processes_leave_the_checkpoint_unmarked(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("column", "what"), [(0, "group weights"), (1, "parameters")])
+def test_weights_or_parameters_that_differ_between_processes_leave_the_checkpoint_unmarked(
+    column, what, tmp_path, monkeypatch
+):
     trainer = fairpo(tmp_path, data(12), **{**RUN, "max_steps": 1})
     gathered = []
 
     def gather(mine: torch.Tensor) -> torch.Tensor:
         gathered.append(mine)
-        return torch.cat([mine, mine + 1])
+        other = mine.clone()
+        other[0, column] += 1
+        return torch.cat([mine, other])
 
     monkeypatch.setattr(trainer.accelerator.state, "num_processes", 2)
     monkeypatch.setattr(trainer.accelerator, "gather", gather)
     with pytest.raises(
-        RuntimeError, match=r"group weights of process \[1\] differ from those of process 0 after step 0"
+        RuntimeError, match=rf"the {what} of process \[1\] differ from those of process 0 after step 0"
     ):
-        trainer._assert_equal_weights()
+        trainer._assert_equal_processes()
     monkeypatch.setattr(trainer.accelerator, "gather", lambda mine: torch.cat([mine, mine]))
-    trainer._assert_equal_weights()
-    assert gathered[0].dtype == torch.int64 and gathered[0].numel() == 1  # one number per process
+    trainer._assert_equal_processes()
+    assert gathered[0].dtype == torch.int64 and gathered[0].shape == (1, 2)  # two numbers per process
+
+
+# ---- what a mutant of one line would take away ----
+
+
+def test_rotation_deletes_an_unfinished_checkpoint_before_older_complete_ones(tmp_path):
+    for step in (2, 4, 8):
+        make_checkpoint(tmp_path, step)
+    make_checkpoint(tmp_path, 6, complete=False)
+    assert rotate(tmp_path, 3, tmp_path / "checkpoint-8") == [tmp_path / "checkpoint-6"]
+
+
+def test_the_marker_goes_before_the_files_of_a_checkpoint_that_is_deleted(tmp_path, monkeypatch):
+    old, _ = make_checkpoint(tmp_path, 2), make_checkpoint(tmp_path, 4)
+    seen = []
+    original = shutil.rmtree
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda path: (seen.append((path, (old / MARKER_NAME).exists())), original(path))
+    )
+    rotate(tmp_path, 1, tmp_path / "checkpoint-4")
+    assert seen == [(old, False)]
+
+
+def test_rotation_leaves_links_and_what_they_lead_to(tmp_path):
+    elsewhere = make_checkpoint(tmp_path / "elsewhere", 1)
+    run = tmp_path / "run"
+    for step in (2, 3, 4, 5):
+        make_checkpoint(run, step)
+    (run / "checkpoint-1").symlink_to(elsewhere)
+    (run / "keep").symlink_to(run / "checkpoint-2")
+    assert rotate(run, 1, run / "checkpoint-5") == [run / "checkpoint-3", run / "checkpoint-4"]
+    verify(run / "checkpoint-1")
+    verify(run / "keep")
+    clear_unfinished(run / "checkpoint-1")  # a new checkpoint takes the name
+    assert not (run / "checkpoint-1").exists()
+    verify(elsewhere)
+
+
+def test_other_attributes_of_the_same_tokens_are_other_data(run):
+    rows = data(12).to_list()
+    row = next(row for row in rows if row["attribute"] == "polite")
+    row["attribute"] = "factual"  # the partition stays
+    with pytest.raises(ValueError, match="checkpoint-3 was trained on other data"):
+        fairpo(run, Dataset.from_list(rows), **RUN).train(resume_from_checkpoint=True)
 
 
 # ---- a full disk ----
@@ -431,6 +484,7 @@ def small_disk(tmp_path: Path, run: Path) -> Iterator[Path]:
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("mounting a tmpfs needs the rights to do so")
     yield folder
+    gc.collect()  # the trainers hold the lock of the folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
@@ -494,3 +548,92 @@ def test_a_disk_that_fills_up_in_any_file_is_the_same_error(where, tmp_path, mon
     with pytest.raises(OSError, match=r"checkpoint-2 could not be written.*No space left.*checkpoint is checkpoint-1"):
         trainer.train()
     assert newest_complete(tmp_path)[0] == tmp_path / "checkpoint-1"
+
+
+def test_a_disk_that_fills_up_in_a_log_says_what_is_left(tmp_path):
+    class Log(TrainerCallback):
+        def on_log(self, args, state, control, **kwargs) -> None:
+            if state.global_step == 3:
+                raise OSError(errno.ENOSPC, "No space left on device", "events.out")
+
+    with pytest.raises(
+        OSError, match=r"The disk became full after step 3 .*events.out.*complete checkpoint is .*-2\."
+    ):
+        fairpo(tmp_path, data(12), **RUN, callbacks=[Log()]).train()
+
+
+@pytest.mark.parametrize("where", ["model", "tokenizer", "training_args"])
+def test_a_final_model_that_cannot_be_written_leaves_what_was_there(where, tmp_path, monkeypatch):
+    trainer = fairpo(tmp_path, data(12), **{**RUN, "max_steps": 1})
+    trainer.train()
+    trainer.save_model()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert holds_model(tmp_path) and "tokenizer.json" in before
+    with torch.no_grad():
+        next(trainer.model.parameters()).add_(1.0)
+
+    def full(*args: object, **kwargs: object) -> None:
+        # What each library makes of it.
+        raise {"model": SafetensorError, "tokenizer": Exception, "training_args": RuntimeError}[where]("os error 28")
+
+    target = {"model": (trainer.model, "save_pretrained"), "training_args": (torch, "save")}
+    monkeypatch.setattr(*target.get(where, (trainer.processing_class, "save_pretrained")), full)
+    with pytest.raises(
+        OSError, match=r"The model could not be written to .* MB free\): os error 28. .*complete checkpoint is .*-1\."
+    ):
+        trainer.save_model()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert not (tmp_path / ".saving").exists()
+
+
+def test_a_new_model_takes_the_place_of_one_in_other_files(tmp_path):
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"old")
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    (tmp_path / "notes.txt").write_text("mine")
+    fairpo(tmp_path, data(12), **RUN).save_model()
+    assert {path.name for path in tmp_path.glob("*model*")} == {"model.safetensors"}
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+# ---- numbers that are not finite ----
+
+
+@pytest.mark.parametrize("where", ["a parameter", "the optimizer"])
+def test_what_is_not_finite_is_never_marked_and_the_last_good_one_stays(where, tmp_path):
+    class Spoil(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, optimizer=None, **kwargs) -> None:
+            if state.global_step == 2 and where == "a parameter":
+                next(model.parameters()).data[3, 0] = float("inf")
+            elif state.global_step == 2:
+                next(iter(optimizer.state.values()))["exp_avg_sq"][3, 0] = float("nan")
+
+    trainer = fairpo(tmp_path, data(12), **{**RUN, "save_total_limit": 1}, callbacks=[Spoil()])
+    name = "model.embed_tokens.weight" if where == "a parameter" else "exp_avg_sq of model.embed_tokens.weight"
+    message = (
+        rf"checkpoint-2 is not written: after optimizer step 2 {name} is not finite. .*complete .* is checkpoint-1"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        trainer.train()
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-1"]
+    verify(tmp_path / "checkpoint-1")
+    if where == "a parameter":
+        with pytest.raises(FloatingPointError, match="The model is not saved"):
+            trainer.save_model()
+        assert not holds_model(tmp_path)
+
+
+def test_a_classifier_that_is_not_finite_is_not_written_either(tmp_path):
+    trainer = multilabel(tmp_path, optim="adamw_torch", save_strategy="steps", save_steps=1)
+    trainer.add_callback(Overflow(trainer.model.head))
+    with pytest.raises(FloatingPointError, match="checkpoint-2 is not written: after optimizer step 2 head"):
+        trainer.train()
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-1"]
+
+
+class Overflow(TrainerCallback):
+    def __init__(self, head: torch.nn.Module) -> None:
+        self.head = head
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if state.global_step == 2:
+            next(self.head.parameters()).data.fill_(float("inf"))

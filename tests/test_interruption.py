@@ -115,6 +115,85 @@ def test_stopping_anywhere_in_an_epoch_goes_on_bit_equal_with_epoch_strategies(s
     assert runs[0].state.best_metric == runs[1].state.best_metric
 
 
+def stopped_in(trainer, place: str) -> None:
+    """Sends SIGTERM to this process in one place of a run of 4 steps that ends with an evaluation and a save."""
+
+    def before(name: str, wanted) -> None:
+        original = getattr(trainer, name)
+
+        def with_signal(*args, **kwargs):
+            if wanted():
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(*args, **kwargs)
+
+        setattr(trainer, name, with_signal)
+
+    last = lambda: trainer.state.global_step == 4  # noqa: E731
+    names = {"the last evaluation": "evaluation_loop", "the last save": "_save_checkpoint"}
+    if place in names:
+        before(names[place], last)
+    elif place == "an evaluation":
+        before("evaluation_loop", lambda: trainer.state.global_step == 2)
+    elif place == "loading the best":
+        before("_load_best_model", last)
+    else:
+        trainer.add_callback(SignalIn(3, signal.SIGTERM))
+
+
+@in_main_thread
+@pytest.mark.parametrize(
+    ("place", "strategy"),
+    [
+        *[("a step", strategy) for strategy in ("no", "steps", "epoch", "best")],
+        ("an evaluation", "best"),
+        *[("the last evaluation", strategy) for strategy in ("no", "best")],
+        *[("the last save", "epoch"), ("loading the best", "steps")],
+    ],
+)
+def test_what_is_said_of_a_stop_is_true_wherever_it_comes(place, strategy, tmp_path, capsys):
+    evaluation = {"eval_strategy": "epoch"} if strategy == "epoch" else {"eval_strategy": "steps", "eval_steps": 2}
+    options = {**RUN, **evaluation, "num_train_epochs": 2, "save_strategy": strategy, "save_steps": 2}
+    options |= {"per_device_train_batch_size": 6, "metric_for_best_model": "eval_loss"}  # 2 steps an epoch
+    options |= {"load_best_model_at_end": strategy != "no"}
+
+    def trainer(folder: str):
+        return fairpo(tmp_path / folder, data(12), **options, eval_dataset=data(4, seed=9))
+
+    stopped = trainer("a")
+    stopped_in(stopped, place)
+    with pytest.raises(TrainingInterrupted) as exit_code:
+        stopped.train()
+    assert exit_code.value.code == 143
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Stopped")]
+    newest, passed_over = newest_complete(tmp_path / "a")
+    assert newest is not None and not passed_over
+    step = stopped.state.global_step
+    assert step == (3 if place in ("a step", "an evaluation") else 4)
+    assert said == [
+        f"Stopped after step {step}, {newest.name} is written; go on with the same command and "
+        "--resume_from_checkpoint true."
+    ]
+    if place != "loading the best":  # by then only the best and what the strategy kept may be there
+        assert newest.name == f"checkpoint-{step}"
+
+    again, whole = trainer("a"), trainer("b")
+    again.train(resume_from_checkpoint=True)
+    whole.train()
+    assert again.state.global_step == whole.state.global_step == 4
+    assert_same(parameters(whole), parameters(again), 0.0)
+    assert whole.group_weights.state_dict() == again.group_weights.state_dict()
+
+
+def test_a_forked_loader_worker_does_not_take_signals_for_its_own():
+    handler = StopAtSignal(processes=1, agreed=lambda: False)
+    for number, expected in ((signal.SIGINT, 7), (signal.SIGTERM, 143)):
+        child = os.fork()
+        if child == 0:  # Ctrl-C reaches the whole terminal: the worker goes on; SIGTERM ends it at once
+            handler._handle(number, None)
+            os._exit(7 if handler.received is None else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == expected
+
+
 @in_main_thread
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_classifier_stops_and_goes_on_the_same_way(number, code, tmp_path, capsys):

@@ -278,6 +278,8 @@ def differences(one: Path, other: Path, step: int) -> list[str]:
                 same = _equal(*(torch.load(x / name, weights_only=True) for x in (a, b)))
         elif name == "trainer_state.json":
             same = _trainer_state(a / name) == _trainer_state(b / name)
+        elif name == "fairpo_state.json":
+            same = _group_state(a / name) == _group_state(b / name)
         else:
             same = (a / name).read_bytes() == (b / name).read_bytes()
         if not same:
@@ -292,6 +294,11 @@ def _trainer_state(path: Path) -> dict[str, Any]:
     state = json.loads(path.read_text(encoding="utf-8"))
     history = [{k: v for k, v in entry.items() if not k.endswith(OF_THE_CLOCK)} for entry in state["log_history"]]
     return {k: v for k, v in state.items() if k not in OF_THE_PLACE} | {"log_history": history}
+
+
+def _group_state(path: Path) -> dict[str, Any]:
+    state = json.loads(path.read_text(encoding="utf-8"))
+    return {key: value for key, value in state.items() if key != "run"}  # each run draws its id
 
 
 def _equal(a: Any, b: Any) -> bool:

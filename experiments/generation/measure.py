@@ -130,8 +130,10 @@ class Measurer:
         seeds = [s for s in (evaluation.REFERENCE_SEED, evaluation.FRESH_SEED) if not self._reference_path(s).exists()]
         if not seeds:
             return
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         for seed in seeds:
             writing = evaluation.write(
                 model, tokenizer, self.prompts, seed=seed, samples=self.samples, desc=f"Reference, draws {seed}"

@@ -16,6 +16,7 @@ from fairpo_trl.training.arguments import (
     read_group_prior,
     refuse_unused,
 )
+from fairpo_trl.training.best_metric import settle_best_metric
 
 
 PREFERENCES = ("dpo", "simpo", "cpo")
@@ -220,7 +221,9 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
 
     def __post_init__(self) -> None:
         read_group_prior(self)
+        given = self.greater_is_better
         super().__post_init__()
+        settle_best_metric(self, given)
         if isinstance(self.privileged_labels, str):
             raise ValueError(
                 f"`privileged_labels` must be a list of names, got the string {self.privileged_labels!r}: pass "

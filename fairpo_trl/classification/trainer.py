@@ -26,8 +26,9 @@ from fairpo_trl.classification.objective import LabelLosses, label_losses
 from fairpo_trl.classification.train_metrics import LabelMetricSums
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Grouping, Partition
-from fairpo_trl.hashing import sha256_of_array, sha256_of_json
+from fairpo_trl.hashing import sha256_of_array, sha256_of_json, sha256_of_tensors
 from fairpo_trl.training.arguments import make_group_weights
+from fairpo_trl.training.engines import whole_parameters
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.progress import BarCallback
 from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
@@ -80,7 +81,8 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             As in [`~transformers.Trainer`].
 
     Attributes:
-        evaluations (`dict[str, GroupEvaluation]`): `"eval"` -> the last evaluation, as DataFrames.
+        evaluations (`dict[str, GroupEvaluation]`): `"eval"` (last `evaluate`) and `"predict"` (last `predict`) -> the
+            metrics of the whole split, as DataFrames.
         reported (`GroupEvaluation`), comparison (`Comparison`): Results on the reported split; set them to have them
             on the card.
 
@@ -158,7 +160,8 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             )
             for mode in ("train", "eval")
         }
-        self.start_groups(self._label_sums)
+        by_mean = args.hinge and args.hinge_level == "label"
+        self.start_groups(self._label_sums, mean_hinge=args.epsilon if by_mean else None)
         self._reference: MultiLabelClassifier | None = None
         if args.needs_reference:
             reference = copy.deepcopy(self.accelerator.unwrap_model(self.model)) if ref_model is None else ref_model
@@ -218,12 +221,16 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             self._attach_reference(rows)
         return rows
 
-    def data_hash(self) -> str | None:
-        """Hash of the training rows: ids, labels, and features or else the content of the images."""
-        split = self.train_dataset.split
+    def rows_hash(self, dataset: Any) -> str:
+        """Hash of rows: ids, labels, and features or else the content of the images."""
+        split = dataset.split
         if split.features is not None:
             return sha256_of_json([split.content_hash(), sha256_of_array(split.features)])
         return sha256_of_json([split.content_hash(), images_hash(split)])
+
+    def reference_hash(self) -> str | None:
+        """Hash of the reference's weights and those of its backbone; `None` where the losses know no reference."""
+        return None if self._reference is None else sha256_of_tensors(whole_parameters(self._reference))
 
     def describe_rows(self, batch: Mapping[str, Any], bad: torch.Tensor | None = None) -> str:
         """Names the rows of a batch by their ids; all, or those in `bad`."""
@@ -296,9 +303,9 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             def uniform(image: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
                 return keyed_uniform(args.seed, step, rows[image], self._privileged[column])
 
-        if args.hinge and args.hinge_level == "label":
+        if self._mean_hinge is not None:
             # From the running means before this step, so that every micro-batch and process sees the same gates.
-            gates = (self.running_losses.estimates > args.epsilon).to(logits.device)
+            gates = (self.running_losses.estimates > self._mean_hinge).to(logits.device)
         return label_losses(
             logits,
             labels,
@@ -343,7 +350,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         """mAP, sample-F1, accuracy and exact match per group, over the whole split."""
         scores = np.asarray(prediction.predictions)
         evaluation = evaluate_groups(np.asarray(prediction.label_ids), scores, self.partition)
-        self.evaluations["eval"] = evaluation
+        self.evaluations[self._evaluating] = evaluation
         # "map/privileged", "ap/label/<name>" and so on; absent means absent.
         groups = {
             f"{metric}/{group}": value

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fairpo_trl.commands.parsing import CommandParser
 from fairpo_trl.generation.data import DataArguments, load_data, main_console
+from fairpo_trl.loading import explained
 from fairpo_trl.preferences.check import PreferenceReport, check_preferences
 from fairpo_trl.preferences.own import hint_at_source
 from fairpo_trl.preferences.read import Rows, columns_of, read_splits
@@ -74,7 +75,8 @@ def run(args: CheckArguments, console: Console | None = None) -> PreferenceRepor
     if args.tokenizer is not None:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+        with explained(args.tokenizer, "tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(args.tokenizer, trust_remote_code=False)
     report = check_preferences(
         _rows(args, console),
         attribute_column=args.attribute_column,

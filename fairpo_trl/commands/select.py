@@ -12,7 +12,6 @@ from pathlib import Path
 from datasets import DatasetDict, IterableDatasetDict
 from rich.console import Console
 
-from fairpo_trl.commands.data import DataArguments, load_data, main_console
 from fairpo_trl.commands.evaluate_inputs import check_templates, distinct_prompts
 from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges, load_judges
 from fairpo_trl.commands.evaluate_runs import choose_partition, read_run
@@ -37,6 +36,7 @@ from fairpo_trl.evaluation.selection_file import SelectionResults, write_selecti
 from fairpo_trl.evaluation.served import ServedModel, WrittenModel
 from fairpo_trl.evaluation.statement import describe, statement
 from fairpo_trl.evaluation.writing import Sampling, write_completions
+from fairpo_trl.generation.data import DataArguments, load_data, main_console
 from fairpo_trl.hub.privacy import last_part, public_command
 from fairpo_trl.preferences.rules import prompt_key
 from fairpo_trl.reporting.selection_plot import plot_selection

@@ -157,6 +157,7 @@ class GroupWeights:
         self._privileged_share = torch.where(self._held, 0.0, start)
         self._privileged_share /= self._privileged_share.sum().clamp(min=1e-300)
         self._multipliers = torch.where(self._held, multiplier_start, 0.0).double()
+        self._initial_weights = self.weights
         self._moment = torch.zeros(k, dtype=torch.float64)  # uncorrected exponential average of the losses
         self._seen = torch.zeros(k, dtype=torch.int64)  # steps in which the group was present
         self.steps = 0
@@ -187,6 +188,11 @@ class GroupWeights:
         if self.balancer == "lagrangian":
             return self._privileged_share + self._multipliers
         return self._log_weights.exp()
+
+    @property
+    def initial_weights(self) -> torch.Tensor:
+        """The weights before any update, `[K]`, whatever was loaded since: from `prior` and `multiplier_start`."""
+        return self._initial_weights.clone()
 
     @property
     def estimates(self) -> torch.Tensor:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from fairpo_trl.core.names import shortened
 from fairpo_trl.core.options import check_number
 from fairpo_trl.evaluation.common_random import gumbel_noise, row_keys
+from fairpo_trl.loading import rendered
 from fairpo_trl.preferences.rules import text_problem
 
 
@@ -68,9 +69,10 @@ def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[
         ids = tokenizer(prompt)["input_ids"]
     else:
         opened = bool(prompt) and prompt[-1]["role"] == "assistant"
-        ids = tokenizer.apply_chat_template(
-            list(prompt), add_generation_prompt=not opened, continue_final_message=opened, return_dict=False
-        )
+        with rendered(tokenizer):
+            ids = tokenizer.apply_chat_template(
+                list(prompt), add_generation_prompt=not opened, continue_final_message=opened, return_dict=False
+            )
     if not ids:
         raise ValueError(
             f"The prompt {shortened(prompt)} has no tokens; give at least one character or a beginning token."

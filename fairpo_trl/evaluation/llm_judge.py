@@ -18,6 +18,7 @@ from fairpo_trl.evaluation.completions import Prompt, context_length, end_tokens
 from fairpo_trl.evaluation.judges import Verdicts
 from fairpo_trl.files import write_json
 from fairpo_trl.hashing import sha256_of_json
+from fairpo_trl.loading import explained
 from fairpo_trl.preferences.rules import completion_text
 
 
@@ -210,7 +211,8 @@ class LocalAnswerer:
     def __init__(
         self, folder: Path, *, name: str, fingerprint: str, max_new_tokens: int, batch_size: int = 16
     ) -> None:
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        with explained(folder, "tokenizer"):
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if self.tokenizer.chat_template is None:
             raise ValueError(f"`judges`: llm:{name} has no chat template: name a model that was trained on chats.")
         self.description = f"language model {name}"
@@ -220,7 +222,10 @@ class LocalAnswerer:
     @functools.cached_property
     def model(self) -> PreTrainedModel:
         """The model, on the GPU if there is one."""
-        model = AutoModelForCausalLM.from_pretrained(self._folder, dtype="auto", use_safetensors=True)
+        with explained(self._folder, "judge"):
+            model = AutoModelForCausalLM.from_pretrained(
+                self._folder, dtype="auto", use_safetensors=True, trust_remote_code=False
+            )
         return model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[no-any-return]
 
     def answer(self, questions: Sequence[str]) -> Answers:

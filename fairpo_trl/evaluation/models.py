@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from fairpo_trl.evaluation.completions import Model
 from fairpo_trl.files import looks_like_path
 from fairpo_trl.hashing import sha256, sha256_of_file, sha256_of_json
+from fairpo_trl.loading import check_model_folder, explained
 
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -71,7 +72,8 @@ def find_model(name: str, *, base_model: str | None = None, tokenizer: str | Non
     base = None
     if (folder / "adapter_config.json").is_file():
         _require_safetensors(folder, name, "adapter_model*.safetensors")
-        config = PeftConfig.from_pretrained(str(folder))
+        with explained(name, "adapter"):
+            config = PeftConfig.from_pretrained(str(folder))
         if config.is_prompt_learning:
             raise ValueError(
                 f"{name!r} is an adapter of kind {config.peft_type.value}, which adds tokens to the input: that is "
@@ -95,6 +97,8 @@ def find_model(name: str, *, base_model: str | None = None, tokenizer: str | Non
             f"model.{hint}"
         )
     _require_safetensors(full, str(full) if base else name, "*.safetensors")
+    for part in dict.fromkeys((folder, full)):
+        check_model_folder(part)
     if tokenizer is not None:
         return ModelSource(name, folder, base, find_folder(tokenizer, "tokenizer"))
     own = any((folder / file).is_file() for file in _TOKENIZER_FILES)
@@ -162,7 +166,8 @@ class LoadedModels:
         if source.base is None:
             yield base
             return
-        model = PeftModel.from_pretrained(base, str(source.folder))
+        with explained(source.name, "adapter"):
+            model = PeftModel.from_pretrained(base, str(source.folder))
         try:
             yield model.eval()
         finally:
@@ -179,7 +184,10 @@ class LoadedModels:
     def _load(self, folder: Path) -> Any:
         if self._folder != folder:
             self.close()
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=self.dtype, use_safetensors=True)
+            with explained(folder):
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder, dtype=self.dtype, use_safetensors=True, trust_remote_code=False
+                )
             self._model, self._folder = model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), folder
             self.loads += 1
         return self._model
@@ -187,7 +195,8 @@ class LoadedModels:
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The tokenizer of a model."""
-    return AutoTokenizer.from_pretrained(source.tokenizer)  # type: ignore[no-any-return]
+    with explained(source.tokenizer, "tokenizer"):
+        return AutoTokenizer.from_pretrained(source.tokenizer, trust_remote_code=False)  # type: ignore[no-any-return]
 
 
 def _require_safetensors(folder: Path, name: str, pattern: str) -> None:

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from fairpo_trl.core.names import shortened, unknown_names_message
 from fairpo_trl.evaluation.completions import Prompt
+from fairpo_trl.loading import explained, rendered
 from fairpo_trl.preferences.rules import completion_text
 
 
@@ -77,14 +78,16 @@ class ClassifierJudge:
     """
 
     def __init__(self, folder: Path, label: str | None, *, with_prompt: bool, name: str, batch_size: int = 16) -> None:
-        config = AutoConfig.from_pretrained(folder)
+        with explained(folder, "judge"):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._label = _label_index(config, label, name)
         self._several = config.num_labels > 1
         self._independent = config.problem_type == "multi_label_classification"
         self.description = f"{'reward model' if with_prompt else 'classifier'} {name}"
         if self._several:
             self.description += f", {config.id2label[self._label]}"
-        self._folder, self._tokenizer = folder, AutoTokenizer.from_pretrained(folder)
+        self._folder = folder
         # A causal model finds the end of a text by its padding: both must mean the same token.
         paddings = (self._tokenizer.pad_token_id, config.pad_token_id, self._tokenizer.eos_token_id)
         self._padding = next((token for token in paddings if token is not None), None)
@@ -116,7 +119,10 @@ class ClassifierJudge:
 
     @functools.cached_property
     def _model(self) -> Any:
-        model = AutoModelForSequenceClassification.from_pretrained(self._folder, use_safetensors=True).eval()
+        with explained(self._folder, "judge"):
+            model = AutoModelForSequenceClassification.from_pretrained(
+                self._folder, use_safetensors=True, trust_remote_code=False
+            ).eval()
         model.config.pad_token_id = self._padding
         return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -128,7 +134,8 @@ class ClassifierJudge:
             return dict(tokenizer(completion_text(prompt if isinstance(prompt, str) else list(prompt)), text))
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         messages = [*messages, {"role": "assistant", "content": text}]
-        return dict(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True))
+        with rendered(tokenizer):
+            return dict(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True))
 
 
 class PythonJudge:

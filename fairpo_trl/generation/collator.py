@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,40 @@ from fairpo_trl.preferences.rules import attribute_names
 
 ROW_COLUMN = "fairpo_row"
 """Number of a pair in its dataset; the trainer adds it, so that an error while training can name the pair."""
+
+_NAMED_PAIRS = 4
+
+
+def describe_pairs(
+    batch: Mapping[str, Any],
+    names: Sequence[str],
+    decode: Callable[[list[int]], str],
+    chosen: torch.Tensor | None = None,
+) -> str:
+    """
+    Names the pairs of a batch in the words of an error: row of the data, attributes and how the prompt begins.
+
+    Args:
+        batch (`Mapping[str, Any]`):
+            A batch of [`AttributeCollator`], `B` pairs.
+        names (`Sequence[str]`):
+            The attributes, in the order of the mask's columns.
+        decode (`Callable`):
+            The tokenizer's.
+        chosen (`torch.Tensor`, *optional*):
+            Bool `[B]`, on the CPU: which pairs; all by default.
+    """
+    mask = batch["attribute_mask"].cpu()
+    pairs = list(range(len(mask))) if chosen is None else chosen.nonzero().flatten().tolist()
+    shown = []
+    for pair in pairs[:_NAMED_PAIRS]:
+        attributes = [name for name, has in zip(names, mask[pair].tolist(), strict=True) if has]
+        row = f"row {int(batch[ROW_COLUMN][pair])} " if ROW_COLUMN in batch else ""  # a stream has no row numbers
+        is_prompt = batch["attention_mask"][pair].bool() & ~batch["completion_mask"][pair].bool()
+        start = decode(batch["input_ids"][pair][is_prompt][:12].tolist())
+        shown.append(f"{row}(attribute {' and '.join(map(repr, attributes)) or 'none'}, prompt {start!r}...)")
+    more = f" and {len(pairs) - _NAMED_PAIRS} more" if len(pairs) > _NAMED_PAIRS else ""
+    return ", ".join(shown) + more
 
 
 @dataclass

@@ -16,6 +16,7 @@ from fairpo_trl.training.arguments import (
     read_group_prior,
     refuse_unused,
 )
+from fairpo_trl.training.best_metric import settle_best_metric
 
 
 # What FairPO cannot honour, as (option, reason). Their TRL defaults are what FairPO does.
@@ -32,6 +33,8 @@ _REFUSED = {
     "sync_ref_model": "a moving reference changes what 'not worse than the reference' promises",
     "ref_model_mixup_alpha": "it belongs to `sync_ref_model`, which FairPO refuses",
     "ref_model_sync_steps": "it belongs to `sync_ref_model`, which FairPO refuses",
+    "neftune_noise_alpha": "noise on the policy's embeddings that the reference does not have: at the start the two "
+    "would differ, and the hinge would never be 0",
     "padding_free": "DPOTrainer itself falls back to padding in this version of TRL",
     "label_smoothing_factor": "it is a classification option that preference trainers ignore",
     "auto_find_batch_size": "it restarts training with other windows after group weights have moved; set the batch "
@@ -174,7 +177,9 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
 
     def __post_init__(self) -> None:
         read_group_prior(self)
+        given = self.greater_is_better
         super().__post_init__()
+        settle_best_metric(self, given)
         self._check_ranges()
         self._refuse_what_cannot_be_honoured()
         self._check_fairpo_options()

@@ -14,6 +14,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fairpo_trl.hub.privacy import is_hub_id
+from fairpo_trl.loading import explained
 
 
 def merge_adapter(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
@@ -43,8 +44,12 @@ def merge_adapter(folder: str | os.PathLike[str], output: str | os.PathLike[str]
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} holds something already: name a new folder for the merged model.")
     base_name = check_mergeable(folder)
-    base = AutoModelForCausalLM.from_pretrained(base_name, dtype="auto", use_safetensors=True)
-    model = PeftModel.from_pretrained(base, str(folder))
+    with explained(base_name, "base model"):
+        base = AutoModelForCausalLM.from_pretrained(
+            base_name, dtype="auto", use_safetensors=True, trust_remote_code=False
+        )
+    with explained(folder, "adapter"):
+        model = PeftModel.from_pretrained(base, str(folder))
     _refuse_tied(base, base_name)
     merged: Any = model.merge_and_unload(safe_merge=True)  # a sum that is not finite raises
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +57,9 @@ def merge_adapter(folder: str | os.PathLike[str], output: str | os.PathLike[str]
     try:
         merged.save_pretrained(draft)
         own = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
-        AutoTokenizer.from_pretrained(str(folder) if own else base_name).save_pretrained(draft)
+        AutoTokenizer.from_pretrained(str(folder) if own else base_name, trust_remote_code=False).save_pretrained(
+            draft
+        )
         draft.chmod(0o755)
         if output.exists():
             output.rmdir()
@@ -94,7 +101,7 @@ def check_mergeable(folder: str | os.PathLike[str]) -> str:
             f"The base model {base_name!r} that {folder}/adapter_config.json names is not there: correct "
             "base_model_name_or_path."
         )
-    quantization = getattr(AutoConfig.from_pretrained(base_name), "quantization_config", None)
+    quantization = getattr(AutoConfig.from_pretrained(base_name, trust_remote_code=False), "quantization_config", None)
     if quantization is not None:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
         raise ValueError(

@@ -21,18 +21,22 @@ from trl.trainer.utils import use_adapter
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.core.reduction import group_sums
-from fairpo_trl.generation.collator import ROW_COLUMN, AttributeCollator
+from fairpo_trl.generation.collator import ROW_COLUMN, AttributeCollator, describe_pairs
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_overlap, check_rows, check_tokens
 from fairpo_trl.generation.log_probs import pair_log_probs
 from fairpo_trl.generation.metrics import MetricSums
 from fairpo_trl.generation.model_card import add_fairpo_facts
+from fairpo_trl.generation.noise import silence
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
+from fairpo_trl.generation.reference import check_adapter, choose_reference, reference_digest
+from fairpo_trl.generation.reference_check import StartCheck
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.summary import print_summary
-from fairpo_trl.hashing import sha256_of_rows
+from fairpo_trl.hashing import sha256_of_rows, sha256_of_tensors
 from fairpo_trl.hub.card import PAPER
 from fairpo_trl.preferences.rules import attribute_names
+from fairpo_trl.training.engines import whole_parameters
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.progress import CompactProgressCallback
 from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
@@ -41,7 +45,6 @@ from fairpo_trl.training.window import padded_duplicates
 
 
 logger = get_logger(__name__)
-_NAMED_PAIRS = 4
 
 
 class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
@@ -81,7 +84,8 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
     Attributes:
         partition ([`~fairpo_trl.Partition`]): Attributes and roles.
         group_weights ([`~fairpo_trl.GroupWeights`]): Current weights; equal on every process.
-        group_metrics (`dict[str, GroupMetrics]`): `"train"` and `"eval"` -> the metrics last logged, as DataFrames.
+        group_metrics (`dict[str, GroupMetrics]`): `"train"` (last logged), `"eval"` (last `evaluate`) and `"predict"`
+            (last `predict`) -> the metrics, as DataFrames.
         win_rates (`dict[str, float]`): Attribute -> win rate against the reference; set it to have it on the card.
 
     Raises:
@@ -135,9 +139,13 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         self.group_weights = build_group_weights(self.partition, args)
         self.running_losses = running_losses(self.partition, args.estimate_decay)  # DPO loss per attribute
 
+        reference = choose_reference(model, ref_model, kwargs.get("peft_config"), args)
+        if args.disable_dropout and isinstance(model, torch.nn.Module):
+            silence(model)  # before the reference's log-probs may be computed
+
         super().__init__(
             model=model,
-            ref_model=ref_model,
+            ref_model=reference.model,
             args=args,
             data_collator=data_collator,
             train_dataset=train_dataset,
@@ -160,7 +168,13 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
                 "The model has no trainable parameter, so training would do nothing. Load the adapter with "
                 "`is_trainable=True`, or pass a `peft_config`."
             )
-        if not args.disable_dropout:
+        if is_peft_model(self.model):
+            check_adapter(self.accelerator.unwrap_model(self.model), is_reference=self.ref_model is None)
+        if args.disable_dropout:
+            silence(self.model)
+            if self.ref_model is not None:
+                silence(self.ref_model)
+        else:
             logger.warning(
                 "Dropout is on (`disable_dropout=False`): policy and reference then differ by noise at the very "
                 "start, and the hinge is not 0 there."
@@ -174,7 +188,9 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         self._membership = self.partition.group_membership(args.grouping).float().to(device)  # [A, K]
         self._is_held = torch.tensor([g.role == "non_privileged" for g in self.group_weights.groups], device=device)
         self._pair_sums = {mode: MetricSums(self.partition, args, device) for mode in ("train", "eval")}
-        self.start_groups(self._pair_sums)
+        by_mean = args.hinge_level == "attribute"
+        self.start_groups(self._pair_sums, mean_hinge=LOG_2 + args.epsilon if by_mean else None)
+        self._start_check = StartCheck(reference, args)
         self.win_rates: dict[str, float] = {}
 
         if self.is_world_process_zero() and not args.disable_tqdm:
@@ -209,13 +225,18 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         rows = [attribute_names(value) for value in dataset[self.args.attribute_column]]
         return GroupBalancedSampler(self.partition.memberships(rows, self.args.balanced_sampling), seed)
 
-    def data_hash(self) -> str | None:
-        """Hash of the tokens and attributes of the training pairs, in their order; `None` for a stream."""
-        if isinstance(self.train_dataset, IterableDataset):
+    def rows_hash(self, dataset: Any) -> str | None:
+        """Hash of the tokens and attributes of pairs, in their order; `None` for a stream."""
+        if not isinstance(dataset, Dataset):
             return None
-        return sha256_of_rows(
-            self.train_dataset, ["prompt_ids", "chosen_ids", "rejected_ids", self.args.attribute_column]
-        )
+        return sha256_of_rows(dataset, ["prompt_ids", "chosen_ids", "rejected_ids", self.args.attribute_column])
+
+    def reference_hash(self) -> str:
+        """Hash of the reference: a model, or what lies under the adapter; the model itself before it is trained."""
+        if self.ref_model is not None:
+            return sha256_of_tensors(whole_parameters(self.ref_model))
+        model = self.accelerator.unwrap_model(self.model)
+        return sha256_of_tensors(whole_parameters(model, frozen_only=is_peft_model(model)))
 
     # ---- one optimizer step ----
 
@@ -232,18 +253,7 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
 
     def describe_rows(self, batch: Mapping[str, Any], bad: torch.Tensor | None = None) -> str:
         """Names the pairs of a batch: attribute, row of the data and how the prompt begins; all, or those in `bad`."""
-        mask = batch["attribute_mask"].cpu()
-        pairs = range(len(mask)) if bad is None else bad.nonzero().flatten().tolist()
-        shown = [self._describe_pair(batch, pair, mask[pair]) for pair in pairs[:_NAMED_PAIRS]]
-        more = f" and {len(pairs) - _NAMED_PAIRS} more" if len(pairs) > _NAMED_PAIRS else ""
-        return ", ".join(shown) + more
-
-    def _describe_pair(self, batch: Mapping[str, Any], pair: int, attributes: torch.Tensor) -> str:
-        names = [name for name, has in zip(self.partition.names, attributes.tolist(), strict=True) if has]
-        row = f"row {int(batch[ROW_COLUMN][pair])} " if ROW_COLUMN in batch else ""  # a stream has no row numbers
-        is_prompt = batch["attention_mask"][pair].bool() & ~batch["completion_mask"][pair].bool()
-        start = self.processing_class.decode(batch["input_ids"][pair][is_prompt][:12].tolist())
-        return f"{row}(attribute {' and '.join(map(repr, names)) or 'none'}, prompt {start!r}...)"
+        return describe_pairs(batch, self.partition.names, self.processing_class.decode, bad)
 
     def _members(self, attribute_mask: torch.Tensor) -> torch.Tensor:
         """Membership in groups, bool `[B, K]`, from attributes, bool `[B, A]`."""
@@ -269,6 +279,9 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
             ref_chosen, ref_rejected = self.compute_ref_log_probs(reference, inputs)
         pairs = pair_losses(policy, ref_chosen, ref_rejected, self.args)
         self.watch(inputs, policy.chosen, policy.rejected, ref_chosen, ref_rejected, pairs.privileged)
+        line = self._start_check.look(self.state.global_step, model, inputs, policy, ref_chosen, ref_rejected)
+        if line is not None:
+            self.accelerator.print(line, flush=True)
         losses = losses_per_group(pairs, self._is_held, self._open_gates(attribute_mask))  # [B, K]
 
         mode = "train" if self.model.training else "eval"
@@ -281,14 +294,17 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss / (
                 self._window_batches if mode == "train" else 1
             )
+        if return_outputs:
+            rewards = (policy.chosen - ref_chosen, policy.rejected - ref_rejected)
+            outputs.rewards = self.beta * torch.stack(rewards, dim=1).detach()  # [B, 2]
         return (loss, outputs) if return_outputs else loss
 
     def _open_gates(self, attribute_mask: torch.Tensor) -> torch.Tensor | None:
         """For `hinge_level="attribute"`: whether a pair's attribute in the group is above its bound, `[B, K]`."""
-        if self.args.hinge_level != "attribute":
+        if self._mean_hinge is None:
             return None
         # From the running means before this window, so that every micro-batch and process sees the same gates.
-        above = self.running_losses.estimates > LOG_2 + self.args.epsilon  # [A]
+        above = self.running_losses.estimates > self._mean_hinge  # [A]
         return self._members(attribute_mask & above.to(attribute_mask.device))
 
     def compute_ref_log_probs(
@@ -306,6 +322,61 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         with torch.no_grad(), checkpointing, adapter, self.accelerator.autocast():
             reference, _ = pair_log_probs(model, inputs, self.ld_alpha)
         return reference.chosen, reference.rejected
+
+    def reference_digest(self) -> str:
+        """
+        SHA-256 of everything the reference is made of: weights outside the trained adapter, log-probs computed before
+        training. Taken before and after training it tells whether the reference has kept still.
+        """
+        evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
+        model = self.accelerator.unwrap_model(self.model)
+        return reference_digest(model, self.ref_model, {"train": self.train_dataset, **evaluation})
+
+    # ---- evaluation ----
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """As [`~trl.DPOTrainer`], also for the trainer's own `train_dataset` and `eval_dataset` themselves."""
+        parts = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
+        if all(self._is_prepared(part) for part in parts):  # DPOTrainer would tokenise and precompute them again
+            return super(DPOTrainer, self).evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def predict(self, test_dataset: Any, ignore_keys: Any = None, metric_key_prefix: str = "test") -> Any:
+        """
+        As [`~transformers.Trainer.predict`], on preference pairs; logits are never built, so predictions are rewards.
+
+        Returns:
+            `PredictionOutput`: `predictions`, `[N, 2]`: beta * (log-prob - log-prob under the reference) of the chosen
+            and of the rejected completion, in nats; `metrics` as those of [`evaluate`], also in
+            `group_metrics["predict"]`.
+        """
+        if not self._is_prepared(test_dataset):
+            is_reference = self.ref_model is None and not is_peft_model(self.model)
+            if self.precompute_ref_logps and is_reference and self.state.global_step > 0:
+                raise ValueError(
+                    "With precompute_ref_log_probs=True and full fine-tuning the reference is not kept in memory: "
+                    "pass these rows as `eval_dataset` at the start, or pass a `ref_model`."
+                )
+            test_dataset = self._prepare_dataset(test_dataset, self.processing_class, self.args, metric_key_prefix)
+            if self.precompute_ref_logps:
+                size = self.args.precompute_ref_batch_size or self.args.per_device_eval_batch_size
+                test_dataset = self._precompute_ref_logps(test_dataset, metric_key_prefix, size)
+        return super().predict(test_dataset, ignore_keys, metric_key_prefix)
+
+    def _is_prepared(self, dataset: Any) -> bool:
+        """Whether these are rows that this trainer has tokenised, or the name of such."""
+        own = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        return isinstance(dataset, str) or any(dataset is part for part in (*own, self.train_dataset))
+
+    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        """Loss and rewards of one batch; pairs that fill the last batch count nowhere."""
+        if prediction_loss_only:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        self.forget_padding(inputs)
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        return loss.detach(), outputs.rewards, None
 
     # ---- logs, checkpoints, card ----
 

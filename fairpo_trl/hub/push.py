@@ -251,7 +251,8 @@ def push_from_trainer(
         stage(files, Path(temporary.name), keep=checkpoint_step(folder) is not None)
         if checkpoint_as is not None:
             mark_complete(temporary.name)  # of what is sent: paths were cut, arguments stay here
-        sent = HfApi().upload_folder(
+        api: Any = HfApi()  # its overloads know `run_as_future` only as a literal
+        sent = api.upload_folder(
             repo_id=trainer.hub_model_id,
             folder_path=temporary.name,
             path_in_repo=checkpoint_as,

@@ -195,8 +195,8 @@ def train_on_pairs(
 def load_writer(folder: str | Path, args: FairPOConfig) -> tuple[Any, Any]:
     """A model and its tokenizer for writing, on the device of the run."""
     options = {k: v for k, v in (args.model_init_kwargs or {}).items() if k != "revision"}
-    model = AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True, **options)
-    return model.to(args.device), AutoTokenizer.from_pretrained(str(folder))
+    model = AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True, **options, trust_remote_code=False)
+    return model.to(args.device), AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
 
 
 def rarest(items: LabelledTexts, share: float) -> Partition:

@@ -12,6 +12,8 @@ from typing import Any
 
 from fairpo_trl.files import sync_folder, write_json
 from fairpo_trl.hashing import sha256_of_file
+from fairpo_trl.training.run_folder import RunIdentity
+from fairpo_trl.training.state import run_of
 
 
 MARKER_NAME = "fairpo_complete.json"
@@ -92,13 +94,17 @@ def is_marked(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / MARKER_NAME).is_file()
 
 
-def newest_complete(output_dir: str | os.PathLike[str]) -> tuple[Path | None, list[tuple[Path, str]]]:
+def newest_complete(
+    output_dir: str | os.PathLike[str], run: RunIdentity | None = None
+) -> tuple[Path | None, list[tuple[Path, str]]]:
     """
     The last checkpoint of a run that is whole.
 
     Args:
         output_dir (`str` or `os.PathLike`):
             Folder of the run.
+        run (`RunIdentity`, *optional*):
+            The run whose checkpoints count; without it all do.
 
     Returns:
         `tuple[Path | None, list[tuple[Path, str]]]`: the folder (`None` if no checkpoint is whole), and the newer
@@ -107,6 +113,8 @@ def newest_complete(output_dir: str | os.PathLike[str]) -> tuple[Path | None, li
     passed_over = []
     for folder in reversed(list_checkpoints(output_dir)):
         try:
+            if run is not None and is_marked(folder) and not _is_of(run, folder):
+                raise DamagedCheckpoint("it belongs to another run, which wrote into this folder before")
             verify(folder)
         except DamagedCheckpoint as error:
             passed_over.append((folder, str(error)))
@@ -137,21 +145,34 @@ def require_complete(folder: str | os.PathLike[str]) -> None:
 
 
 def clear_unfinished(folder: str | os.PathLike[str]) -> None:
-    """Makes room for a checkpoint: nothing of an older folder of the same name may mix with it."""
+    """
+    Makes room for a checkpoint: nothing of an older folder of the same name may mix with it.
+
+    Of a link only the link goes: what it leads to was put elsewhere to be kept.
+    """
     folder = Path(folder)
+    if folder.is_symlink():
+        folder.unlink()
+        return
     (folder / MARKER_NAME).unlink(missing_ok=True)  # first, so that a half-deleted folder never looks complete
     if folder.exists():
         shutil.rmtree(folder)
 
 
 def rotate(
-    output_dir: str | os.PathLike[str], limit: int | None, newest: str | os.PathLike[str], best: str | None = None
+    output_dir: str | os.PathLike[str],
+    limit: int | None,
+    newest: str | os.PathLike[str],
+    best: str | None = None,
+    run: RunIdentity | None = None,
 ) -> list[Path]:
     """
-    Deletes checkpoints until at most `limit` are left: unfinished ones first, then the oldest.
+    Deletes checkpoints until at most `limit` are left: unfinished ones first, then those of other runs, then the
+    oldest.
 
-    The one just written and the best are never deleted. transformers does the same, but goes by the time of the last
-    change and counts unfinished checkpoints as if they could be resumed from.
+    The one just written and the best are never deleted, nor is a link or what a link in the folder leads to; links do
+    not count towards the limit. transformers does the same, but goes by the time of the last change and counts
+    unfinished checkpoints as if they could be resumed from.
 
     Args:
         output_dir (`str` or `os.PathLike`):
@@ -162,20 +183,29 @@ def rotate(
             The checkpoint just written, complete.
         best (`str`, *optional*):
             The checkpoint with the best metric.
+        run (`RunIdentity`, *optional*):
+            The run that wrote `newest`.
 
     Returns:
         `list[Path]`: the folders deleted.
     """
     if not limit or limit < 0:
         return []
-    folders = list_checkpoints(output_dir)
+    linked = {path.resolve() for path in Path(output_dir).iterdir() if path.is_symlink()}
+    folders = [folder for folder in list_checkpoints(output_dir) if folder.resolve() not in linked]
     kept = {Path(newest).resolve(), *([Path(best).resolve()] if best else [])}
     candidates = [folder for folder in folders if folder.resolve() not in kept]
-    candidates.sort(key=lambda folder: (is_marked(folder), checkpoint_step(folder)))
+    candidates.sort(
+        key=lambda folder: (is_marked(folder), run is None or _is_of(run, folder), checkpoint_step(folder))
+    )
     surplus = candidates[: max(len(folders) - max(limit, len(kept)), 0)]
     for folder in surplus:
         clear_unfinished(folder)
     return surplus
+
+
+def _is_of(run: RunIdentity, folder: Path) -> bool:
+    return run.owns(run_of(folder), checkpoint_step(folder) or 0)
 
 
 def _files(folder: Path) -> list[str]:

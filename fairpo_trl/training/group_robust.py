@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import DistributedType
+from transformers.trainer_utils import has_length
 
 from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.names import shortened
 from fairpo_trl.core.partition import Group, Partition
 from fairpo_trl.core.reduction import group_sums, grouped_objective
+from fairpo_trl.training.engines import check_agreement, check_processes, scales_loss
 from fairpo_trl.training.hints import Hints
 from fairpo_trl.training.logs import weight_logs
 from fairpo_trl.training.publishing import PublishingTrainer
@@ -55,7 +55,8 @@ class GroupRobustTrainer(PublishingTrainer):
         group_weights ([`~fairpo_trl.GroupWeights`]): Current weights; equal on every process.
         running_losses ([`~fairpo_trl.GroupWeights`]): Running loss of each attribute or label (only its `estimates`
             are used), for hinges of a mean.
-        group_metrics (`dict[str, Any]`): `"train"` and `"eval"` -> the metrics last logged.
+        group_metrics (`dict[str, Any]`): `"train"` (last logged), `"eval"` (last [`evaluate`], whatever its prefix)
+            and `"predict"` (last [`predict`]) -> the metrics.
     """
 
     loss_is_scaled_for_ga = True  # N_g already counts the whole optimizer step
@@ -90,31 +91,31 @@ class GroupRobustTrainer(PublishingTrainer):
 
     # ---- setting up ----
 
-    def start_groups(self, sums: Mapping[str, MetricSums]) -> None:
+    def start_groups(self, sums: Mapping[str, MetricSums], mean_hinge: float | None = None) -> None:
         """
         Makes the window of optimizer steps; called once partition, weights and accelerator are there.
 
         Args:
             sums (`Mapping[str, MetricSums]`):
                 `"train"` and `"eval"` -> the sums of their metrics.
+            mean_hinge (`float`, *optional*):
+                If the hinge is that of the mean of an attribute or label: the bound above which a mean counts.
 
         Raises:
-            ValueError: If a launcher started several processes that do not know of each other.
+            ValueError: If processes do not know of each other, or would wait for each other for ever.
         """
-        launched = int(os.environ.get("WORLD_SIZE", "1"))
-        if launched > 1 and self.accelerator.num_processes == 1:
-            raise ValueError(
-                f"The launcher started {launched} processes, but each would train alone, and write over the others: "
-                "there is no GPU. Set `use_cpu=True`, which trains data-parallel over gloo (FSDP and DeepSpeed "
-                "need GPUs), or start one process."
-            )
+        check_processes(self.accelerator, self.args.accelerator_config.even_batches)
         device = self.accelerator.device
         dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         k = len(self.group_weights.groups)
         self._sums = dict(sums)
         self._window = StepWindow(k, len(self.partition.names), dtype, device, self.sum_over_processes)
         self._window_batches = 1
-        self._eval_groups = torch.zeros(2 * k, dtype=dtype, device=device)  # loss sums and counts of an evaluation
+        self._mean_hinge = mean_hinge
+        # Of an evaluation: loss sums and counts of the K groups, then those of the A attributes or labels.
+        self._eval_sums = torch.zeros(2 * (k + len(self.partition.names)), dtype=dtype, device=device)
+        self._evaluating = "eval"
+        self._evaluated: dict[str, float] | None = None
         self._scaled_losses: torch.Tensor | None = None
         self._hints = Hints()
         self._watched: tuple[Mapping[str, Any], torch.Tensor, list[torch.Tensor]] | None = None
@@ -124,6 +125,15 @@ class GroupRobustTrainer(PublishingTrainer):
     def sum_over_processes(self, vector: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor over all processes."""
         return self.accelerator.reduce(vector, reduction="sum") if self.accelerator.num_processes > 1 else vector
+
+    def _get_dataloader(self, dataset: Any, description: str, *args: Any, **kwargs: Any) -> Any:
+        if has_length(dataset):  # with fewer rows a process would leave the others waiting for ever
+            check_agreement(self.accelerator, {f"the number of {description.lower()} rows": len(dataset)})
+        return super()._get_dataloader(dataset, description, *args, **kwargs)  # type: ignore[misc]
+
+    def _prepare_input(self, data: Any) -> Any:
+        # Upstream rounds every number to DeepSpeed's half precision: log-probs of the reference, features, logits.
+        return data.to(self.args.device) if torch.is_tensor(data) else super()._prepare_input(data)  # type: ignore[misc]
 
     # ---- one optimizer step ----
 
@@ -187,7 +197,8 @@ class GroupRobustTrainer(PublishingTrainer):
                 self._exchange(counts)
             counts = self._window.counts
         else:
-            self._eval_groups += torch.cat([sums, counts.to(sums.dtype)]).to(self._eval_groups.dtype)
+            parts = (sums, counts, item_sums, item_counts)
+            self._eval_sums += torch.cat([part.to(self._eval_sums) for part in parts])
         weights = self.group_weights.weights.to(losses.device, losses.dtype)
         loss = grouped_objective(losses, members, weights, counts)
         # DDP averages gradients over processes; the objective is a sum.
@@ -245,10 +256,10 @@ class GroupRobustTrainer(PublishingTrainer):
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        # Between the backward passes and the optimizer's step. A gradient scaler (float16) skips such steps itself.
+        # Between the backward passes and the optimizer's step (under DeepSpeed after it: it skips such a step and says
+        # nothing). A loss scaler (float16) meets them all the time, and lowers its scale.
         norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[misc]
-        scaled = self.accelerator.scaler is not None or self.accelerator.distributed_type == DistributedType.DEEPSPEED
-        if norm is None or scaled or math.isfinite(norm):
+        if norm is None or scales_loss(self.accelerator) or math.isfinite(norm):
             return norm
         rows = "; ".join(map(self.describe_rows, self._step_batches[:3]))
         more = f" and {len(self._step_batches) - 3} more batches" if len(self._step_batches) > 3 else ""
@@ -263,38 +274,88 @@ class GroupRobustTrainer(PublishingTrainer):
         self.forget_padding(inputs)
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)  # type: ignore[misc]
 
+    # ---- evaluation ----
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """
+        As upstream, for [`evaluate`] and [`predict`], with the metrics per group of exactly these rows.
+
+        The sums begin at zero and are put back as they were, so that no evaluation sees the rows of another: one that
+        was broken off, a prediction, one that a callback starts within, whatever the prefix.
+        """
+        sums = self._sums["eval"]
+        outer = sums.vector.clone(), self._eval_sums.clone(), self._evaluating
+        self._evaluating = "predict" if description == "Prediction" else "eval"
+        sums.reset()
+        self._eval_sums.zero_()
+        try:
+            output = super().evaluation_loop(  # type: ignore[misc]
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+            metrics = self.read_metrics("eval")
+        finally:
+            sums.vector.copy_(outer[0])
+            self._eval_sums.copy_(outer[1])
+            self._evaluating = outer[2]
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
+        self._evaluated = output.metrics
+        return output
+
     # ---- logs ----
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the metrics per group, and the weights, to `logs`."""
+        """Adds the metrics per group, and the weights, to the `logs` of training; an evaluation's have theirs."""
         if self._window.has_pending:
             self._exchange()
-        prefix = next((key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")), "train")
-        mode = "train" if prefix == "train" else "eval"
-        logs.update({(f"{prefix}_{k}" if mode == "eval" else k): v for k, v in self.read_metrics(mode).items()})
+        if logs is not self._evaluated:  # not by the prefix: an evaluation may be called "train"
+            logs.update(self.read_metrics("train"))
         super().log(logs, start_time)  # type: ignore[misc]
 
     def read_metrics(self, mode: str) -> dict[str, float]:
         """The metrics since the last reading, reduced over processes; empties the sums of `mode` ("train", "eval")."""
         sums = self._sums[mode]
-        vector = torch.cat([sums.vector, self._eval_groups]) if mode == "eval" else sums.vector
+        vector = torch.cat([sums.vector, self._eval_sums]) if mode == "eval" else sums.vector
         vector = self.sum_over_processes(vector)
         read = sums.read(vector[: len(sums.vector)])
         if read is None:
             return {}
-        self.group_metrics[mode], metrics = read
+        self.group_metrics[mode if mode == "train" else self._evaluating], metrics = read
         weights = self.group_weights
         if mode == "eval":
-            # The exact objective over the whole split, in place of the mean of batch values.
-            loss_sums, counts = vector[len(sums.vector) :].cpu().double().chunk(2)
-            metrics["loss"] = float((weights.weights * loss_sums / counts.clamp(min=1)).sum())
-            self._eval_groups.zero_()
+            # Exact over the whole split, in place of the mean of batch values. With the weights that training began
+            # with, so that two evaluations can be compared: under those of the moment it rises as a weight moves.
+            means = self._group_means(vector[len(sums.vector) :].cpu().double())
+            metrics["loss"] = float((weights.initial_weights * means).sum())
+            metrics["weighted_loss"] = float((weights.weights * means).sum())
+            self._eval_sums.zero_()
         else:
             metrics |= weight_logs(weights, self._scaled_losses)
             last = self.state.global_step == self.state.max_steps
             self._hints.look(weights, self.args, self.state.global_step, last)
         sums.reset()
         return metrics
+
+    def _group_means(self, sums: torch.Tensor) -> torch.Tensor:
+        """Mean loss of each group over a whole evaluation, `[K]`, from its global sums; 0 for an absent group."""
+        k, items = len(self.group_weights.groups), len(self.partition.names)
+        loss_sums, counts, item_sums, item_counts = sums.split([k, k, items, items])
+        means = loss_sums / counts.clamp(min=1)
+        if self._mean_hinge is None:
+            return means
+        # A hinge of means: of the means over these rows, since the gates of training move with its running means.
+        above = (item_sums - self._mean_hinge * item_counts).clamp(min=0)  # [A]: members * max(0, mean - bound)
+        for g, group in enumerate(self.group_weights.groups):
+            if group.role == "non_privileged":
+                members = [self.partition.names.index(name) for name in group.members]
+                means[g] = above[members].sum() / item_counts[members].sum().clamp(min=1)
+        return means
 
     # ---- checkpoints ----
 

@@ -6,11 +6,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
 from typing import Any
 
-from transformers.trainer_callback import TrainerCallback
+from transformers.trainer_callback import EarlyStoppingCallback, ExportableState, TrainerCallback
 
 
 # A launcher hands the terminal's Ctrl-C on to processes that already got it: within this time it is the same one.
@@ -28,7 +28,7 @@ class TrainingInterrupted(SystemExit):
 
 class StopAtSignal(TrainerCallback):
     """
-    Turns the first SIGTERM or Ctrl-C into a stop after the current optimizer step, with a checkpoint.
+    Turns the first SIGTERM or Ctrl-C into a stop after the current optimizer step.
 
     A second Ctrl-C raises `KeyboardInterrupt` at once. The handlers are there only while training; they replace those
     of before and put them back. Outside the main thread Python cannot receive signals, and nothing changes.
@@ -43,12 +43,14 @@ class StopAtSignal(TrainerCallback):
         received (`int` or `None`): The signal this process got.
         stopping (`bool`): Whether training ends because of a signal.
         at_once (`bool`): Whether Ctrl-C came a second time.
+        saved_step (`int` or `None`): The last step whose checkpoint is on the disk.
     """
 
     def __init__(self, processes: int, agreed: Callable[[], bool]) -> None:
         self._processes, self._agreed = processes, agreed
         self._previous: dict[int, Any] = {}
-        self._process_id, self._first_at, self._saved_step = os.getpid(), 0.0, -1
+        self._process_id, self._first_at = os.getpid(), 0.0
+        self.saved_step: int | None = None
         self.received: int | None = None
         self.stopping, self.at_once = False, False
 
@@ -90,23 +92,40 @@ class StopAtSignal(TrainerCallback):
     # ---- events of the Trainer ----
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ends training with a checkpoint if a stop was agreed on."""
-        if not (self._agreed() if self._processes > 1 else self.received is not None):
-            return
-        self.stopping = control.should_training_stop = True
-        # At the end of an epoch its evaluation comes first, so that the resumed run need not make up for it.
-        if not float(state.epoch).is_integer():
-            control.should_save = True
+        """Ends training if a stop was agreed on; the trainer writes the checkpoint, after what else is due."""
+        if self._agreed() if self._processes > 1 else self.received is not None:
+            self.stopping = control.should_training_stop = True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The Trainer says this also when it stops within an epoch: then nothing of an epoch's end is due."""
-        if not self.stopping:
-            return
-        if float(state.epoch).is_integer():
-            control.should_save = self._saved_step != state.global_step
-        else:
+        # At the end of an epoch its evaluation comes first, so that the resumed run need not make up for it.
+        if self.stopping and not float(state.epoch).is_integer():
             control.should_log = control.should_evaluate = control.should_save = False
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remembers the step that was saved."""
-        self._saved_step = state.global_step
+        self.saved_step = state.global_step
+
+
+def restore_callbacks(callbacks: Iterable[Any], saved: Mapping[str, Any]) -> None:
+    """
+    Gives callbacks that keep a state (early stopping: its patience) what a checkpoint holds of it, in place.
+
+    Args:
+        callbacks (`Iterable`):
+            Callbacks of the trainer.
+        saved (`Mapping[str, Any]`):
+            `stateful_callbacks` of the checkpoint: by class name, a state or a list of them.
+    """
+    left = {name: list(states) if isinstance(states, list) else [states] for name, states in saved.items()}
+    for callback in callbacks:
+        states = left.get(type(callback).__name__) if isinstance(callback, ExportableState) else None
+        if states:
+            for attribute, value in states.pop(0).get("attributes", {}).items():
+                setattr(callback, attribute, value)
+
+
+def stopped_early(callbacks: Iterable[Any]) -> bool:
+    """Whether early stopping has run out of patience."""
+    found = [callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback)]
+    return any(one.early_stopping_patience_counter >= one.early_stopping_patience for one in found)

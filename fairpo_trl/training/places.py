@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from fairpo_trl.files import looks_like_path
+from fairpo_trl.loading import check_model_folder
 
 
 OVERWRITE = {
@@ -53,7 +54,7 @@ def check_model(name: str | None, option: str) -> None:
 
     Raises:
         FileNotFoundError: If the name looks like a path and there is no folder.
-        ValueError: If no name is given, or the folder holds no model.
+        ValueError: If no name is given, or the folder holds no model, a damaged one, or one that needs its own code.
     """
     if not name:
         raise ValueError(f"Name the model: `--{option}` with a Hub id or a folder.")
@@ -66,6 +67,7 @@ def check_model(name: str | None, option: str) -> None:
         raise ValueError(
             f"`{option}`: the folder {name!r} holds no saved model (neither config.json nor adapter_config.json)."
         )
+    check_model_folder(path)
 
 
 def _resumes(resume: str | bool | None) -> bool:

@@ -1,58 +1,79 @@
-"""Checkpoints that are complete or not used, and a run that can be stopped: what both trainers promise about it."""
+"""A run that can be stopped and goes on from what is whole and its own: what both trainers promise about it."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
-import shutil
-from collections.abc import Iterator
+import math
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import broadcast_object_list
-from safetensors import SafetensorError
 
-from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.partition import Partition
-from fairpo_trl.hashing import sha256
-from fairpo_trl.training.checkpoints import clear_unfinished, mark_complete, newest_complete, require_complete, rotate
-from fairpo_trl.training.interruption import StopAtSignal, TrainingInterrupted
-from fairpo_trl.training.state import check_same_run, load_state
+from fairpo_trl.training.checkpoints import (
+    DamagedCheckpoint,
+    checkpoint_step,
+    is_marked,
+    list_checkpoints,
+    newest_complete,
+    require_complete,
+    rotate,
+    verify,
+)
+from fairpo_trl.training.engines import any_process, check_agreement, engine_of, shards_parameters
+from fairpo_trl.training.interruption import StopAtSignal, TrainingInterrupted, restore_callbacks, stopped_early
+from fairpo_trl.training.run_folder import RunIdentity, claim, current_run, hold
+from fairpo_trl.training.saving import FULL_DISK, SafeSaving
+from fairpo_trl.training.settings import (
+    ADAPTER,
+    ENGINE,
+    EXAMPLES,
+    REFERENCE,
+    RunSettings,
+    compare_settings,
+    settings_of,
+)
+from fairpo_trl.training.state import load_state, run_of
 from fairpo_trl.training.window import StepWindow
 
 
-class SafeCheckpoints:
+class SafeCheckpoints(SafeSaving):
     r"""
-    Mixin before [`GroupRobustTrainer`]: nothing half-written is resumed from, and a stop loses nothing.
+    Mixin before [`GroupRobustTrainer`]: nothing half-written or foreign is resumed from, and a stop loses nothing.
 
-    - A checkpoint is complete once its marker lists the hash of every file. Older checkpoints are deleted and
-      checkpoints are pushed only after that, and the group weights of all processes are compared before.
-    - `train(resume_from_checkpoint=True)` takes the newest complete checkpoint and names those it passes over; with
-      none it starts from the beginning and says so. A path that is given is checked. Another partition, balancer or
-      other training data are refused. All of this comes before anything is loaded.
+    - One run at a time writes into an output folder; checkpoints say which run wrote them.
+    - `train(resume_from_checkpoint=True)` takes the newest complete checkpoint of the folder's last run and names
+      those it passes over; with none it starts from the beginning and says so. A path that is given is checked. Other
+      rows, roles, losses, references, orders of the data or engines are refused, other settings are said. All of this
+      comes before anything is loaded.
     - SIGTERM or Ctrl-C let the current optimizer step end; then a checkpoint is written and `train` raises
       [`TrainingInterrupted`], which ends the process with 143 or 130. A second Ctrl-C stops at once.
+    - Processes that were given other data or options are refused on all of them.
 
-    The trainer says what its training rows are ([`data_hash`]).
+    The trainer says what its rows are ([`rows_hash`]) and its reference ([`reference_hash`]).
     """
 
     partition: Partition
-    group_weights: GroupWeights
-    running_losses: GroupWeights
-    accelerator: Any
-    args: Any
-    state: Any
     control: Any
     callback_handler: Any
+    train_dataset: Any
+    eval_dataset: Any
     _window: StepWindow
     _signals: StopAtSignal | None = None
     _data_hash: str | None = None
-    _push_waits: str | None = None
+    _reference_hash: str | None = None
+    _settings: RunSettings
+    _best_is_at: str | None = None
 
-    def data_hash(self) -> str | None:
-        """Hash of the content of the training rows, in their order; `None` for a stream, which has none."""
+    def rows_hash(self, dataset: Any) -> str | None:
+        """Hash of the content of rows, in their order; `None` for a stream, which has none."""
+        raise NotImplementedError
+
+    def reference_hash(self) -> str | None:
+        """Hash of what "not worse than" is measured against; called on all processes, before the first step."""
         raise NotImplementedError
 
     # ---- train, resume, stop ----
@@ -65,47 +86,61 @@ class SafeCheckpoints:
 
         Args:
             resume_from_checkpoint (`str` or `bool`, *optional*):
-                `True` (or `"true"`, as it comes from a command line): the newest complete checkpoint in `output_dir`,
-                or the beginning if there is none. A path: that checkpoint.
+                `True` (or `"true"`, as it comes from a command line): the newest complete checkpoint of the last run
+                in `output_dir`, or the beginning if there is none. A path: that checkpoint.
             trial, ignore_keys_for_eval:
                 As upstream.
 
         Raises:
             TrainingInterrupted: After SIGTERM or Ctrl-C, once the checkpoint is complete.
             FileNotFoundError: If the checkpoint is not there.
-            ValueError: If the checkpoint is damaged, or belongs to another run.
+            ValueError: If the checkpoint is damaged or belongs to another run, another run writes into the folder, or
+                the processes do not agree.
+            OSError: If something cannot be written.
         """
-        self._data_hash = self.data_hash() if self.args.should_save else None
-        folder = self._resume_folder(resume_from_checkpoint)
-        self._window.stop_agreed = False
-        signals = self._signals = StopAtSignal(self.accelerator.num_processes, lambda: self._window.stop_agreed)
-        self.add_callback(signals)  # type: ignore[attr-defined]
+        run_dir = Path(self._get_output_dir(trial))  # type: ignore[attr-defined]
+        self._hold_folder(run_dir)
+        signals: StopAtSignal | None = None
         try:
+            self._look_at_run()
+            folder = self._resume_folder(resume_from_checkpoint, run_dir)
+            self._window.stop_agreed = False
+            signals = self._signals = StopAtSignal(self.accelerator.num_processes, lambda: self._window.stop_agreed)
+            if folder is not None and Path(folder).parent.resolve() == run_dir.resolve():
+                signals.saved_step = checkpoint_step(folder)
+            self.add_callback(signals)  # type: ignore[attr-defined]
             return super().train(folder, trial, ignore_keys_for_eval)  # type: ignore[misc]
-        except KeyboardInterrupt:
-            if not signals.at_once:
-                raise
-            self._say("Stopped at once: the current step, and a checkpoint that was being written, are lost.")
-            raise TrainingInterrupted(signals.code) from None
+        except BaseException as error:
+            self._let_go()
+            if isinstance(error, KeyboardInterrupt) and signals is not None and signals.at_once:
+                self._say("Stopped at once: the current step, and a checkpoint that was being written, are lost.")
+                raise TrainingInterrupted(signals.code) from None
+            if isinstance(error, OSError) and error.errno in FULL_DISK:
+                what = f"The disk became full after step {self.state.global_step}"
+                raise self._write_error(run_dir, what, error) from error
+            raise
         finally:
-            signals.restore_handlers()
-            self.remove_callback(signals)  # type: ignore[attr-defined]
+            if signals is not None:
+                signals.restore_handlers()
+                self.remove_callback(signals)  # type: ignore[attr-defined]
             self._signals = None
 
-    def stop_wanted(self) -> bool:
-        """Whether this process was asked to stop."""
-        return self._signals is not None and self._signals.received is not None
+    def _hold_folder(self, run_dir: Path) -> None:
+        """The main process holds the lock of the folder for all of them, until the final model is there too."""
+        self._let_go()
 
-    def _resume_folder(self, asked: str | bool | None) -> str | None:
-        """The checkpoint to start from, checked by the main process for all of them."""
-        if isinstance(asked, str) and asked.lower() in ("true", "false"):
-            asked = asked.lower() == "true"
-        if asked is None or asked is False:
-            return None
+        def take() -> None:
+            let_go = hold(run_dir)
+            self._let_go = weakref.finalize(self, let_go)  # type: ignore[method-assign]
+
+        self._on_main(take)
+
+    def _on_main(self, work: Callable[[], Any]) -> Any:
+        """What the main process finds, on all of them; its error too."""
         answer: list[Any] = [None, None]
         if self.accelerator.is_main_process:
             try:
-                answer[0] = self._find_checkpoint(asked)
+                answer[0] = work()
             except (OSError, ValueError) as error:
                 answer[1] = error
         if self.accelerator.num_processes > 1:
@@ -114,115 +149,254 @@ class SafeCheckpoints:
             raise answer[1]
         return answer[0]
 
-    def _find_checkpoint(self, asked: str | bool) -> str | None:
+    def stop_wanted(self) -> bool:
+        """Whether this process was asked to stop."""
+        return self._signals is not None and self._signals.received is not None
+
+    def _look_at_run(self) -> None:
+        """Takes down what this run depends on, and compares it over the processes."""
+        model = self.accelerator.unwrap_model(self.model)
+        self._data_hash = self.rows_hash(self.train_dataset)
+        if self._reference_hash is None:  # later the model has moved
+            self._reference_hash = self.reference_hash()
+        adapters = getattr(model, "peft_config", None) or {}
+        trained = [(n, list(getattr(p, "ds_shape", p.shape))) for n, p in model.named_parameters() if p.requires_grad]
+        self._settings = settings_of(
+            self.args,
+            {
+                EXAMPLES: self.get_total_train_batch_size(self.args),  # type: ignore[attr-defined]
+                REFERENCE: self._reference_hash,
+                ADAPTER: {name: _facts_of_adapter(config) for name, config in adapters.items()} or None,
+                "trained parameters": f"{len(trained)} of {sum(_size(shape) for _, shape in trained):,} values",
+                ENGINE: engine_of(self.accelerator),
+            },
+        )
+        if self.accelerator.num_processes == 1:
+            return
+        splits = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"evaluation": self.eval_dataset}
+        facts = {
+            "the partition": self.partition.to_dict(),
+            "the training data": self._data_hash,
+            **{f"the {name} data": None if split is None else self.rows_hash(split) for name, split in splits.items()},
+        }
+        settings = {f"`{name}`": value for name, value in self._settings.meaning.items()}
+        if shards_parameters(self.accelerator):  # there only the main process may have read the weights
+            settings.pop(f"`{REFERENCE}`")
+        others = {f"`{name}`": value for name, value in self._settings.others.items()}
+        check_agreement(self.accelerator, facts | settings | others)
+
+    def _resume_folder(self, asked: str | bool | None, run_dir: Path) -> str | None:
+        """The checkpoint to start from, checked by the main process for all of them, and the run that goes on."""
+        if isinstance(asked, str) and asked.lower() in ("true", "false"):
+            asked = asked.lower() == "true"
+
+        def find() -> tuple[str | None, RunIdentity, str | None]:
+            folder, run, best = self._find_checkpoint(asked, run_dir) if asked else (None, RunIdentity.new(), None)
+            others = [other.name for other in list_checkpoints(run_dir) if is_marked(other)]
+            if not asked and others:
+                self._say(
+                    f"{str(run_dir)!r} holds checkpoints of another run ({', '.join(others)}); this run begins anew, "
+                    "and will not go on from them."
+                )
+            if self.args.should_save:
+                claim(run_dir, run)
+            return folder, run, best
+
+        folder, self._run, self._best_is_at = self._on_main(find)
+        return folder
+
+    def _find_checkpoint(self, asked: str | bool, run_dir: Path) -> tuple[str | None, RunIdentity, str | None]:
+        """The checkpoint, the run that goes on from it, and where its best checkpoint is."""
         if isinstance(asked, bool):
-            folder, passed_over = newest_complete(self.args.output_dir)
+            run = current_run(run_dir) or _only_run(run_dir)
+            folder, passed_over = newest_complete(run_dir, run)
             for other, reason in passed_over:
                 self._say(f"{other.name} is passed over: {reason}.")
             if folder is None:
-                self._say(f"{self.args.output_dir} has no complete checkpoint: training starts from the beginning.")
-                return None
+                self._say(f"{run_dir} has no complete checkpoint: training starts from the beginning.")
+                return None, run or RunIdentity.new(), None
         else:
             folder = Path(asked)
             require_complete(folder)
         state = load_state(folder, self.partition)
-        check_same_run(folder, state, self._data_hash)
+        self._check_same_run(folder, state)
+        best = _best_of(folder, self.args.load_best_model_at_end)
+        run, step = RunIdentity.from_dict(state["run"]), checkpoint_step(folder) or 0
+        if not isinstance(asked, bool) and newest_complete(run_dir, run)[0] not in (None, folder):
+            run = run.branched(step)  # what this run wrote later is not what comes next
+        self._say(f"Training goes on from {folder.name}.")
+        return str(folder), run, best
+
+    def _check_same_run(self, folder: Path, state: dict[str, Any]) -> None:
+        """Refuses a checkpoint of a run that means something else; says what else differs."""
+        if state["data_hash"] != self._data_hash:
+            then, now = (value[:12] if value else "a stream" for value in (state["data_hash"], self._data_hash))
+            raise ValueError(
+                f"{folder.name} was trained on other data (hash of the training rows then {then}, now {now}): its "
+                "place in the data means nothing here. Resume with the rows it was trained on, in their order, or "
+                "start anew in another output folder."
+            )
         copy.deepcopy(self.group_weights).load_state_dict(state["group_weights"])  # raises for other groups
-        then, now = state["processes"], self.accelerator.num_processes
+        engine, then, now = engine_of(self.accelerator), state["processes"], self.accelerator.num_processes
+        there = f"now there {'is' if now == 1 else 'are'} {now}"
+        line = compare_settings(folder.name, RunSettings(**state["settings"]), self._settings, "ZeRO" not in engine)
+        if then != now and "ZeRO" in engine:
+            raise ValueError(
+                f"{folder.name} was written by {then} process(es) under {engine}, {there}: DeepSpeed keeps the "
+                f"optimizer's state in one part for each. Resume with {then}, or start anew from its model in another "
+                "output folder."
+            )
         if then != now:
             self._say(
-                f"{folder.name} was written by {then} process(es), now there {'is' if now == 1 else 'are'} {now}: "
+                f"{folder.name} was written by {then} process(es), {there}: "
                 "weights, estimates and metrics are global and carry over; the order of the data and random draws "
                 "differ from those of an uninterrupted run."
             )
-        self._say(f"Training goes on from {folder.name}.")
-        return str(folder)
+        if line is not None:
+            self._say(line)
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        places = super()._init_training_state(*args, **kwargs)  # type: ignore[misc]
+        if self._best_is_at is not None:  # upstream forgets it where the folder has moved since
+            self.state.best_model_checkpoint = self._best_is_at
+        if not self.args.restore_callback_states_from_checkpoint:
+            restore_callbacks(self.callback_handler.callbacks, self.state.stateful_callbacks)
+        return places
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        early = kwargs.get("resume_from_checkpoint") is not None and stopped_early(self.callback_handler.callbacks)
+        if self.state.global_step < self.state.max_steps and not early:
+            super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+            return
+        # Upstream would train one step more before it looks.
+        why = "early stopping ended the training there" if early else f"it ends after {self.state.max_steps} steps"
+        self._say(f"Nothing is left to train after step {self.state.global_step}: {why}.")
+        self.control.should_training_stop = True
 
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
-        # Upstream would load the best model and, with `save_total_limit=1`, delete the checkpoint of the interruption.
-        if self._signals is None or not self._signals.stopping:
-            return super()._finalize_training(trial, num_train_samples, start_time)  # type: ignore[misc]
-        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
-        self._finish_current_push()  # type: ignore[attr-defined]
-        self.is_in_train = False
+        run_dir, args = Path(self._get_output_dir(trial)), self.args  # type: ignore[attr-defined]
+        if self._stop_agreed():  # also in the last evaluation or save
+            self._save_where_it_stops(trial)
+            self.control = self.callback_handler.on_train_end(args, self.state, self.control)
+            self._finish_current_push()  # type: ignore[attr-defined]
+            self.is_in_train = False
+            self._exit_stopped(run_dir)
+        best = self._require_best(run_dir) if args.load_best_model_at_end else None
+        limit, args.save_total_limit = args.save_total_limit, None  # upstream deletes without a look at the marker
+        try:
+            result = super()._finalize_training(trial, num_train_samples, start_time)  # type: ignore[misc]
+        finally:
+            args.save_total_limit = limit
+        if args.should_save and best is not None and limit == 1:
+            rotate(run_dir, 1, best, best, self._run)
+        if self._stop_agreed():
+            if best is None:  # else the model is not that of the last step any more
+                self._save_where_it_stops(trial)
+            self._exit_stopped(run_dir)
+        return result
+
+    def _stop_agreed(self) -> bool:
+        signals = self._signals
+        return signals is not None and any_process(self.accelerator, signals.stopping or self.stop_wanted())
+
+    def _save_where_it_stops(self, trial: Any) -> None:
+        assert self._signals is not None
+        if self._signals.saved_step != self.state.global_step:
+            self._save_checkpoint(self.model_wrapped, trial)  # type: ignore[attr-defined]
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def _exit_stopped(self, run_dir: Path) -> None:
+        """Says what is on the disk, and ends the run with the code of the signal."""
+        assert self._signals is not None
         self.accelerator.wait_for_everyone()  # a launcher ends the others as soon as one process is gone
-        how = (
-            "save_only_model=True keeps no state to resume from"
-            if self.args.save_only_model
-            else "go on with the same command and --resume_from_checkpoint true"
-        )
-        self._say(
-            f"Stopped after step {self.state.global_step}, checkpoint-{self.state.global_step} is written; {how}."
-        )
+        if self.accelerator.is_main_process:
+            good, _ = newest_complete(run_dir, self._run)
+            there = f"{good.name} is written" if good is not None else "no checkpoint is complete"
+            how = (
+                "save_only_model=True keeps no state to resume from"
+                if self.args.save_only_model
+                else "go on with the same command and --resume_from_checkpoint true"
+            )
+            self._say(f"Stopped after step {self.state.global_step}, {there}; {how}.")
+        self.accelerator.wait_for_everyone()
         raise TrainingInterrupted(self._signals.code)
+
+    def _require_best(self, run_dir: Path) -> str | None:
+        """The best checkpoint, which must be whole: the last model would stand for it otherwise."""
+        step = self.state.best_global_step
+        if step is None:
+            return None  # no evaluation was better than none
+        folder = self.state.best_model_checkpoint or str(run_dir / f"checkpoint-{step}")
+
+        def check() -> None:
+            try:
+                verify(folder)
+            except (FileNotFoundError, DamagedCheckpoint) as error:
+                raise DamagedCheckpoint(
+                    f"The best checkpoint {folder!r} cannot be loaded: {error}. The last model is not taken for it. "
+                    f"{self._last_good(run_dir)} Load the model of a checkpoint that is there, or go on without "
+                    "`load_best_model_at_end`."
+                ) from error
+
+        self._on_main(check)
+        self.state.best_model_checkpoint = folder
+        return folder
 
     def _say(self, line: str) -> None:
         self.accelerator.print(line, flush=True)
 
-    # ---- saving ----
-
     def group_state(self) -> dict[str, Any]:
         """Adds what a resumed run is compared with."""
+        assert self._run is not None
         return {
             **super().group_state(),  # type: ignore[misc]
+            "run": self._run.to_dict(),
+            "settings": self._settings._asdict(),
             "data_hash": self._data_hash,
             "processes": self.accelerator.num_processes,
         }
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """As upstream, and then the marker; rotation and push wait for it."""
-        args, run_dir = self.args, Path(self._get_output_dir(trial))  # type: ignore[attr-defined]
-        folder = run_dir / f"checkpoint-{self.state.global_step}"
-        limit, self._push_waits = args.save_total_limit, None
-        with self._explained(folder):
-            if args.should_save:
-                clear_unfinished(folder)
-            self.accelerator.wait_for_everyone()
-            args.save_total_limit = None  # upstream rotates before the checkpoint is known to be complete
-            try:
-                super()._save_checkpoint(model, trial)  # type: ignore[misc]
-            finally:
-                args.save_total_limit = limit
-        self._assert_equal_weights()  # also waits until every process has written its files
-        if args.should_save:
-            with self._explained(folder):
-                mark_complete(folder)
-        self.accelerator.wait_for_everyone()
-        if self._push_waits is not None:
-            super()._push_from_checkpoint(self._push_waits)  # type: ignore[misc]
-        if args.should_save:
-            rotate(run_dir, limit, folder, self.state.best_model_checkpoint)
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        self._push_waits = checkpoint_folder  # `_save_checkpoint` pushes once the marker is there
+def _only_run(run_dir: Path) -> RunIdentity | None:
+    """The run of all complete checkpoints of a folder that does not say which run was its last."""
+    found = [(folder, run) for folder in list_checkpoints(run_dir) if is_marked(folder) and (run := run_of(folder))]
+    if not found:
+        return None
+    newest = found[-1][1]
+    foreign = [folder.name for folder, run in found if not newest.owns(run, checkpoint_step(folder) or 0)]
+    if foreign:
+        raise ValueError(
+            f"{str(run_dir)!r} holds checkpoints of several runs ({found[-1][0].name} and {', '.join(foreign)}), and "
+            "nothing says which was the last. Name the checkpoint to go on from: `--resume_from_checkpoint FOLDER`."
+        )
+    return newest
 
-    @contextlib.contextmanager
-    def _explained(self, folder: Path) -> Iterator[None]:
-        """Says of an error while writing which checkpoint is lost, which one is left, and how much room there is."""
-        try:
-            yield
-        # A full disk comes as any of the three, depending on which library was writing.
-        except (OSError, RuntimeError, SafetensorError) as error:
-            free = shutil.disk_usage(folder.parent).free
-            good, _ = newest_complete(folder.parent)
-            last = f"The last complete checkpoint is {good.name}." if good else "There is no complete checkpoint yet."
-            raise OSError(
-                f"{folder.name} could not be written to {str(folder.parent)!r} ({free / 1e6:,.1f} MB free): {error}. "
-                f"{last} Free space, or keep fewer checkpoints (`save_total_limit`), and go on with "
-                "--resume_from_checkpoint true."
-            ) from error
 
-    def _assert_equal_weights(self) -> None:
-        """Compares a digest of the group state over all processes: they never talk about weights otherwise."""
-        if self.accelerator.num_processes == 1:
-            return
-        state = json.dumps([self.group_weights.state_dict(), self.running_losses.state_dict()], sort_keys=True)
-        digest = int.from_bytes(bytes.fromhex(sha256([state.encode()])[:14]))  # fits an int64
-        mine = torch.tensor([digest], dtype=torch.int64, device=self.accelerator.device)
-        everyone = self.accelerator.gather(mine).tolist()
-        other = [rank for rank, value in enumerate(everyone) if value != everyone[0]]
-        if other:
-            raise RuntimeError(
-                f"the group weights of process{'es' if len(other) > 1 else ''} {other} differ from those of process 0 "
-                f"after step {self.state.global_step}; they must be equal by construction"
-            )
+def _best_of(folder: Path, wanted: bool) -> str | None:
+    """Where the best checkpoint of a run lies, from the state of one of its checkpoints."""
+    facts = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    step, noted, run = facts.get("best_global_step"), facts.get("best_model_checkpoint"), run_of(folder)
+    if step is None or run is None:
+        return None
+    for place in (folder.parent / f"checkpoint-{step}", Path(noted or "")):  # the folder may have moved since
+        if place.is_dir() and run.owns(run_of(place), step):
+            if wanted and place.resolve() != folder.resolve():
+                require_complete(place)
+            return str(place)
+    if wanted:
+        raise FileNotFoundError(
+            f"The best checkpoint of the run that {folder.name} belongs to, checkpoint-{step}, is gone from "
+            f"{str(folder.parent)!r}: the model to be loaded at the end could be lost. Put it back, or go on without "
+            "`load_best_model_at_end`."
+        )
+    return None
+
+
+def _facts_of_adapter(config: Any) -> dict[str, Any]:
+    """What of an adapter's configuration its weights do not show, or must fit."""
+    left_out = ("base_model_name_or_path", "revision", "inference_mode", "init_lora_weights", "auto_mapping")
+    return {k: v for k, v in config.to_dict().items() if k not in left_out and "version" not in k and v is not None}
+
+
+def _size(shape: list[int]) -> int:
+    return math.prod(shape)

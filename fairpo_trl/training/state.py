@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.files import write_json
+from fairpo_trl.training.run_folder import RunIdentity
 
 
 STATE_NAME = "fairpo_state.json"
-_VERSION = 1
+_VERSION = 2
 
 
 def save_state(folder: str | os.PathLike[str], state: dict[str, Any]) -> None:
@@ -49,7 +49,8 @@ def load_state(folder: str | os.PathLike[str], partition: Partition) -> dict[str
         ) from error
     if state.get("version") != _VERSION:
         raise ValueError(
-            f"{Path(folder).name}/{STATE_NAME} has version {state.get('version')}; this is version {_VERSION}."
+            f"{Path(folder).name}/{STATE_NAME} has version {state.get('version')}; this is version {_VERSION}. Load "
+            "its model as the starting point instead of resuming."
         )
     saved = Partition.from_dict(state["partition"])
     if saved != partition:
@@ -62,25 +63,9 @@ def load_state(folder: str | os.PathLike[str], partition: Partition) -> dict[str
     return state
 
 
-def check_same_run(folder: str | os.PathLike[str], state: Mapping[str, Any], data_hash: str | None) -> None:
-    """
-    Refuses a checkpoint of a run on other training data.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The checkpoint, for the message.
-        state (`Mapping[str, Any]`):
-            What [`load_state`] read.
-        data_hash (`str`, *optional*):
-            Hash of the training rows now; `None` for a stream, of which only that it is one can be compared.
-
-    Raises:
-        ValueError: If the data are others.
-    """
-    if state["data_hash"] != data_hash:
-        then, now = (value[:12] if value else "a stream" for value in (state["data_hash"], data_hash))
-        raise ValueError(
-            f"{Path(folder).name} was trained on other data (hash of the training rows then {then}, now {now}): its "
-            "place in the data means nothing here. Resume with the rows it was trained on, in their order, or start "
-            "anew in another output folder."
-        )
+def run_of(folder: str | os.PathLike[str]) -> RunIdentity | None:
+    """The run that wrote a checkpoint; `None` if its state does not say so."""
+    try:
+        return RunIdentity.from_dict(json.loads((Path(folder) / STATE_NAME).read_text(encoding="utf-8"))["run"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

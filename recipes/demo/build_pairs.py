@@ -157,9 +157,11 @@ def sample(args: argparse.Namespace, prompts: list[dict], console: Console) -> s
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = (
-        AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True).eval().to(args.device)
+        AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+        .eval()
+        .to(args.device)
     )
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("sampling", total=total, completed=have)

@@ -29,8 +29,8 @@ def _load() -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     path = str(encoder_path())
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    model = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    model = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True, trust_remote_code=False)
     return tokenizer, model.eval()
 
 

@@ -220,7 +220,9 @@ def convert_onnx(onnx: Path, output: Path) -> None:
         tensors = {name: torch.from_numpy(value.copy()) for name, value in _dinov2_weights(onnx).items()}
         save_file(tensors, scratch / "model.safetensors", metadata={"format": "pt"})
         config.save_pretrained(scratch)
-        _, report = Dinov2Model.from_pretrained(str(scratch), use_safetensors=True, output_loading_info=True)
+        _, report = Dinov2Model.from_pretrained(
+            str(scratch), use_safetensors=True, output_loading_info=True, trust_remote_code=False
+        )
         problems = {key: sorted(map(str, names)) for key, names in report.items() if names}
         if problems:
             raise ValueError(f"The weights of {onnx.name} do not fit Dinov2Model: {problems}.")

@@ -13,6 +13,7 @@ from torch import nn
 from fairpo_trl.classification.features.preprocessing import build_transform, processor_steps, timm_steps
 from fairpo_trl.core.names import unknown_names_message
 from fairpo_trl.hashing import sha256_of_tensors
+from fairpo_trl.loading import explained
 
 
 Pooling = Literal["cls", "mean", "cls_mean", "last4_cls_mean", "pooled"]
@@ -251,7 +252,8 @@ def _load_timm(name: str, spec: str, pooling: Pooling | None, image_size: int | 
     source, _, path = name.partition(":")
     if source == "local-dir" and not (Path(path) / "config.json").is_file():
         raise FileNotFoundError(f"{path} has no config.json: 'timm:local-dir:' wants a folder that timm has saved.")
-    network = timm.create_model(name, pretrained=True, num_classes=0)
+    with explained(name, "backbone"):
+        network = timm.create_model(name, pretrained=True, num_classes=0)
     steps = timm_steps(resolve_data_config({}, model=network), name, image_size)
     if image_size is not None and "set_input_size" in dir(network):
         # Convolutional networks take any size; those with position embeddings have to be told.
@@ -267,12 +269,12 @@ def _load_transformers(name: str, spec: str, pooling: Pooling | None, image_size
             f"{name} has no preprocessor_config.json, so the preprocessing its weights want is unknown: save the "
             "model's image processor into the folder."
         )
-    steps = processor_steps(
-        AutoImageProcessor.from_pretrained(name, trust_remote_code=False).to_dict(), name, image_size
-    )
-    network, report = AutoModel.from_pretrained(
-        name, trust_remote_code=False, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-    )
+    with explained(name, "backbone"):
+        processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        network, report = AutoModel.from_pretrained(
+            name, trust_remote_code=False, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+        )
+    steps = processor_steps(processor.to_dict(), name, image_size)
     missing = sorted(report["missing_keys"])
     children = dict(network.named_children())
     if "vision_model" in children:  # the image half of a model of images and text
