@@ -42,8 +42,8 @@ def explained(place: str | Path, what: str = "model") -> Iterator[None]:
             ) from error
         told = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnreadableModel(
-            f"The {what} {str(place)!r} cannot be loaded: {told.rstrip('.')}. Look at the name; if it is right, a file is "
-            "damaged or missing: save or download it again."
+            f"The {what} {str(place)!r} cannot be loaded: {told.rstrip('.')}. Look at the name; if it is right, a "
+            "file is damaged or missing: save or download it again."
         ) from error
 
 
