@@ -6,6 +6,7 @@ from pathlib import Path
 
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
 
+from fairpo_trl.data_folder import check_data_folder
 from fairpo_trl.files import looks_like_path
 from fairpo_trl.preferences.read import as_dataset, read_splits
 
@@ -40,6 +41,7 @@ def load_pairs(name: str, config: str | None = None, streaming: bool = False) ->
     if path.is_dir():
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             raise ValueError(f"{path.name} was written by `save_to_disk`: load it without streaming.")
+        check_data_folder(path)
         return load_dataset(str(path), name=config, streaming=True)
     if path.is_file():
         if path.suffix not in _BUILDERS:

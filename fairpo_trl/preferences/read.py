@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
 from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.data_folder import check_data_folder
 
 
 Rows: TypeAlias = Dataset | list[dict[str, Any]]
@@ -45,6 +46,7 @@ def read_splits(path: str | Path) -> dict[str, Rows]:
     """
     path = Path(path).expanduser()
     if path.is_dir():
+        check_data_folder(path)
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             loaded: Any = load_from_disk(str(path))
             return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}

@@ -15,6 +15,7 @@ from fairpo_trl.classification.data.nus_wide import load_nus_wide
 from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.data.tables import load_features, load_table
 from fairpo_trl.classification.run_options import ClassificationArguments
+from fairpo_trl.data_folder import check_data_folder
 
 
 TITLES = {"coco": "MS-COCO 2014", "nus_wide": "NUS-WIDE"}
@@ -86,6 +87,7 @@ def _refuse_unused(args: ClassificationArguments) -> None:
 
 def _load_dataset(args: ClassificationArguments) -> Any:
     path = Path(str(args.dataset_name)).expanduser()
+    check_data_folder(path)
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         return load_from_disk(str(path))
     load: Callable[..., DatasetDict] = load_dataset
