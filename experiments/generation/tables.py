@@ -13,8 +13,8 @@ from rich.table import Table
 
 from fairpo_trl import Partition
 from fairpo_trl.evaluation import Estimate, paired_bootstrap, win_rate
+from fairpo_trl.reporting import ComparisonPoint, plot_comparison
 from fairpo_trl.reporting.documents import Interval
-from fairpo_trl.reporting.plots import ComparisonPoint, plot_comparison
 
 from .early_stopping import above_curve
 from .measure import Measurer, Row

@@ -5,8 +5,10 @@ A results document (`results.py`, `label_results.py`) becomes a [`Report`] of ty
 `label_report.py`, `comparison_report.py`), which a renderer (`render/`) shows in its medium.
 """
 
-from fairpo_trl.reporting.label_results import LabelComparison, LabelResults
-from fairpo_trl.reporting.plots import ComparisonPoint, plot_comparison, plot_margins, plot_weights, plot_win_rates
+from fairpo_trl.reporting.comparison_plot import ComparisonPoint, plot_comparison
+from fairpo_trl.reporting.comparison_results import LabelComparison
+from fairpo_trl.reporting.label_results import LabelResults
+from fairpo_trl.reporting.plots import plot_margins, plot_weights, plot_win_rates
 from fairpo_trl.reporting.results import Results
 from fairpo_trl.reporting.writers import (
     print_label_comparison,

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from fairpo_trl.reporting.blocks import Block, Report, Row, Sentences, Shown, sections_of, with_content
 from fairpo_trl.reporting.cells import Change, Value
+from fairpo_trl.reporting.comparison_results import CONTINUED, LabelComparison, MethodResult
 from fairpo_trl.reporting.documents import Role
 from fairpo_trl.reporting.label_report import BASELINE_NAMES, circumstances, label_facts, metric_cells
-from fairpo_trl.reporting.label_results import CONTINUED, METRICS, LabelComparison, MethodResult
+from fairpo_trl.reporting.label_results import METRICS
 from fairpo_trl.reporting.numbers import ABSENT
 from fairpo_trl.reporting.verdict import points_text
 

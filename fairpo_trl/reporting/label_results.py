@@ -27,13 +27,6 @@ from fairpo_trl.reporting.documents import (
 )
 
 
-Section: TypeAlias = Literal["reference", "methods", "reweighting", "ablations", "variants"]
-"""Part of the table a method stands in, in this order."""
-
-SECTIONS: tuple[Section, ...] = get_args(Section)
-CONTINUED = "bce_continued"
-"""Name of the control: the reference, trained further for as long as the methods."""
-
 METRICS = ("map", "sample_f1", "accuracy", "exact_match")
 Measure: TypeAlias = Literal["mAP", "F1"]
 """What the changes of a run are changes of: average precision of scores, or F1 of label sets, which have no scores."""
@@ -218,22 +211,23 @@ class LabelDocument(Document):
     @classmethod
     def _known_measure(cls, fields: Any) -> Any:
         measure = fields.get("measure", "mAP") if isinstance(fields, dict) else "mAP"
-        require(measure in get_args(Measure), "measure: " + _unknown("measure", [str(measure)], get_args(Measure)))
+        require(measure in get_args(Measure), "measure: " + unknown("measure", [str(measure)], get_args(Measure)))
         return fields
 
     @model_validator(mode="after")
     def _counts_of_every_label(self) -> LabelDocument:
-        self._check("label_counts", self.label_counts, complete=True)
+        self.check_labels("label_counts", self.label_counts, complete=True)
         return self
 
     def names_of(self, role: Role) -> list[str]:
         """The labels of this role, in the order of the partition."""
         return [name for name, found in self.partition.items() if found == role]
 
-    def _check(self, place: str, found: Iterable[str], complete: bool = False) -> None:
+    def check_labels(self, place: str, found: Iterable[str], complete: bool = False) -> None:
+        """Raises for names that are no labels and, if the list is to be complete, for labels it lacks."""
         found = list(found)
-        unknown = [name for name in found if name not in self.partition]
-        require(not unknown, f"{place}: " + _unknown("label", unknown, list(self.partition)))
+        strange = [name for name in found if name not in self.partition]
+        require(not strange, f"{place}: " + unknown("label", strange, list(self.partition)))
         missing = [name for name in self.partition if name not in set(found)]
         require(not complete or not missing, f"{place} lacks the labels {missing}")
 
@@ -271,12 +265,12 @@ class LabelResults(LabelDocument):
     @model_validator(mode="after")
     def _known_labels(self) -> LabelResults:
         for name, evaluated in self.evaluations.both().items():
-            self._check(f"evaluations.{name}.by_label", evaluated.by_label, complete=True)
-        self._check("comparison.by_label", self.comparison.by_label, complete=True)
+            self.check_labels(f"evaluations.{name}.by_label", evaluated.by_label, complete=True)
+        self.check_labels("comparison.by_label", self.comparison.by_label, complete=True)
         for i, sample in enumerate(self.samples):
-            self._check(f"samples[{i}].true", sample.true)
+            self.check_labels(f"samples[{i}].true", sample.true)
             for model in ("reference", "trained"):
-                self._check(f"samples[{i}].{model}", [label for label, _ in getattr(sample, model)])
+                self.check_labels(f"samples[{i}].{model}", [label for label, _ in getattr(sample, model)])
         return self
 
     def changes(self) -> dict[str, Interval]:
@@ -285,124 +279,10 @@ class LabelResults(LabelDocument):
         return {name: value for name, value in found.items() if value is not None}
 
 
-class MethodResult(Part):
-    """
-    One method with one head: means over its seeds, and what changed.
-
-    Attributes:
-        name, label (`str`): For programs and for people.
-        section (`str`): Part of the table, see [`Section`].
-        head (`str`): Name of its head.
-        groups (`dict`): Group -> metric -> mean; `paper_map` follows the per-batch protocol of the slides and is
-            comparable with nothing else.
-        seeds (`int`, *optional*), seconds (`float`, *optional*): Of its runs.
-        seed_sd (`dict`, *optional*): As `groups`: standard deviations over seeds.
-        delta_reference, delta_continued (`dict[str, Interval]`, *optional*): Change of mAP by group against the
-            reference, and against continued BCE.
-        factor (`float`, *optional*): Of a row of the re-weighting curve: how much more privileged labels weigh.
-        fell, fell_surely (`list[str]`, *optional*): Held labels that lost more than the allowed points, and those
-            with their whole interval.
-        hinge ([`Hinge`], *optional*), confusion (`float`, *optional*): See [`LabelResults`].
-        bands (`dict`, *optional*): mAP of frequent (`head`), middling and rare (`tail`) labels.
-    """
-
-    name: str
-    label: str
-    section: Section
-    head: str
-    groups: dict[str, dict[str, MaybeNumber]]
-    seeds: Count | None = None
-    seconds: Number | None = None
-    seed_sd: dict[str, dict[str, MaybeNumber]] = {}
-    delta_reference: dict[str, Interval] = {}
-    delta_continued: dict[str, Interval] = {}
-    factor: MaybeNumber = None
-    fell: list[str] | None = None
-    fell_surely: list[str] | None = None
-    hinge: Hinge | None = None
-    confusion: MaybeNumber = None
-    bands: dict[str, MaybeNumber] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_section(cls, fields: Any) -> Any:
-        section = fields.get("section", SECTIONS[0]) if isinstance(fields, Mapping) else SECTIONS[0]
-        require(section in SECTIONS, _unknown("section", [str(section)], SECTIONS))
-        return fields
-
-    @property
-    def key(self) -> str:
-        """`name, head`: the key of a method in `per_label`."""
-        return f"{self.name}, {self.head}"
-
-
-class ConfusedPair(Part):
-    """In how many images with `label`, out of `opportunities`, the absent `confused_with` scored as high or higher."""
-
-    label: str
-    confused_with: str
-    before: Count
-    after: Count
-    opportunities: Count | None = None
-    change: Count | None = None
-
-
-class ConfusedPairs(Part):
-    """The most confused pairs of the reference (`before`) and of a method (`after`, named by `method`)."""
-
-    method: str = ""
-    pairs: list[ConfusedPair] = []
-
-
-class LabelComparison(LabelDocument):
-    """
-    Many methods on one split. Further attributes than [`LabelDocument`]'s:
-
-    Attributes:
-        heads (`dict[str, str]`): Name of a head -> its description.
-        trivial (`dict`): Baseline that looks at no image -> group -> metric -> value.
-        methods (`list[MethodResult]`): The methods.
-        per_label (`dict[str, dict[str, Interval]]`, *optional*): [`MethodResult.key`] -> label -> its change of AP
-            against the reference.
-        allowed_fall (`float`, *optional*): Fall of AP that a held label was allowed: 0.01 is one point.
-        confused_pairs ([`ConfusedPairs`], *optional*): Before and after.
-    """
-
-    heads: dict[str, str]
-    trivial: dict[str, dict[str, dict[str, MaybeNumber]]]
-    methods: list[MethodResult]
-    per_label: dict[str, dict[str, Interval]] = {}
-    allowed_fall: Number | None = None
-    confused_pairs: ConfusedPairs = ConfusedPairs()
-
-    @model_validator(mode="after")
-    def _known_methods(self) -> LabelComparison:
-        keys = [method.key for method in self.methods]
-        for i, method in enumerate(self.methods):
-            place = f"methods[{i}] ({method.name})"
-            require(method.head in self.heads, f"{place}: " + _unknown("head", [method.head], list(self.heads)))
-            require(keys.index(method.key) == i, f"methods[{i}]: {method.key!r} stands there twice")
-            for part in ("fell", "fell_surely"):
-                self._check(f"methods[{i}].{part}", getattr(method, part) or [])
-        for key, deltas in self.per_label.items():
-            require(key in keys, "per_label: " + _unknown("method, head", [key], keys))
-            self._check(f"per_label.{key}", deltas)
-        return self
-
-    def used_heads(self) -> list[str]:
-        """The heads that have a method."""
-        return [head for head in self.heads if any(method.head == head for method in self.methods)]
-
-    def of_head(self, head: str) -> list[MethodResult]:
-        """The methods of a head in the order of the sections."""
-        found = [method for method in self.methods if method.head == head]
-        return sorted(found, key=lambda method: SECTIONS.index(method.section))
-
-
-def _unknown(what: str, unknown: Iterable[str], known: Sequence[str]) -> str:
+def unknown(what: str, names: Iterable[str], known: Sequence[str]) -> str:
     """Every unknown name with its nearest known one. (The core has such a message too, but the core loads torch.)"""
     parts = []
-    for name in unknown:
+    for name in names:
         near = difflib.get_close_matches(name, known, n=1)
         parts.append(f"{name!r} (did you mean {near[0]!r}?)" if near else repr(name))
     listed = ", ".join(map(repr, known[:12])) + (f", ... ({len(known)} in all)" if len(known) > 12 else "")

@@ -13,14 +13,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
-from fairpo_trl.reporting.documents import Interval
-from fairpo_trl.reporting.drawing import BAND, TEXT, error_bars, new_figure, plain, save_figure
-from fairpo_trl.reporting.label_results import (
+from fairpo_trl.reporting.comparison_results import (
     CONTINUED,
     LabelComparison,
     MethodResult,
     Section,
 )
+from fairpo_trl.reporting.documents import Interval
+from fairpo_trl.reporting.drawing import BAND, TEXT, error_bars, new_figure, plain, save_figure
+from fairpo_trl.reporting.label_placement import place_labels
 
 
 _STYLES: dict[Section, tuple[str, str, str]] = {  # marker, colour, name in the legend
@@ -112,7 +113,7 @@ def plot_pareto(
     figure.draw_without_rendering()  # settles the layout: the labels are placed in pixels
     shown = [(p.text, p.x.mean, p.y.mean) for p, fits in zip(points, inside, strict=True) if fits]
     outside = [p for p, fits in zip(points, inside, strict=True) if not fits]
-    _name_points(axes, [("reference", 0.0, 0.0), *shown], outside)
+    place_labels(axes, [("reference", 0.0, 0.0), *shown], _name_outside(axes, outside))
     return save_figure(figure, path)
 
 
@@ -175,13 +176,9 @@ def _legend(methods: Sequence[MethodResult]) -> list[Line2D]:
     return handles
 
 
-def _name_points(axes: Axes, shown: Sequence[tuple[str, float, float]], outside: Sequence[_Point]) -> None:
-    """Write every name where it hides least: near its point, off the other names, points and borders."""
-    frame = axes.get_window_extent()
-    pixels = [axes.transData.transform((x, y)) for _, x, y in shown]
-    points = [Bbox.from_extents(x - 9, y - 9, x + 9, y + 9) for x, y in pixels]
+def _name_outside(axes: Axes, outside: Sequence[_Point]) -> list[Bbox]:
+    """Arrows at the border towards the points beyond it, with their numbers; where these stand, in pixels."""
     taken: list[Bbox] = []
-    leaders: list[tuple[tuple[float, float], tuple[float, float]]] = []
     for point in outside:
         text = f"{point.text}\n({point.x.mean:+.2f}, {point.y.mean:+.2f})"
         x = min(max(point.x.mean, axes.get_xlim()[0]), axes.get_xlim()[1])
@@ -196,49 +193,4 @@ def _name_points(axes: Axes, shown: Sequence[tuple[str, float, float]], outside:
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
         taken.append(note.get_window_extent().padded(2))
-    scale = axes.figure.dpi / 72
-    angles = [math.pi * (90 - 22.5 * i) / 180 for i in range(16)]
-    for (text, x, y), pixel, own in zip(shown, pixels, points, strict=True):
-        note = axes.annotate(
-            plain(text), (x, y), (0, 0), textcoords="offset points", ha="center", va="center", fontsize=8.5,
-            color=TEXT, zorder=5, linespacing=0.95, path_effects=[withStroke(linewidth=2.5, foreground="white")],
-        )  # fmt: skip
-        size = note.get_window_extent()
-        best: tuple[float, tuple[float, float], Bbox] | None = None
-        for reach in (7, 14, 24, 36, 50, 66, 84):
-            for angle in angles:
-                dx = math.cos(angle) * (reach * scale + size.width / 2)
-                dy = math.sin(angle) * (reach * scale + size.height / 2)
-                box = Bbox.from_bounds(
-                    pixel[0] + dx - size.width / 2, pixel[1] + dy - size.height / 2, size.width, size.height
-                ).padded(2)
-                line = ((pixel[0], pixel[1]), (pixel[0] + dx, pixel[1] + dy))
-                cost = reach + 0.02 * abs(dx)
-                cost += 400 * sum(box.overlaps(other) for other in taken)
-                cost += 150 * sum(box.overlaps(other) for other in points if other is not own)
-                cost += 120 * sum(_crosses(box, other) for other in leaders) + 60 * sum(
-                    _crosses(b, line) for b in taken
-                )
-                cost += 1000 * (not (frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)))
-                if reach > 14:
-                    cost += 40 * sum(_crosses(other, line) for other in points if other is not own)
-                if best is None or cost < best[0]:
-                    best = (cost, (dx, dy), box)
-        assert best is not None
-        _, (dx, dy), box = best
-        note.set_position((dx / scale, dy / scale))
-        taken.append(box)
-        gap = math.hypot(max(0, abs(dx) - size.width / 2), max(0, abs(dy) - size.height / 2))
-        if gap > 12 * scale:
-            end = (pixel[0] + dx * 0.98, pixel[1] + dy * 0.98)
-            leaders.append(((pixel[0], pixel[1]), end))
-            axes.annotate(
-                "", tuple(axes.transData.inverted().transform(end)), (x, y), zorder=2.5,
-                arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.7},
-            )  # fmt: skip
-
-
-def _crosses(box: Bbox, line: tuple[tuple[float, float], tuple[float, float]]) -> bool:
-    """Whether a line passes through a box, looked at in twenty places."""
-    (x0, y0), (x1, y1) = line
-    return any(box.contains(x0 + (x1 - x0) * t / 20, y0 + (y1 - y0) * t / 20) for t in range(1, 20))
+    return taken

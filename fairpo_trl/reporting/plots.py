@@ -1,19 +1,15 @@
-"""Plots of a run and of comparisons between runs, as PNG files (no display needed)."""
+"""Plots of a run, as PNG files (no display needed)."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from fairpo_trl.reporting.documents import ROLES, Interval, Role
+from fairpo_trl.reporting.documents import ROLES, Role
 from fairpo_trl.reporting.drawing import (
     BAND,
     HELD,
@@ -24,9 +20,7 @@ from fairpo_trl.reporting.drawing import (
     new_figure,
     plain,
     role_marker,
-    save_figure,
     save_titled,
-    style_axes,
 )
 from fairpo_trl.reporting.label_results import LabelResults
 from fairpo_trl.reporting.numbers import judge_text, role_text
@@ -35,25 +29,6 @@ from fairpo_trl.reporting.results import Results
 
 _MOST_NAMED = 12
 """With more lines than this a legend no longer helps."""
-
-_CURVES = (("-", "D"), ("--", "v"), (":", "<"), ("-.", ">"))
-
-
-@dataclass(frozen=True)
-class ComparisonPoint:
-    """One method (or one stopping point of a curve) in a comparison.
-
-    Attributes:
-        label: Short text beside the point, for example a method's name or a number of steps.
-        privileged: Mean win rate of the privileged attributes against the reference.
-        mean_held: Mean win rate of the held attributes.
-        worst_held: Lowest win rate among the held attributes.
-    """
-
-    label: str
-    privileged: Interval
-    mean_held: Interval
-    worst_held: Interval
 
 
 def plot_weights(results: Results | LabelResults, path: str | os.PathLike[str]) -> Path:
@@ -70,7 +45,7 @@ def plot_weights(results: Results | LabelResults, path: str | os.PathLike[str]) 
         ValueError: There is no weights history.
     """
     figure, axes = new_figure(7.5, 4.2)
-    _history(axes, results.weights_history, _roles(results.partition), "weights_history")
+    _history(axes, results.weights_history, results.partition, "weights_history")
     axes.set_ylim(-0.03, max(1.03, 1.03 * axes.get_ylim()[1]))  # multipliers can exceed 1
     axes.set_ylabel("group weight")
     return save_titled(figure, axes, "Group weights during training", results.title, path)
@@ -91,7 +66,7 @@ def plot_margins(results: Results, path: str | os.PathLike[str]) -> Path:
     """
     figure, axes = new_figure(7.5, 4.2)
     axes.axhline(0, color=BAND, linewidth=1)
-    _history(axes, results.margins_history, _roles(results.partition), "margins_history")
+    _history(axes, results.margins_history, results.partition, "margins_history")
     axes.set_ylabel("margin over the reference (nats)")
     return save_titled(figure, axes, "Margins of the pairs, by attribute", results.title, path)
 
@@ -145,165 +120,42 @@ def plot_win_rates(results: Results, path: str | os.PathLike[str], judge: str | 
     return save_titled(figure, axes, f"Win rate per attribute{prompts}", results.title, path, pad=24)
 
 
-def plot_comparison(
-    points: Sequence[ComparisonPoint],
-    path: str | os.PathLike[str],
-    *,
-    curves: Mapping[str, Sequence[ComparisonPoint]] | None = None,
-    title: str = "Privileged gain against what the held attributes keep",
-    subtitle: str = "",
-    differences: bool = False,
-) -> Path:
-    """Privileged win rate (x) against the mean and the worst held win rate (y), two panels.
-
-    Args:
-        points: Methods, each drawn with its intervals and its label.
-        path: The PNG to write.
-        curves: Points to be joined, by the curve's name: for example DPO stopped at several steps.
-        title: What is compared.
-        subtitle: A second line: model, number of prompts and seeds.
-        differences: Whether the points are changes of a win rate, with 0 as good as the reference, rather than win
-            rates, with 0.5 as good as it.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: There is nothing to draw.
-    """
-    curves = curves or {}
-    if not points and not any(curves.values()):
-        raise ValueError("There are no points to compare.")
-    figure = Figure(figsize=(11, 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    panel_labels = []
-    neutral, what = (0.0, "change of win rate") if differences else (0.5, "win rate against the reference")
-    for axes, key, name in zip(panels, ("mean_held", "worst_held"), ("mean", "worst"), strict=True):
-        style_axes(axes)
-        axes.axhline(neutral, color=BAND, linewidth=1, zorder=1)
-        axes.axvline(neutral, color=BAND, linewidth=1, zorder=1)
-        anchors: list[tuple[float, float]] = []
-        labels: list[str] = []
-        for (label, curve), (line, shape) in zip(curves.items(), cycle(_CURVES), strict=False):
-            x = [point.privileged.mean for point in curve]
-            y = [getattr(point, key).mean for point in curve]
-            axes.plot(
-                x, y, line, color="#555555", marker=shape, markersize=4.5, linewidth=1.5, label=plain(label), zorder=2
-            )
-            anchors += zip(x, y, strict=True)
-            labels += [point.label for point in curve]
-        for point, colour, shape in zip(points, cycle(LINES), cycle("os^vP*X"), strict=False):
-            label = plain(point.label)
-            held: Interval = getattr(point, key)
-            draw_point(axes, point.privileged, held, 0, "privileged", color=colour, marker=shape, label=label)
-            anchors.append((point.privileged.mean, held.mean))
-        axes.set_title(f"{name} over the held attributes", fontsize=10, loc="left", color=TEXT)
-        axes.set_xlabel(f"privileged: {what}")
-        axes.margins(0.12)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        panel_labels.append((axes, anchors, labels))
-    panels[0].set_ylabel(f"held: {what}")
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower left", frameon=False, fontsize=9, ncols=3)
-    figure.suptitle(plain(f"{title}\n{subtitle}".strip()), x=0.01, ha="left", fontsize=12, color=TEXT)
-    figure.draw_without_rendering()  # settles the layout: the labels are placed in pixels
-    for placed in panel_labels:
-        _place_labels(*placed)
-    return save_figure(figure, path)
-
-
-def _roles(partition: Mapping[str, Role]) -> dict[str, Role]:
-    roles: dict[str, Role] = {"privileged": "privileged", "non_privileged": "non_privileged"}
-    return roles | dict(partition)
-
-
-def _history(axes: Axes, history: Sequence[Mapping[str, float]], roles: Mapping[str, Role], part: str) -> None:
-    """One line per name, privileged ones first; the names stand right of the axes."""
+def _history(axes: Axes, history: Sequence[Mapping[str, float]], partition: Mapping[str, Role], part: str) -> None:
+    """One line per name, privileged ones first, named right of the axes; of many names, by their role alone."""
     if not history:
         raise ValueError(f"The results have no {part} to plot.")
+    roles: Mapping[str, Role] = {role: role for role in ROLES} | dict(partition)
     names = list(dict.fromkeys(name for point in history for name in point if name != "step"))
     names.sort(key=lambda name: roles.get(name) != "privileged")
-    if len(names) > _MOST_NAMED:
-        _history_of_roles(axes, history, names, roles)
-        return
+    counts = Counter(roles.get(name, "") for name in names)
+    many, seen = len(names) > _MOST_NAMED, set[str]()
+    last: dict[str, float] = {}
     for name, colour in zip(names, cycle(LINES), strict=False):
         points = [(point["step"], point[name]) for point in history if name in point]
-        privileged = roles.get(name) == "privileged"
+        last[name] = max(points)[1]
+        role = roles.get(name, "")
+        privileged = role == "privileged"
+        label = role_text(name) if name in ROLES or not role else f"{name} ({role_text(role)})"
+        if many:
+            label = "_" if role in seen else f"{role_text(role)} ({counts[role]} groups)"
+            colour = PRIVILEGED if privileged else HELD
+        seen.add(role)
         axes.plot(
             *zip(*points, strict=True),
             color=colour,
             linestyle="-" if privileged else "--",
-            linewidth=2.2 if privileged else 1.6,
+            linewidth=(1.4 if privileged else 0.9) if many else (2.2 if privileged else 1.6),
+            alpha=0.75 if many else 1.0,
             marker="o" if len(points) == 1 else None,
-            label=plain(
-                role_text(name) if name in ROLES or name not in roles else f"{name} ({role_text(roles[name])})"
-            ),
+            label=plain(label),
         )
-    _steps_axis(axes)
-
-
-def _history_of_roles(
-    axes: Axes, history: Sequence[Mapping[str, float]], names: Sequence[str], roles: Mapping[str, Role]
-) -> None:
-    """One thin line per name, told apart by role alone; the three that end highest are named."""
-    by_role: dict[str, list[str]] = {role: [name for name in names if roles.get(name) == role] for role in ROLES}
-    for role, members in by_role.items():
-        privileged = role == "privileged"
-        for name in members:
-            points = [(point["step"], point[name]) for point in history if name in point]
-            axes.plot(
-                *zip(*points, strict=True),
-                color=PRIVILEGED if privileged else HELD,
-                linestyle="-" if privileged else "--",
-                linewidth=1.4 if privileged else 0.9,
-                alpha=0.75,
-                label=f"{role_text(role)} ({len(members)} groups)" if name == members[0] else None,
-            )
-    last = {name: max((p["step"], p[name]) for p in history if name in p) for name in names}
-    highest = sorted(last, key=lambda name: -last[name][1])[:3]
-    axes.annotate(
-        "highest at the end:\n" + "\n".join(f"{plain(name)} {last[name][1]:.2f}" for name in highest),
-        (1.0, 0.32),
-        (8, 0),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        va="top",
-        fontsize=9,
-        color=TEXT,
-    )
-    _steps_axis(axes)
-
-
-def _steps_axis(axes: Axes) -> None:
+    if many:
+        highest = sorted(last, key=lambda name: -last[name])[:3]
+        axes.annotate(
+            "highest at the end:\n" + "\n".join(f"{plain(name)} {last[name]:.2f}" for name in highest),
+            (1.0, 0.32), (8, 0), xycoords="axes fraction", textcoords="offset points", va="top",
+            fontsize=9, color=TEXT,
+        )  # fmt: skip
     axes.set_xlabel("optimizer step")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def _place_labels(axes: Axes, anchors: Sequence[tuple[float, float]], labels: Sequence[str]) -> None:
-    """Write a label beside each of the first points, at the first of several places free of labels and points."""
-    pixels = axes.transData.transform(anchors)
-    taken: list[Any] = []
-    places = [(dx * r, dy * r) for r in (1, 1.5, 2.2) for dx, dy in ((0, 8), (0, -8), (-11, -6), (11, 6), (-11, 6))]
-    for label, anchor in zip(labels, anchors, strict=False):
-        for place in places:
-            note = axes.annotate(
-                plain(label),
-                anchor,
-                place,
-                textcoords="offset points",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="#555555",
-                zorder=4,
-                path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            )
-            box = note.get_window_extent().padded(2)
-            if place == places[-1] or not (
-                any(box.overlaps(other) for other in taken) or any(box.contains(x, y) for x, y in pixels)
-            ):
-                taken.append(box)
-                break
-            note.remove()

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from fairpo_trl.files import write_text
 from fairpo_trl.reporting.comparison_report import comparison_report, detail_block, main_block
+from fairpo_trl.reporting.comparison_results import LabelComparison
 from fairpo_trl.reporting.generation_report import generation_report
 from fairpo_trl.reporting.label_plots import plot_label_deltas, plot_samples
 from fairpo_trl.reporting.label_report import MEASURES, label_report
-from fairpo_trl.reporting.label_results import LabelComparison, LabelResults
+from fairpo_trl.reporting.label_results import LabelResults
 from fairpo_trl.reporting.numbers import judge_text
 from fairpo_trl.reporting.pareto_plot import plot_pareto
 from fairpo_trl.reporting.plots import plot_margins, plot_weights, plot_win_rates

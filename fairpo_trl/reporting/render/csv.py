@@ -6,7 +6,8 @@ import csv
 import io
 from typing import Any
 
-from fairpo_trl.reporting.label_results import GROUPS, METRICS, LabelComparison
+from fairpo_trl.reporting.comparison_results import LabelComparison
+from fairpo_trl.reporting.label_results import GROUPS, METRICS
 
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
