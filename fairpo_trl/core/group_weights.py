@@ -226,7 +226,7 @@ class GroupWeights:
         """
         sums, counts = loss_sums.detach().cpu().double(), counts.detach().cpu()
         present = counts > 0
-        losses = torch.where(present, sums / counts.clamp(min=1), 0.0)
+        losses = torch.where(present, sums / torch.where(present, counts, 1), 0.0)
         bad = [name for name, ok in zip(self.names, torch.isfinite(losses).tolist(), strict=True) if not ok]
         if bad:
             raise FloatingPointError(

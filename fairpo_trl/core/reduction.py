@@ -41,10 +41,12 @@ def grouped_objective(
         weights (`torch.Tensor`):
             alpha, `[K]`.
         counts (`torch.Tensor`):
-            N_g, `[K]`: members of each group in the whole step. A group absent from the step (0) contributes nothing.
+            N_g, `[K]`: members of each group in the whole step, or the sum of their weights if the losses are
+            weighted. A group absent from the step (0) contributes nothing.
 
     Returns:
         `torch.Tensor`: scalar. Where gradients are averaged over processes (DDP), multiply it by their number.
     """
-    per_member = (weights / counts.clamp(min=1)).to(losses.dtype)  # [K]
+    # Counts are sums of pairs' weights where there are such, and may be below 1: only 0 is replaced.
+    per_member = (weights / torch.where(counts > 0, counts, 1)).to(losses.dtype)  # [K]
     return (torch.where(membership, losses, torch.zeros_like(losses)) * per_member).sum()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.names import shortened, unknown_names_message
 from fairpo_trl.preferences.rules import attribute_names
 
 
 ROW_COLUMN = "fairpo_row"
 """Number of a pair in its dataset; the trainer adds it, so that an error while training can name the pair."""
+
+WEIGHT_COLUMN = "weight"
+"""How much a pair counts in the mean loss of its groups; a column that data may have."""
+
+PAIR_WEIGHTS = "pair_weights"
 
 _NAMED_PAIRS = 4
 
@@ -50,6 +56,17 @@ def describe_pairs(
     return ", ".join(shown) + more
 
 
+def _weight(example: Mapping[str, Any]) -> float:
+    """The weight of a pair; of a stream it is seen only now."""
+    weight = example[WEIGHT_COLUMN]
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise ValueError(
+            f"The column {WEIGHT_COLUMN!r} must hold a finite number of 0 or more for each pair, got "
+            f"{shortened(weight)}."
+        )
+    return float(weight)
+
+
 @dataclass
 class AttributeCollator:
     """
@@ -65,7 +82,7 @@ class AttributeCollator:
 
     Returns (when called):
         `dict[str, Any]`: the batch of `collator`, `attribute_mask`, bool `[B, len(names)]`, and, if the examples have
-        it, `fairpo_row`, `[B]`.
+        them, `fairpo_row` and `pair_weights`, `[B]`.
     """
 
     collator: Callable[[list[dict[str, Any]]], dict[str, Any]]
@@ -82,7 +99,7 @@ class AttributeCollator:
                 mask[row, self.names.index(name)] = True
             if "chosen_ids" in example and example["chosen_ids"] == example["rejected_ids"]:
                 raise ValueError(f"A pair of {example[self.column]!r} has identical completions: remove it.")
-        ours = (self.column, ROW_COLUMN)
+        ours = (self.column, ROW_COLUMN, WEIGHT_COLUMN)
         batch = self.collator([{k: v for k, v in example.items() if k not in ours} for example in examples])
         # Only streaming data can still bring such pairs here; they would train silently at loss log 2.
         left = batch["completion_mask"].any(dim=1).view(2, -1).all(dim=0)  # [B]
@@ -94,4 +111,6 @@ class AttributeCollator:
             )
         if ROW_COLUMN in examples[0]:
             batch[ROW_COLUMN] = torch.tensor([example[ROW_COLUMN] for example in examples])
+        if WEIGHT_COLUMN in examples[0]:
+            batch[PAIR_WEIGHTS] = torch.tensor([_weight(example) for example in examples], dtype=torch.float32)
         return {**batch, "attribute_mask": mask}

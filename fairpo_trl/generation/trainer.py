@@ -21,7 +21,7 @@ from trl.trainer.utils import use_adapter
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.core.reduction import group_sums
-from fairpo_trl.generation.collator import ROW_COLUMN, AttributeCollator, describe_pairs
+from fairpo_trl.generation.collator import PAIR_WEIGHTS, ROW_COLUMN, WEIGHT_COLUMN, AttributeCollator, describe_pairs
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_overlap, check_rows, check_tokens
 from fairpo_trl.generation.log_probs import pair_log_probs
@@ -57,7 +57,9 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
 
     $$\sum_g \alpha_g \frac{1}{N_g} \sum_{i \in g} \ell_i$$
 
-    N_g counts group g over the whole optimizer step, all micro-batches and processes. Everything DPOTrainer does
+    N_g counts group g over the whole optimizer step, all micro-batches and processes. If the data have a column
+    `weight` (a number of 0 or more per pair), the means are weighted: sum w_i l_i over sum w_i. Only the ratios of
+    weights within a group count, and metrics other than losses count every pair alike. Everything DPOTrainer does
     (LoRA, QLoRA, precomputed reference, several processes, ...) works as there.
 
     Example:
@@ -213,7 +215,7 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        for column in (self.args.attribute_column, ROW_COLUMN):
+        for column in (self.args.attribute_column, ROW_COLUMN, WEIGHT_COLUMN):
             if column not in self._signature_columns:
                 self._signature_columns.append(column)
 
@@ -229,7 +231,8 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         """Hash of the tokens and attributes of pairs, in their order; `None` for a stream."""
         if not isinstance(dataset, Dataset):
             return None
-        return sha256_of_rows(dataset, ["prompt_ids", "chosen_ids", "rejected_ids", self.args.attribute_column])
+        columns = ["prompt_ids", "chosen_ids", "rejected_ids", self.args.attribute_column]
+        return sha256_of_rows(dataset, [*columns, *({WEIGHT_COLUMN} & set(dataset.column_names))])
 
     def reference_hash(self) -> str:
         """Hash of the reference: a model, or what lies under the adapter; the model itself before it is trained."""
@@ -241,8 +244,8 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
     # ---- one optimizer step ----
 
     def count_groups(self, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Members of each group in one micro-batch, `[K]`."""
-        return self._members(batch["attribute_mask"].to(self._membership.device)).sum(dim=0)
+        """Members of each group in one micro-batch, or the sum of their weights, `[K]`."""
+        return self._counts(self._members(batch["attribute_mask"].to(self._membership.device)), batch)
 
     def forget_padding(self, batch: dict[str, Any]) -> None:
         """Pairs that only fill the last batch lose their attributes, and so count nowhere."""
@@ -258,6 +261,13 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
     def _members(self, attribute_mask: torch.Tensor) -> torch.Tensor:
         """Membership in groups, bool `[B, K]`, from attributes, bool `[B, A]`."""
         return (attribute_mask.float() @ self._membership) > 0
+
+    def _counts(self, mask: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
+        """How many pairs of a mask, `[B, n]`, each column has, or the sum of their weights: `[n]`."""
+        weights = batch.get(PAIR_WEIGHTS)
+        if weights is None:
+            return mask.sum(dim=0)
+        return (mask * weights.to(mask.device, self._window.counts.dtype).unsqueeze(1)).sum(dim=0)
 
     def compute_loss(
         self,
@@ -286,9 +296,17 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
 
         mode = "train" if self.model.training else "eval"
         self._pair_sums[mode].add(pairs, policy, ref_chosen, ref_rejected, attribute_mask, inputs, outputs)
-        dpo_sums = group_sums(pairs.dpo.unsqueeze(1).expand(attribute_mask.shape), attribute_mask)  # [A]
+        dpo = pairs.dpo.unsqueeze(1).expand(attribute_mask.shape)  # [B, A]
+        if PAIR_WEIGHTS in inputs:  # sums of w * loss over sums of w: weighted means, of a group over the whole step
+            weights = inputs[PAIR_WEIGHTS].to(losses.device, losses.dtype).unsqueeze(1)
+            losses, dpo = losses * weights, dpo * weights
         loss = self.group_objective(
-            losses, members, members.sum(dim=0), dpo_sums, attribute_mask.sum(dim=0), training=mode == "train"
+            losses,
+            members,
+            self._counts(members, inputs),
+            group_sums(dpo, attribute_mask),
+            self._counts(attribute_mask, inputs),
+            training=mode == "train",
         )
         if self.aux_loss_enabled:  # a mean over tokens of each micro-batch, so it is averaged over them
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss / (

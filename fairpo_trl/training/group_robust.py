@@ -346,7 +346,7 @@ class GroupRobustTrainer(PublishingTrainer):
         """Mean loss of each group over a whole evaluation, `[K]`, from its global sums; 0 for an absent group."""
         k, items = len(self.group_weights.groups), len(self.partition.names)
         loss_sums, counts, item_sums, item_counts = sums.split([k, k, items, items])
-        means = loss_sums / counts.clamp(min=1)
+        means = loss_sums / torch.where(counts > 0, counts, 1)
         if self._mean_hinge is None:
             return means
         # A hinge of means: of the means over these rows, since the gates of training move with its running means.
@@ -354,7 +354,8 @@ class GroupRobustTrainer(PublishingTrainer):
         for g, group in enumerate(self.group_weights.groups):
             if group.role == "non_privileged":
                 members = [self.partition.names.index(name) for name in group.members]
-                means[g] = above[members].sum() / item_counts[members].sum().clamp(min=1)
+                total = item_counts[members].sum()
+                means[g] = above[members].sum() / torch.where(total > 0, total, 1)
         return means
 
     # ---- checkpoints ----
