@@ -27,7 +27,7 @@ from helpers_trainer import NAMES, ExactHead, data, fairpo, lora, parameters  # 
 from trl.trainer import utils as trl_utils  # noqa: E402
 
 
-OF_THE_DATA = ("rows", "eval_rows", "attributes", "sort", "stream", "lora", "splits", "checkpoints")
+OF_THE_DATA = ("weights", "rows", "eval_rows", "attributes", "sort", "stream", "lora", "splits", "checkpoints")
 
 
 def write_data(case: dict[str, Any], folder: Path) -> None:
@@ -44,6 +44,8 @@ def write_data(case: dict[str, Any], folder: Path) -> None:
             order += [i for kind in kinds for i in kind[:half]]
             kinds = [kind[half:] for kind in kinds]
         train = train.select(order)
+    if case.get("weights"):
+        train = train.add_column("weight", [0.1 + i % 7 / 3 for i in range(len(train))])
     train.save_to_disk(folder / "train")
     data(case.get("eval_rows", 7), seed=9, attributes=attributes).save_to_disk(folder / "eval")
 

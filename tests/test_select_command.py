@@ -23,6 +23,7 @@ from fairpo_trl.evaluation import differences
 from fairpo_trl.evaluation.differences import AttributeMeasure
 from fairpo_trl.evaluation.judges import Verdicts
 from fairpo_trl.evaluation.selection_file import read_selection
+from fairpo_trl.reporting import selection_report
 
 
 QUIET = Console(quiet=True)
@@ -53,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_plot(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The picture takes a second; one test draws it."""
     if "plots" not in request.fixturenames:
-        monkeypatch.setattr(select, "plot_selection", lambda results, path: Path(path))
+        monkeypatch.setattr(selection_report, "plot_selection", lambda results, path: Path(path))
 
 
 @pytest.fixture
@@ -95,6 +96,12 @@ def test_the_boldest_that_passes_is_handed_over_as_a_plain_folder(place, tmp_pat
     assert {held.examples for held in results.test.held} == {20}
     assert read_selection(tmp_path / "out") == results
     assert (tmp_path / "out" / "selection.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "out" / "selection.html").read_text(encoding="utf-8")
+    text = (tmp_path / "out" / "selection.md").read_text(encoding="utf-8")
+    for shown in (page, text):
+        assert "is handed over" in shown
+        assert "On prompts that decided nothing" in shown
+    assert str(place) not in page + text + (tmp_path / "out" / "selection.json").read_text(encoding="utf-8")
     base = AutoModelForCausalLM.from_pretrained(place / "base")
     model = PeftModel.from_pretrained(base, str(tmp_path / "out" / "chosen"))
     own = load_file(place / "adapter" / "adapter_model.safetensors")

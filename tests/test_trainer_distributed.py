@@ -39,6 +39,13 @@ CASES = {
         "num_train_epochs": 2,
     },
     "groups absent on one process": {"rows": 24, "per_device_train_batch_size": 4, "sort": True, "eta_alpha": 0.5},
+    "weights of pairs": {
+        "rows": 21,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "weights": True,
+        "eta_alpha": 0.5,
+    },
     "current": {"rows": 21, "per_device_train_batch_size": 4, "timing": "current", "eta_alpha": 0.5},
     "lagrangian, sparse logs": {
         "rows": 21,

@@ -39,7 +39,7 @@ from fairpo_trl.evaluation.writing import Sampling, write_completions
 from fairpo_trl.generation.data import DataArguments, load_data, main_console
 from fairpo_trl.hub.privacy import last_part, public_command
 from fairpo_trl.preferences.rules import prompt_key
-from fairpo_trl.reporting.selection_plot import plot_selection
+from fairpo_trl.reporting.selection_report import print_selection, write_selection_report
 
 
 MOST_PROMPTS = 10**9
@@ -182,15 +182,17 @@ def run(
     )
     output.mkdir(parents=True, exist_ok=True)
     write_selection(results, output)
-    plot_selection(results, output / "selection.png")
+    page = write_selection_report(results, output)
     chosen = next((step for step in steps if step.name == selection.chosen), None)
     shutil.rmtree(output / "chosen", ignore_errors=True)  # of an earlier test with other margins
     source = None if chosen is None else chosen.make()
     if isinstance(source, ModelSource):
         copy_model(source, output / "chosen")
-    console.print(f"\n{results.statement}", markup=False, soft_wrap=True)
+    console.print()
+    print_selection(results, console)
     if isinstance(source, ModelSource):
         console.print(f"\nThe model: {output / 'chosen'}", markup=False, soft_wrap=True)
+    console.print(f"Report: {page}   (Markdown, JSON and the picture beside it)", markup=False, soft_wrap=True)
     return results
 
 

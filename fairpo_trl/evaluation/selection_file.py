@@ -12,6 +12,7 @@ from typing import Any, get_args
 from fairpo_trl.evaluation.bounds import Bound
 from fairpo_trl.evaluation.selection import CandidateTest, HeldTest, Selection, Status
 from fairpo_trl.files import write_json
+from fairpo_trl.hub.privacy import public
 
 
 FILE_NAME = "selection.json"
@@ -103,7 +104,7 @@ def write_selection(results: SelectionResults, folder: str | os.PathLike[str]) -
     """
     path = Path(folder) / FILE_NAME
     SelectionResults.from_dict(json.loads(json.dumps(results.to_dict())))
-    write_json(path, results.to_dict(), indent=2)
+    write_json(path, public(results.to_dict()), indent=2)
     return path
 
 

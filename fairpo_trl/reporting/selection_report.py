@@ -1,0 +1,124 @@
+"""The report of a selection: the verdict, every candidate, and the held measures of what was chosen."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from fairpo_trl.evaluation.selection import CandidateTest, HeldTest
+from fairpo_trl.evaluation.selection_file import SelectionResults
+from fairpo_trl.files import write_text
+from fairpo_trl.reporting.blocks import Block, Report, Row, Sentences, with_content
+from fairpo_trl.reporting.numbers import ABSENT, duration
+from fairpo_trl.reporting.render.html import write_page
+from fairpo_trl.reporting.render.markdown import report_markdown
+from fairpo_trl.reporting.render.terminal import print_report
+from fairpo_trl.reporting.selection_plot import plot_selection
+
+
+def selection_report(results: SelectionResults) -> Report:
+    """
+    What every medium shows of a selection.
+
+    Args:
+        results (`SelectionResults`):
+            What was found.
+    """
+    selection = results.selection
+    shown = selection.chosen_test or next((test for test in selection.candidates if test.status == "failed"), None)
+    blocks = [
+        candidates_block(results),
+        held_block(results, shown, "Held measures") if shown else None,
+        held_block(results, results.test, "On prompts that decided nothing") if results.test else None,
+    ]
+    facts = {
+        "data": results.data,
+        "handed over": selection.chosen or "the reference",
+        "level": f"{100 * selection.level:g} %",
+        "bounds": selection.bound,
+        "time": duration(results.seconds),
+    }
+    return Report(
+        title=f"Selection: {results.model} against {results.reference}",
+        kind="language model",
+        first=with_content([Sentences((results.statement,)), *blocks]),
+        further=(),
+        facts=tuple(facts.items()),
+        settings=tuple((name, str(value)) for name, value in results.settings.items()),
+        command=results.command,
+        name=results.model,
+        reference_name=results.reference,
+    )
+
+
+def candidates_block(results: SelectionResults) -> Block:
+    """One row per candidate: whether it passed, its gain, and the held measure that came nearest to its margin."""
+    rows: list[Row] = []
+    for test in results.selection.candidates:
+        worst = test.worst
+        found = (worst.measure, *_numbers(worst)) if worst else (ABSENT,) * 4
+        chosen = "handed over" if test.name == results.selection.chosen else test.status
+        name, *numbers = found
+        rows.append((test.name, chosen, name, _signed(test.gain), *numbers))
+    return Block(
+        "Candidates, from the safest",
+        ("candidate", "", "worst held measure", "gain", "its mean", "its lower\nbound", "minus its\nmargin"),
+        (("", tuple(rows)),),
+        texts=3,
+        note="Differences to the reference, of win rates where an attribute is judged, paired by prompt. A candidate "
+        "passes if the lower bound of every held measure lies above minus its margin; testing stops at the first that "
+        "does not. The gain of what is chosen is too high on average: the choice was made by it.",
+    )
+
+
+def held_block(results: SelectionResults, test: CandidateTest, title: str) -> Block:
+    """Every held measure of one candidate, the worst first."""
+    rows = tuple(
+        (
+            held.measure,
+            results.judges.get(held.measure, ABSENT),
+            "yes" if held.passed else "no",
+            *_numbers(held),
+            f"{held.spread:.2f}",
+            str(held.examples),
+        )
+        for held in sorted(test.held, key=lambda held: held.bound / held.margin)
+    )
+    header = ("measure", "by", "above", "mean", "lower\nbound", "minus the\nmargin", "spread", "examples")
+    return Block(f"{title}: {test.name}", header, (("", rows),), texts=3)
+
+
+def write_selection_report(results: SelectionResults, folder: str | os.PathLike[str]) -> Path:
+    """
+    Writes `selection.md`, `selection.html` and `selection.png` into a folder.
+
+    Args:
+        results (`SelectionResults`):
+            What was found.
+        folder (`str` or `os.PathLike`):
+            Where to.
+
+    Returns:
+        `Path`: the page.
+    """
+    folder = Path(folder)
+    report = selection_report(results)
+    picture = plot_selection(results, folder / "selection.png")
+    images = {"Privileged gain, and lower bounds of held measures in units of their margins": picture.name}
+    write_text(folder / "selection.md", report_markdown(report, images))
+    return write_page([report], folder / "selection.html")
+
+
+def print_selection(results: SelectionResults, console: Console | None = None) -> None:
+    """Prints the verdict and the tables."""
+    print_report(selection_report(results), console)
+
+
+def _numbers(held: HeldTest) -> tuple[str, str, str]:
+    return _signed(held.mean), _signed(held.bound), _signed(-held.margin)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}"
