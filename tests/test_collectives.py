@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from helpers_distributed_collectives import main
+from helpers_processes import together
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("collectives")]
@@ -17,15 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("collectives")]
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory: pytest.TempPathFactory) -> dict:
     folder = tmp_path_factory.mktemp("collectives")
-    script = str(Path(__file__).with_name("helpers_distributed_collectives.py"))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launcher, script, str(folder / "results.json"), str(folder / "out")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-    )
-    assert done.returncode == 0, done.stderr[-8000:]
+    together(main, (str(folder / "results.json"), str(folder / "out")), 2, folder / "log")
     return json.loads((folder / "results.json").read_text())
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from helpers_classification import rows
+from helpers_distributed_labels import main
+from helpers_processes import together
 from helpers_trainer import assert_same
 
 
@@ -82,15 +80,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict]:
     cases = folder / "cases.json"
     splits = {name: {**case, "splits": True} for name, case in SPLITS.items()}
     cases.write_text(json.dumps(CASES | splits))
-    script = str(Path(__file__).with_name("helpers_distributed_labels.py"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     found: dict[int, dict] = {}
     for processes in (1, 2, 4):
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         path = folder / f"{processes}.pt"
-        command = [sys.executable, *(launcher if processes > 1 else []), script, str(cases), str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr[-8000:]
+        together(main, (str(cases), str(path)), processes, folder / f"log-{processes}")
         found[processes] = torch.load(path, weights_only=True)
     return found
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers_distributed import write_data
+from helpers_distributed import main, write_data
+from helpers_processes import together
 from helpers_trainer import assert_same
 
 
@@ -111,16 +109,8 @@ class Runs:
         folder = self.folder / str(processes)
         for name, case in self.cases.items():
             write_data(case, folder / name)
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        script = str(Path(__file__).with_name("helpers_distributed.py"))
-        done = subprocess.run(
-            [sys.executable, *(launcher if processes > 1 else []), script, f"{self.folder}/cases.json", str(folder)],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        )
-        assert done.returncode == 0, done.stderr[-8000:]
-        (folder / "output.txt").write_text(done.stdout)
+        said = together(main, (f"{self.folder}/cases.json", str(folder)), processes, folder / "log")
+        (folder / "output.txt").write_text(said)
         return torch.load(folder / "results.pt", weights_only=True)
 
 

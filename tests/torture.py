@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
+from helpers_processes import Copy  # noqa: E402
 from torture_files import Features, MethodTable, kill_tree, torture_files  # noqa: E402
 from transformers.trainer_pt_utils import safe_globals  # noqa: E402
 
@@ -171,7 +173,8 @@ class Torture:
         half (`Half`): The recipe.
         folder (`Path`): Where everything is written.
         steps, save_steps (`int`): Length of the run, and the distance between its checkpoints.
-        launcher (`list[str]`): What stands before the script; the interpreter by default.
+        launcher (`list[str]`): What stands before the script; the interpreter by default. Empty: each life is a
+            copy of this process, which has imported everything already.
         seed (`int`): Of the moments.
     """
 
@@ -179,19 +182,23 @@ class Torture:
         self, half: Half, folder: Path, steps: int, save_steps: int, launcher: list[str] | None = None, seed: int = 0
     ) -> None:
         self.folder, self.steps, self.random = folder, steps, random.Random(seed)
+        self.copies = launcher == []
         folder.mkdir(parents=True, exist_ok=True)
         self.command = [
-            *(launcher or [sys.executable]),
+            *([sys.executable] if launcher is None else launcher),
             str(ROOT / half.script),
             *half.prepare(folder),
             *("--max_steps", str(steps), "--save_steps", str(save_steps)),
         ]
 
-    def start(self, name: str, resume: bool) -> tuple[subprocess.Popen, Path]:
+    def start(self, name: str, resume: bool) -> tuple[subprocess.Popen | Copy, Path]:
         """Starts one life of a run; it writes into the folder `name`, and its output into a log beside it."""
         log = self.folder / f"{name}.log"
         command = [*self.command, "--output_dir", str(self.folder / name)]
         command += ["--resume_from_checkpoint", "true"] if resume else []
+        if self.copies:
+            log.unlink(missing_ok=True)
+            return Copy(_run_script, (command,), log, ENVIRONMENT, ROOT), log
         with open(log, "w", encoding="utf-8") as output:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, process_group=0
@@ -320,7 +327,12 @@ def _is_saving(run: Path, before: set[str]) -> bool:
     return any(path.name not in before and not is_marked(path) for path in list_checkpoints(run))
 
 
-def _expect_success(process: subprocess.Popen, log: Path) -> None:
+def _run_script(command: list[str]) -> None:
+    sys.argv = command
+    runpy.run_path(command[0], run_name="__main__")
+
+
+def _expect_success(process: subprocess.Popen | Copy, log: Path) -> None:
     if process.returncode != 0:
         raise RuntimeError(f"Exit code {process.returncode}:\n{log.read_text(encoding='utf-8')[-4000:]}")
 
