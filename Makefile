@@ -19,7 +19,7 @@ SOURCES := $(wildcard fairpo_trl recipes experiments tests benchmarks docs)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help release-check venv demo demo-generation demo-classification test lint format secrets check-deps wheel \
+.PHONY: help release-check venv demo demo-generation demo-classification test test-all lint format secrets check-deps wheel \
 	compare-generation compare-labels table sweep search torture bench docs clean
 
 help:  ## Show the targets
@@ -41,7 +41,10 @@ demo-generation: $(STAMP)  ## Train a real language model and show what became o
 demo-classification: $(STAMP)  ## Train an image classifier and show what became of each label
 	$(RUN_ENV) $(BIN)/python recipes/coco_fairpo.py $(ARGS)
 
-test: $(STAMP)  ## Run the test suite (PYTEST_ARGS="-k name" for a part)
+test: $(STAMP)  ## Run the tests one waits for, all but the slow ones (PYTEST_ARGS="-k name" for a part)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(STAMP)  ## Run the whole suite: several processes, kills, real models, every page of the docs
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## Check the style, the format and the types

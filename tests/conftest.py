@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 
 # Examples of each fuzzed property: few in the suite, `pytest --hypothesis-profile=many tests/test_fuzz_*.py` for more.
-settings.register_profile("suite", max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile("suite", max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("many", settings.get_profile("suite"), max_examples=2000)
 settings.load_profile("suite")
 

@@ -152,7 +152,7 @@ def test_a_logit_of_exactly_the_threshold_is_predicted():
 # ---- identities ----
 
 
-@settings(max_examples=40, deadline=None)
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 0.9))
 def test_identities_between_the_metrics(seed, sparsity):
     rng = np.random.default_rng(seed)

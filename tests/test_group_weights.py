@@ -309,7 +309,7 @@ def test_loss_with_gradient_does_not_keep_the_graph():
     assert not weights.weights.requires_grad and not weights.estimates.requires_grad
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None)
 @given(
     st.integers(1, 5),
     st.lists(st.lists(st.one_of(st.none(), st.floats(0, 1e4)), min_size=5, max_size=5), min_size=1, max_size=12),

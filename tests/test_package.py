@@ -148,6 +148,7 @@ def test_the_citation_names_both_papers():
     assert [len(paper["authors"]) for paper in citation["references"]] == [4, 7]
 
 
+@pytest.mark.slow
 def test_the_wheel_installs_and_imports_alone(tmp_path):
     pytest.importorskip("hatchling")
     build = [sys.executable, "-m", "build", "--quiet", "--wheel", "--no-isolation", "--outdir", tmp_path]

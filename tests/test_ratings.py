@@ -164,7 +164,7 @@ def test_what_is_wrong_with_ratings_is_named(frame: pd.DataFrame, options: dict,
     st.sampled_from([0.0, 0.5, 2.0]),
     st.none() | st.integers(1, 3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 def test_every_pair_is_ordered_by_its_ratings_with_the_margin(table: list, margin: float, limit: int | None):
     frame = pd.DataFrame(
         [(prompt, f"response {i}", a, b) for i, (prompt, a, b) in enumerate(table)],

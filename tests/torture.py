@@ -198,7 +198,7 @@ class Torture:
         command += ["--resume_from_checkpoint", "true"] if resume else []
         if self.copies:
             log.unlink(missing_ok=True)
-            return Copy(_run_script, (command,), log, ENVIRONMENT, ROOT), log
+            return Copy(run_script, (command,), log, ENVIRONMENT, ROOT), log
         with open(log, "w", encoding="utf-8") as output:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, process_group=0
@@ -327,7 +327,8 @@ def _is_saving(run: Path, before: set[str]) -> bool:
     return any(path.name not in before and not is_marked(path) for path in list_checkpoints(run))
 
 
-def _run_script(command: list[str]) -> None:
+def run_script(command: list[str]) -> None:
+    """Runs a script as a program of its own, in this process."""
     sys.argv = command
     runpy.run_path(command[0], run_name="__main__")
 
