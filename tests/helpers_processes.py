@@ -86,7 +86,7 @@ def together(work: Callable[..., object], arguments: tuple[Any, ...], processes:
         )
         for rank in range(processes)
     ]
-    codes = [copy.wait(timeout=300) for copy in copies]
+    codes = [copy.wait(timeout=1200) for copy in copies]
     said = "".join(log.with_name(f"{log.name}-{rank}").read_text(encoding="utf-8") for rank in range(processes))
     assert codes == [0] * processes, said[-8000:]
     return said

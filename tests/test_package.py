@@ -72,6 +72,20 @@ def test_what_lies_beside_the_package_is_on_the_path_by_one_rule(folder):
     assert not [path for path in (ROOT / folder).rglob("*.py") if "sys.path" in path.read_text(encoding="utf-8")]
 
 
+MODULE_OF = {"pyyaml": "yaml", "pillow": "PIL"}
+"""Distribution -> its module, where the names differ."""
+
+
+def test_every_dependency_is_imported_by_the_package_and_the_others_are_extras():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {re.split(r"[<>=;\[ ]", entry)[0].lower() for entry in project["dependencies"]}
+    imported = {name.partition(".")[0] for path in PACKAGE.rglob("*.py") for name in imports_of(path)}
+    assert not {name for name in needed if MODULE_OF.get(name, name) not in imported}
+    assert not {"sklearn", "bitsandbytes"} & imported
+    (quantised,) = (entry for entry in project["optional-dependencies"]["qlora"] if entry.startswith("bitsandbytes"))
+    assert ">=" in quantised
+
+
 def test_recipes_do_not_need_the_experiments():
     for path in (ROOT / "recipes").rglob("*.py"):
         text = path.read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import make_rows, make_tokenizer
+from label_sets.arguments import make_parser as label_set_parser
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fairpo_trl.commands.generation import make_parser
@@ -66,9 +67,21 @@ def parse(path: Path, options: dict):
     return make_parser().parse(["--config", str(path), *arguments(options)])
 
 
+@pytest.mark.parametrize("option", ["load_in_4bit", "load_in_8bit"])
+def test_a_quantised_model_without_bitsandbytes_names_the_extra(option, tmp_path, monkeypatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name))
+    arguments = ["--use_cpu", "true", "--bf16", "false", "--model_name_or_path", "some/model", f"--{option}", "true"]
+    parsed = make_parser().parse(
+        [*arguments, "--dataset_name", "missing.jsonl", "--output_dir", str(tmp_path / "out")]
+    )
+    with pytest.raises(ImportError, match=rf"`{option}` needs bitsandbytes.*fairpo_trl\[qlora\]"):
+        run(*parsed)
+    assert not (tmp_path / "out").exists()
+
+
 def test_there_are_recipes() -> None:
     assert {"lora.yaml", "qlora.yaml", "full.yaml"} <= {path.name for path in FILES}
-    assert len({path.parent for path in FILES}) >= 3
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -93,15 +106,28 @@ def test_every_option_is_known_and_taken_over(path: Path) -> None:
         assert getattr(read, "value", read) == value, key
 
 
+ALWAYS_SAID = {"bf16", "use_cpu", "output_dir", "dataset_name", "privileged_attributes"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("[glp]*/**/*.yaml")), ids=lambda path: path.stem)
+def test_a_file_says_what_differs_from_the_defaults_and_nothing_else(path: Path) -> None:
+    make = label_set_parser if path.parent.name == "label_sets" else make_parser
+    defaults = {
+        name: getattr(action.default, "value", action.default) for name, action in make("recipe").options().items()
+    }
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert not {name for name, value in given.items() if defaults[name] == value} - ALWAYS_SAID
+
+
 @pytest.mark.parametrize(
     "path", [path for path in FILES if path.name != "demo.yaml"], ids=lambda path: path.parent.name
 )
 def test_gpu_recipes_keep_the_checkpoint_with_the_best_worst_attribute(path: Path) -> None:
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert given["bf16"] is True and given["gradient_checkpointing"] is True
+    assert given["bf16"] is True
     assert given["metric_for_best_model"] == "eval_accuracy/worst_attribute" and given["greater_is_better"] is True
     assert given["load_best_model_at_end"] is True and given["eval_steps"] == given["save_steps"]
-    assert given["use_peft"] is (path.name != "full.yaml")
+    assert given.get("use_peft", False) is (path.name != "full.yaml")
     assert given.get("load_in_4bit", False) is (path.name == "qlora.yaml")
 
 

@@ -77,7 +77,8 @@ class SetComparison:
         self.config: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
         self.model, self.origin = (model, model) if model else demo_model_path()
         self.parts, self.vocabulary = load_items(data)
-        self.partition = rarest(self.parts["train"], self.config["privileged_share"])
+        self.arguments = self._arguments(0, {})
+        self.partition = rarest(self.parts["train"], self.arguments[0].privileged_share)
 
     # ---- files ----
 
@@ -85,7 +86,8 @@ class SetComparison:
         return [[self.parts[name].content_hash() for name in data], *settings]
 
     def _of(self, names: Sequence[str]) -> dict[str, Any]:
-        return {name: self.config.get(name) for name in names}
+        """The values in effect, also where the YAML file leaves the default."""
+        return {name: next(getattr(part, name) for part in self.arguments if hasattr(part, name)) for name in names}
 
     def _reference_key(self) -> str:
         return points.key_of(self._depends(self.origin, self._of(OF_THE_REFERENCE), data=["train"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -37,8 +38,10 @@ def train(
 
     Raises:
         FileNotFoundError, ValueError: If data, options or model do not go together; before anything is trained.
+        ImportError: If a model in 4 or 8 bits is asked for without bitsandbytes (the extra `qlora`).
     """
     check_model(model_args.model_name_or_path, "model_name_or_path")
+    _check_quantization(model_args)
     data = load_data(script_args, training_args.attribute_column)
     evaluates = training_args.eval_strategy != "no"
     for name, needed in (("dataset_train_split", True), ("dataset_test_split", evaluates)):
@@ -71,6 +74,16 @@ def train(
     )
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     return trainer
+
+
+def _check_quantization(model_args: ModelConfig) -> None:
+    """Says before the data is read that the package for a model in 4 or 8 bits is not installed."""
+    asked = next((name for name in ("load_in_4bit", "load_in_8bit") if getattr(model_args, name)), None)
+    if asked is not None and importlib.util.find_spec("bitsandbytes") is None:
+        raise ImportError(
+            f'`{asked}` needs bitsandbytes, which is not installed: `pip install "fairpo_trl[qlora]"`, or '
+            f"leave out `{asked}`."
+        )
 
 
 def run(script_args: GenerationArguments, training_args: FairPOConfig, model_args: ModelConfig) -> FairPOTrainer:
