@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
 
 
 def looks_like_path(name: str) -> bool:
@@ -20,6 +20,22 @@ def looks_like_path(name: str) -> bool:
     path = Path(name)
     begins = name.startswith((".", "/", "~")) or path.is_absolute()  # the latter for drive letters
     return begins or name.count("/") > 1 or path.suffix in DATA_SUFFIXES
+
+
+def local_path(name: str | os.PathLike[str]) -> Path | None:
+    """
+    The path that a name of data or of a model stands for; `None` for a Hub id. What is on the disk is a path, and so
+    is what is written like one.
+
+    Raises:
+        FileNotFoundError: If it is written like a path and nothing is there.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if looks_like_path(str(name)):
+        raise FileNotFoundError(f"There is no file or folder {str(name)!r}.")
+    return None
 
 
 def write_file(path: str | os.PathLike[str], content: Callable[[BinaryIO], object]) -> None:

@@ -327,9 +327,9 @@ FILES = [
     file("JSON Lines that are not UTF-8", ("pairs.jsonl", "UTF-8"), "pairs.jsonl", b'{"prompt": "\xff"}'),
     file(
         "a number beyond 64 bits",
-        ("pairs.csv", "fits into no table"),
+        ("pairs.csv", "does not fit into one table"),
         "pairs.csv",
-        "prompt,score\na,1\nb,-18446744073708240896\n",
+        "prompt,chosen,rejected,attribute,score\na,b,c,x,1\nb,c,d,x,-18446744073708240896\n",
     ),
     file("a CSV that is not UTF-8", ("pairs.csv", "UTF-8"), "pairs.csv", b"prompt,chosen\n\xff,a"),
     file("a compressed file that is not", ("pairs.jsonl.gz", "damaged"), "pairs.jsonl.gz", b"not compressed"),
@@ -345,11 +345,16 @@ FILES = [
     ),
     file(
         "plain and conversational rows in one file",
-        ("pairs.jsonl", "'prompt' mixes types"),
+        ("pairs.jsonl", "row 0", "text in some rows, messages in others", "one format"),
         "pairs.jsonl",
         lines(A, {"prompt": chat("q", "user"), "chosen": chat("a"), "rejected": chat("b"), "attribute": "x"}),
     ),
-    file("a pair twice", ("row 1 repeats row 0", "Remove"), "pairs.jsonl", lines(A, A)),
+    file(
+        "an attribute spelt twice",
+        ("Row 1", "differ only in case", "one spelling"),
+        "pairs.jsonl",
+        lines(A, {**A, "chosen": "other", "attribute": A["attribute"].upper()}),
+    ),
     file("ratings without their option", ("ratings=['kind']",), "ratings.jsonl", RATED),
     file("a misspelt rating column", ("'knid'", "did you mean 'kind'"), "ratings.jsonl", RATED, ratings=["knid"]),
     file(
@@ -461,7 +466,7 @@ def features(what: str, names: tuple[str, ...], name: str, content: bytes) -> Ba
     def make(folder: Path) -> Callable[[], object]:
         (folder / name).write_bytes(content)
         (folder / "labels.csv").write_text("id,cat\na,1\n")
-        return lambda: load_features(folder)
+        return lambda: load_features(folder, label_columns="all")
 
     return BadInput(what, names, make)
 
@@ -560,7 +565,7 @@ PICTURES = [
     ),
     table(
         "a cell of a megabyte",
-        ("labels.csv, row 1", "quote left open"),
+        ("labels.csv, row 1", "column 'labels'", "1,000,000 characters", "no name of a label"),
         "labels.csv",
         f'path,labels\na.png,"{"x" * MEGABYTE}"\n',
     ),
@@ -582,7 +587,7 @@ PICTURES = [
     ),
     table(
         "labels that are numbers",
-        ("row 1, column 'labels'", "given by name"),
+        ("column 'labels'", "given by name", "`--labels` with 2 names", "label_names="),
         "labels.jsonl",
         json.dumps({"path": "a.png", "labels": [1]}),
     ),
@@ -601,7 +606,30 @@ PICTURES = [
         "path,labels,split\na.png,cat,tset\n",
     ),
     table(
-        "a cell that is no label", ("row 1, column 'cat'", "'yes'", "`unknown`"), "labels.csv", "path,cat\na.png,yes\n"
+        "a cell that is no label",
+        ("row 1, column 'cat'", "'yes'", "`--absent_value yes`", "unknown='yes'"),
+        "labels.csv",
+        "path,cat\na.png,yes\n",
+        label_columns="all",
+    ),
+    table(
+        "columns that may be labels or not",
+        ("`--label_columns checked cat`", "`--label_columns all`", "label_columns=[...]"),
+        "labels.csv",
+        "path,checked,cat\na.png,0,1\n",
+    ),
+    table(
+        "blanks for absent",
+        ("label columns hold 1 and empty cells", "the first 'cat'", "`--absent_value ''`", "unknown=''"),
+        "labels.csv",
+        "path,cat,dog\na.png,1,0\nb.png,,1\n",
+        label_columns=["cat", "dog"],
+    ),
+    table(
+        "labels joined by blanks",
+        ("' '", "`--separator ' '`", "separator='|'"),
+        "labels.csv",
+        "path,labels\na.png,cat dog\n",
     ),
     table(
         "an option of another kind",

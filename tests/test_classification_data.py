@@ -395,7 +395,7 @@ def test_a_column_per_label_may_leave_cells_unknown(suffix: str, folder: Path) -
         {"path": "2.png", "dog": None, "cat": 1},
         {"path": "3.png", "dog": 0, "cat": None},
     ]
-    train = load_table(write_table(folder / f"t{suffix}", rows))["train"]
+    train = load_table(write_table(folder / f"t{suffix}", rows), label_columns="all")["train"]
     assert train.label_names == ("dog", "cat")  # the order of the columns
     assert train.labels.tolist() == [[1, 0], [-1, 1], [0, -1]]
 
@@ -406,8 +406,8 @@ def test_a_value_may_mean_unknown_and_columns_may_be_chosen(folder: Path) -> Non
     train = load_table(table, unknown=-1, label_columns=["cat", "dog"])["train"]
     assert rows_of(train) == {"a/1.png": [1, -1]}
     with pytest.raises(ValueError, match=r"t.csv, row 1, column 'width' holds '640'.*`label_columns`"):
-        load_table(table, unknown=-1)
-    with pytest.raises(ValueError, match=r"row 1, column 'dog' holds '-1'.*pass it as `unknown`"):
+        load_table(table, unknown=-1, label_columns="all")
+    with pytest.raises(ValueError, match=r"row 1, column 'dog' holds '-1'.*`--absent_value -1`.*`--unknown_value -1`"):
         load_table(table, label_columns=["cat", "dog"])
     with pytest.raises(ValueError, match=r"label column: 'dgo' \(did you mean 'dog'\?\)"):
         load_table(table, label_columns=["dgo"])
@@ -418,7 +418,9 @@ def test_names_may_be_joined_and_another_separator_has_to_be_said(folder: Path) 
     table.write_text('path,labels\n2.png,cat|sea\n3.png,dog\n4.png,"[]"\n', encoding="utf-8-sig")
     assert rows_of(load_table(table)["train"]) == {"2.png": [1, 0, 1], "3.png": [0, 1, 0], "4.png": [0, 0, 0]}
     table.write_text("path,labels\n2.png,cat; sea\n3.png,dog\n")
-    with pytest.raises(ValueError, match=r"no cell contains '\|' but some contain ';'. Pass separator=';'"):
+    with pytest.raises(
+        ValueError, match=r"no cell contains '\|' but some contain ';'.*Pass `--separator ';'`.*separator=';'"
+    ):
         load_table(table)
     assert rows_of(load_table(table, separator=";")["train"]) == {"2.png": [1, 0, 1], "3.png": [0, 1, 0]}
     assert load_table(table, separator="|")["train"].label_names == ("cat; sea", "dog")
@@ -446,8 +448,9 @@ def test_unlabelled_rows_may_be_dropped_with_a_count(folder: Path) -> None:
         ([{"path": "2.png", "labels": ["dog"]}, {"path": "3.png", "labels": "cat||dog"}], r"row 2, .*empty label"),
         ([{"path": "2.png", "labels": ""}], r"row 1, column 'labels': empty label.*write \[\]"),
         ([{"path": "2.png", "labels": None}], r"row 1, column 'labels' must hold the names .*got None"),
-        ([{"path": "2.png", "labels": [0, 1]}], r"row 1, .*given by name, got 0.*one column per label"),
-        ([{"path": "2.png", "labels": "[dog"}], r"row 1, .*not a JSON list"),
+        ([{"path": "2.png", "labels": [0, 1, 0]}], r"row 1, .*given by name, got \[0, 1, 0\].*one column per label"),
+        ([{"path": "2.png", "labels": [0, 4]}], r"given by name, got the numbers 0 to 4.*`--labels` with 5 names"),
+        ([{"path": "2.png", "labels": "[dog"}], r"row 1, .*no list as JSON or Python writes it"),
         ([{"path": "2.png", "labels": []}], r"no row has a label"),
         ([{"path": "2.png", "labels": ["a"]}] * 2, r"rows 1 and 2 have the same path '2.png'"),
         (
@@ -476,7 +479,7 @@ def test_a_row_that_cannot_be_used_is_named(rows: list[dict], message: str, fold
         ("path,labels\n2.png,a,b\n", r"row 1 has 3 cells but the header has 2 columns"),
         ("path,cat,dog\n2.png,1,0\n3.png,1\n", r"row 2 has 2 cells but the header has 3 columns"),
         ("path,cat,cat\n2.png,1,0\n", r"header has a column without a name or twice: \['cat'\]"),
-        ("", r"t.csv has no rows"),
+        ("", r"t.csv cannot be read as CSV: it is empty"),
     ],
 )
 def test_a_csv_of_the_wrong_width_is_refused(text: str, message: str, folder: Path) -> None:
@@ -488,9 +491,11 @@ def test_a_csv_of_the_wrong_width_is_refused(text: str, message: str, folder: Pa
 def test_files_that_are_missing_unknown_or_broken_are_named(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="gone.csv"):
         load_table(folder / "gone.csv")
-    with pytest.raises(ValueError, match=r"t.xlsx: unknown file type '.xlsx'; use one of .csv, .jsonl, .parquet"):
+    with pytest.raises(
+        ValueError, match=r"t.xlsx: unknown file type '.xlsx'; use one of .*'.csv', '.tsv', '.parquet'"
+    ):
         load_table(folder / "t.xlsx")
-    for name, message in (("t.parquet", "not a readable Parquet file"), ("t.jsonl", "row 1 is not JSON")):
+    for name, message in (("t.parquet", "not a readable Parquet file"), ("t.jsonl", "line 1 is not JSON")):
         (folder / name).write_text("path,labels")
         with pytest.raises(ValueError, match=message):
             load_table(folder / name)
@@ -624,22 +629,25 @@ def test_a_folder_of_features_that_does_not_fit_is_refused(tmp_path: Path) -> No
     ):
         load_features(tmp_path)
     np.save(tmp_path / "features.npy", np.zeros((2, 3), dtype=np.float32))
-    with pytest.raises(FileNotFoundError, match=r"no labels.csv or labels.jsonl or labels.parquet"):
+    with pytest.raises(FileNotFoundError, match=r"no labels.jsonl or .*labels.csv or .*labels.parquet"):
         load_features(tmp_path)
     (tmp_path / "labels.csv").write_text("cat,dog\n1,0\n0,1\n0,1\n")
     with pytest.raises(ValueError, match=r"features.npy has shape \[2, 3\] but labels.csv has 3 rows"):
-        load_features(tmp_path)
+        load_features(tmp_path, label_columns="all")
     (tmp_path / "labels.csv").write_text("cat,dog\n1,0\n0,1\n")
-    assert rows_of(load_features(tmp_path)["train"]) == {"row-1": [1, 0], "row-2": [0, 1]}
+    with pytest.raises(ValueError, match="its labels are columns: pass `--label_columns cat dog`"):
+        load_features(tmp_path)
+    columns = {"label_columns": ["cat", "dog"]}
+    assert rows_of(load_features(tmp_path, **columns)["train"]) == {"row-1": [1, 0], "row-2": [0, 1]}
     np.save(tmp_path / "features.npy", np.array([[0, 0], [0, np.inf]], dtype=np.float32))
     with pytest.raises(ValueError, match=r"feature inf in row 1, column 1"):
-        load_features(tmp_path)
+        load_features(tmp_path, label_columns="all")
     np.save(tmp_path / "features.npy", np.array([[object()], [object()]]), allow_pickle=True)
     with pytest.raises(ValueError, match=r"[Pp]ickle|object"):
-        load_features(tmp_path)
+        load_features(tmp_path, label_columns="all")
     safetensors.numpy.save_file({"x": np.zeros(2)}, tmp_path / "features.safetensors")
     with pytest.raises(ValueError, match=r"holds features.npy and features.safetensors: keep one"):
-        load_features(tmp_path)
+        load_features(tmp_path, label_columns="all")
 
 
 # ---- Yeast ----

@@ -131,7 +131,8 @@ def test_last_blocks_and_lora_train_from_pixels(coco, backbone, tmp_path):
             output_dir=str(tmp_path / trainable),
             privileged_labels="toaster",
             reference_epochs="60",
-            learning_rate="0.003",
+            patience="3",
+            learning_rate="0.001",  # slow enough that the first epoch is not the best one
         )
         trainer = coco_fairpo.main(*coco_fairpo.parse(arguments))
         trained = {name.split(".")[0] for name, p in trainer.model.named_parameters() if p.requires_grad}
@@ -148,6 +149,14 @@ def test_nus_wide_with_missing_photos(backbone, tmp_path):
     train = {f"a\\{i:04d}_{i}.jpg": [names[i % 3]] for i in range(24)}
     test = {f"b\\{i:04d}_{i}.jpg": [names[i % 3]] for i in range(9)}
     write_nus_wide(root, train, test)
+    colours = ("red", "green", "blue")
+    paint(
+        root / "Flickr",
+        {
+            **{f"a/{i:04d}_{i}.jpg": colours[i % 3] for i in range(24)},
+            **{f"b/{i:04d}_{i}.jpg": colours[i % 3] for i in range(9)},
+        },
+    )
     next(iter(sorted((root / "Flickr").rglob("*.jpg")))).unlink()
     arguments = options(
         data_dir=str(root),
@@ -156,6 +165,8 @@ def test_nus_wide_with_missing_photos(backbone, tmp_path):
         cache_dir=str(tmp_path / "cache"),
         privileged_labels="zebra",
         method="bce_continued",
+        patience="3",
+        learning_rate="0.002",  # slow enough that the first epoch is not the best one
     )
     trainer = nuswide_fairpo.main(*nuswide_fairpo.parse(arguments))
     assert len(trainer.train_dataset) < 24

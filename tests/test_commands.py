@@ -187,4 +187,4 @@ def test_the_module_and_the_console_script_are_the_same_program(tmp_path: Path) 
         subprocess.run([*program, "check", str(path)], capture_output=True, text=True, check=True).stdout
         for program in ([sys.executable, "-m", "fairpo_trl"], [str(script)])
     ]
-    assert outputs[0] == outputs[1] and "The trainer would accept these pairs." in outputs[0]
+    assert outputs[0] == outputs[1] and "the trainer would accept these pairs." in outputs[0]

@@ -450,7 +450,7 @@ def test_test_share_divides_by_prompt():
         (
             {"name_or_path": DATA / "ultrafeedback.jsonl"},
             ValueError,
-            "ultrafeedback.jsonl holds no pairs but looks like UltraFeedback: pass source='ultrafeedback'",
+            "ultrafeedback.jsonl holds no pairs but looks like UltraFeedback: pass `--dataset_source ultrafeedback",
         ),
         (
             {"name_or_path": DATA / "ultrafeedback.jsonl", "source": "ultrafeedback", "min_margin": 9},

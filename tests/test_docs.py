@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         own = [{key: value for key, value in row.items() if key != "attribute"} for row in rows]
         write(path / f"{name}.jsonl", own[::2] if name == "concise" else own[1::2])
     (path / "ratings.csv").write_bytes((ROOT / "tests" / "data" / "ratings.csv").read_bytes())
+    shutil.copytree(ROOT / "tests" / "data" / "migrate", path, dirs_exist_ok=True)
     return path
 
 

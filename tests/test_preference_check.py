@@ -235,7 +235,7 @@ def test_a_split_that_cannot_be_used_leaves_the_others():
 
 
 def test_prompts_and_responses_of_different_formats_are_refused_with_a_tokenizer():
-    rows = [row("the cat", "sea", "tea", "a"), row("the cat", [{"role": "assistant", "content": "x"}], "y", "a")]
+    rows = [row("the cat ", "sea", "tea", "a"), row("the cat ", [{"role": "assistant", "content": "x"}], "y", "a")]
     report = check_preferences(rows, tokenizer=make_tokenizer(), max_length=9)
     assert [(problem.rule, problem.rows) for problem in report.refused] == [("mixed_format", (1,))]
 
@@ -269,7 +269,7 @@ def test_the_report_fits_a_terminal_and_json():
     report = check_preferences(JUDGED, privileged=["a"])
     text = printed(report, 80)
     assert max(len(line) for line in text.splitlines()) <= 80
-    for part in ("Pairs: train 14; privileged 7; held 7", "2 (.67)", "The trainer would accept these pairs."):
+    for part in ("Pairs: train 14; privileged 7; held 7", "2 (.67)", "As text, the trainer would accept these pairs."):
         assert part in text
     data = json.loads(json.dumps(report.to_dict()))
     assert data["conflicts"][0]["share"] == 2 / 3 and data["attributes"][0]["pairs"] == {"train": 7}
@@ -305,7 +305,13 @@ def test_published_data_can_be_checked_after_loading():
 def test_preference_data_needs_neither_torch_nor_a_trainer():
     package = Path(__file__).parents[1] / "fairpo_trl" / "preferences"
     allowed = {*sys.stdlib_module_names, "datasets", "matplotlib", "numpy", "pandas", "pyarrow", "rich"}
-    inside = ("fairpo_trl.preferences", "fairpo_trl.core.names", "fairpo_trl.core.options", "fairpo_trl.reporting")
+    inside = (
+        "fairpo_trl.preferences",
+        "fairpo_trl.tables",
+        "fairpo_trl.core.names",
+        "fairpo_trl.core.options",
+        "fairpo_trl.reporting",
+    )
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

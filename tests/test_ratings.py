@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from fairpo_trl.preferences import load_preferences, mix, pairs_from_ratings, split_by_prompt
+from fairpo_trl.preferences import check_preferences, load_preferences, mix, pairs_from_ratings, split_by_prompt
 
 
 @pytest.fixture(autouse=True)
@@ -281,17 +281,25 @@ def renamed(column: str, name: str) -> list[dict]:
         (pair(2, prompt=None), "Row 2 of the pairs.jsonl data have no prompt"),
         (pair(4, chosen="same", rejected="same"), "Row 4 of the pairs.jsonl data have identical completions"),
         (pair(3, attribute=None), "names no attribute in row 3"),
-        (pair(5, **make_rows(6)[1]), r"Row 5 of the pairs.jsonl data repeat an earlier pair \(row 5 repeats row 1\)"),
         (pair(1, chosen=[{"role": "assistant", "content": "x"}]), "In row 1 .* not all text or all messages"),
         (pair(1, prompt=5), "Row 1 .* 'prompt' is neither text nor a list of messages, but 5"),
         ([{"prompt": "p", "response": "r", "good": 1}], r"holds responses, not pairs.*ratings=\['good'\]"),
-        ([{"chosen": "x", "rejected": "y"}], "looks like hh-rlhf: pass source='hh_rlhf'"),
+        ([{"chosen": "x", "rejected": "y"}], "looks like hh-rlhf: pass `--dataset_source hh_rlhf.*source='hh_rlhf'"),
         ([], "pairs.jsonl has no rows"),
     ],
 )
 def test_what_is_wrong_with_own_pairs_is_named(rows: list[dict], message: str, tmp_path: Path):
     with pytest.raises(ValueError, match=message):
         load_preferences(write(tmp_path / "pairs.jsonl", rows), console=quiet())
+
+
+def test_repeated_pairs_are_named_by_the_loader_and_the_check_and_refused_by_neither(tmp_path: Path):
+    rows, console = pair(5, **make_rows(6)[1]), quiet()
+    loaded = load_preferences(write(tmp_path / "pairs.jsonl", rows), console=console)
+    assert len(loaded["train"]) == 6
+    assert "Row 5 of the pairs.jsonl data repeat an earlier pair: they weigh twice." in console.file.getvalue()
+    report = check_preferences(rows)
+    assert report.duplicates == {"train": (5,)} and report.refused == ()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits, first_difference
+from fairpo_trl.core.partition import Partition
 
 
 def check_data(
@@ -52,3 +53,41 @@ def check_data(
                 f"{config.feature_size}: extract them with the model's backbone."
             )
     check_splits(splits)
+
+
+def check_roles(train: MultiLabelSplit, partition: Partition) -> None:
+    """
+    Refuses privileged labels that training cannot make better.
+
+    Args:
+        train (`MultiLabelSplit`):
+            Training rows.
+        partition (`Partition`):
+            Labels and roles.
+
+    Raises:
+        ValueError: If nothing is known to be present, or to be absent, for a privileged label; names these labels.
+    """
+    for value, what in ((1, "positive (no row where it is 1)"), (0, "negative (no row where it is 0)")):
+        lacking = [
+            name
+            for name, column in zip(train.label_names, train.labels.T, strict=True)
+            if name in partition.privileged and not (column == value).any()
+        ]
+        if lacking:
+            raise ValueError(
+                f"{len(lacking)} privileged labels have no {what} in the {train.name} split: "
+                f"{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}. Nothing can be learned for them: "
+                "make other labels privileged, or add such rows."
+            )
+
+
+def labels_without_contrast(split: MultiLabelSplit) -> dict[str, list[str]]:
+    """`"positive"` and `"negative"` -> the labels without one in a split, about which no ranking metric says "
+    "anything.
+    """
+    columns = dict(zip(split.label_names, split.labels.T, strict=True))
+    return {
+        what: [name for name, column in columns.items() if not (column == value).any()]
+        for what, value in (("positive", 1), ("negative", 0))
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +209,32 @@ def _labels(trainer: Any, evaluation: GroupEvaluation | None, comparison: Compar
 def _settings(trainer: Any, config: Any) -> str:
     rows = [[f"`{name}`", escape(str(getattr(trainer.args, name)))] for name in _SETTINGS]
     rows.append(["head", escape(config.head)])
+    if told := describe_reference(config.training):
+        rows.append(["reference", escape(told)])
     if config.backbone:
         rows.append(["backbone", escape(last_part(str(config.backbone.get("name", ""))))])
         rows.append(["backbone weights (SHA-256)", str(config.backbone.get("weights_hash", ""))[:16]])
     return markdown_table(["Setting", "Value"], rows)
+
+
+def describe_reference(training: Mapping[str, Any] | None) -> str | None:
+    """
+    How the reference of a classifier was trained, in a sentence.
+
+    Args:
+        training (`Mapping[str, Any]`, *optional*):
+            `model.config.training`.
+
+    Returns:
+        `str`, *optional*: `None` if it was not trained by [`train_reference`].
+    """
+    facts = (training or {}).get("reference")
+    if facts is None:
+        return None
+    return (
+        f"The reference was best after epoch {facts['best_epoch']} of {facts['epochs']} (validation mAP "
+        f"{facts['validation_map']:.4f})."
+    )
 
 
 def _versions() -> str:

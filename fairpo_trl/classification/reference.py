@@ -16,6 +16,10 @@ from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
 from fairpo_trl.core.partition import Partition
 
 
+_PERFECT = 0.999
+"""Validation mAP from which a first epoch may be the best one: there is nothing left to learn."""
+
+
 def options_of(args: MultiLabelFairPOConfig, *, with_method: bool = True) -> dict[str, Any]:
     """
     What `args` sets differently from the defaults, as keyword arguments of a new configuration.
@@ -54,6 +58,8 @@ def train_reference(
     """
     Trains with BCE until the validation mAP has not risen for `patience` epochs, keeps the best epoch, and anneals.
 
+    The best epoch, how many were trained and the validation mAP are kept in `model.config.training["reference"]`.
+
     Every gain of FairPO is measured against the reference. One that is not at its plateau makes any further training
     look like a gain, whatever its loss: compare with `bce_continued` as well.
 
@@ -82,7 +88,8 @@ def train_reference(
         `MultiLabelFairPOTrainer`: its model is the reference; `state.best_metric` is the validation mAP.
 
     Raises:
-        ValueError: If the plateau has not come within `max_epochs`.
+        ValueError: If the plateau has not come within `max_epochs`, or the first epoch was the best one: nothing was
+            learned that validation could see.
     """
     loop = {
         **options_of(args, with_method=False),
@@ -112,6 +119,22 @@ def train_reference(
             f"{trainer.state.best_metric:.4f}): raise `reference_epochs` or the learning rate. Deltas against a "
             "reference that is not at its plateau measure further training, not the method."
         )
+    by_epoch = [entry["eval_map/all"] for entry in trainer.state.log_history if "eval_map/all" in entry]
+    best = max(by_epoch)
+    best_epoch = by_epoch.index(best) + 1
+    if best_epoch == 1 and best < _PERFECT:
+        positives = sorted(validation.label_counts().values())
+        raise ValueError(
+            f"The reference was best after its first of {len(by_epoch)} epochs (validation mAP {best:.4f}), so it has "
+            f"not come to a plateau: validation has {len(validation)} rows, half of the labels at most "
+            f"{positives[(len(positives) - 1) // 2]} positives there. Use more rows for validation "
+            f"(`--validation_share 0.3`), more patience (`--patience {max(20, 4 * patience)}`), or another learning "
+            "rate; or train a reference by other means and name it (`--reference`, in Python `ref_model`)."
+        )
+    model.config.training = {
+        **(model.config.training or {}),
+        "reference": {"best_epoch": best_epoch, "epochs": len(by_epoch), "validation_map": round(best, 4)},
+    }
     if anneal_epochs == 0:
         return trainer
     anneal = MultiLabelFairPOConfig(

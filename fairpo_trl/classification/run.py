@@ -18,6 +18,7 @@ from fairpo_trl.classification.classifier_config import MultiLabelClassifierConf
 from fairpo_trl.classification.config import MultiLabelFairPOConfig
 from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.data.split import MultiLabelSplit, print_data_summary
+from fairpo_trl.classification.data_check import labels_without_contrast
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits
 from fairpo_trl.classification.evaluation.calibration import calibrate
 from fairpo_trl.classification.evaluation.comparison import compare_with_reference, hinge_satisfaction
@@ -27,6 +28,7 @@ from fairpo_trl.classification.features.backbones import Backbone, load_backbone
 from fairpo_trl.classification.features.cache import extract_features
 from fairpo_trl.classification.methods import apply_method
 from fairpo_trl.classification.model import MultiLabelClassifier
+from fairpo_trl.classification.model_card import describe_reference
 from fairpo_trl.classification.reference import options_of, train_reference
 from fairpo_trl.classification.run_options import LabelArguments
 from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
@@ -84,6 +86,7 @@ def run(
         parts = {name: _features(split, backbone, script_args, speaks) for name, split in parts.items()}
     reference, partition = _reference(parts, script_args, training_args, backbone)
     if speaks:
+        print(describe_reference(reference.config.training) or "The reference was trained elsewhere.")
         counts = _train_counts(parts)
         print(
             f"Privileged ({script_args.partition}): " + ", ".join(f"{p} ({counts[p]})" for p in partition.privileged)
@@ -196,7 +199,7 @@ def _reference(
     partition = (
         Partition.by_name(train.label_names, names)
         if names
-        else Partition.at_random(train.label_names, script_args.privileged_share, script_args.partition_seed)
+        else _at_random(counts, script_args)
         if script_args.partition == "random"
         else Partition.by_least_frequent(counts, script_args.privileged_share)
     )
@@ -229,10 +232,19 @@ def _reference(
         judge.evaluate(validation)
         by_label = judge.evaluations["eval"].by_label["ap"].dropna()
         worst = Partition.by_worst_score(
-            {name: by_label.get(name, 1.0) for name in train.label_names}, script_args.privileged_share
+            {name: by_label.get(name, 1.0 if counts[name] else 2.0) for name in train.label_names},
+            script_args.privileged_share,
         )
         partition = Partition.by_name(train.label_names, worst.privileged)
     return reference, partition
+
+
+def _at_random(counts: Mapping[str, int], script_args: LabelArguments) -> Partition:
+    """A random share of the labels, of those that have a positive to learn from."""
+    seen = [name for name, count in counts.items() if count]
+    share = min(1.0, script_args.privileged_share * len(counts) / max(1, len(seen)))
+    drawn = Partition.at_random(seen, share, script_args.partition_seed)
+    return Partition.by_name(tuple(counts), drawn.privileged)
 
 
 def _results(
@@ -256,6 +268,17 @@ def _results(
         name: confusion_of_privileged(test.labels, scores, partition).share for name, scores in logits.items()
     }
     calibration, notes = {}, ["The sample images are those of the test set whose privileged labels rose most."]
+    told = describe_reference(trainer.accelerator.unwrap_model(trainer.model).config.training)
+    notes += [told] if told else []
+    for what, names in labels_without_contrast(test).items():
+        for role in ("privileged", "non_privileged"):
+            lacking = [name for name in names if partition.role_of(name) == role]
+            if lacking:
+                held = "privileged" if role == "privileged" else "held"
+                notes.append(
+                    f"{len(lacking)} {held} labels have no {what} in test, so that no average precision says anything "
+                    f"about them: {', '.join(lacking[:8])}{', ...' if len(lacking) > 8 else ''}."
+                )
     for name, scores in logits.items():
         table, why = calibrate(parts["validation"].labels, seen[name], test.labels, scores, partition)
         calibration[name] = frame_to_dict(table)

@@ -83,9 +83,10 @@ class ClassificationArguments(LabelArguments):
     dataset: str = field(
         default="coco",
         metadata={
-            "help": "What is read: the official tree of MS-COCO 2014 or NUS-WIDE in `data_dir`, a table (CSV, JSONL, "
-            "Parquet) or a folder of precomputed features at `data_dir`, or a `datasets` data set (`dataset_name`).",
-            "choices": ["coco", "nus_wide", "table", "features", "datasets"],
+            "help": "What is read: the official tree of MS-COCO 2014, MS-COCO 2017 or NUS-WIDE in `data_dir`, a table "
+            "(CSV, JSON, Parquet), a folder of precomputed features, a folder of Pascal VOC or an export of Label "
+            "Studio at `data_dir`, or a `datasets` data set (`dataset_name`).",
+            "choices": ["coco", "coco2017", "nus_wide", "table", "features", "voc", "label_studio", "datasets"],
         },
     )
     dataset_name: str | None = field(
@@ -105,7 +106,23 @@ class ClassificationArguments(LabelArguments):
     image_root: str | None = field(default=None, metadata={"help": "Folder of a table's images; else the table's."})
     image_column: str = field(default="image", metadata={"help": "Column of the images of a `datasets` data set."})
     labels_column: str = field(default="labels", metadata={"help": "Column of the labels of a row."})
+    path_column: str = field(default="path", metadata={"help": "Column of a table's paths of images."})
+    labels: list[str] | None = field(
+        default=None,
+        metadata={"help": "All labels in the order wanted; label numbers are places in it, from 0 on."},
+    )
     label_columns: list[str] | None = field(
-        default=None, metadata={"help": "Instead of `labels_column`: one column of 0 and 1 per label."}
+        default=None,
+        metadata={"help": "Instead of `labels_column`: the columns of 0 and 1, one per label; `all` for all others."},
     )
     separator: str | None = field(default=None, metadata={"help": "What stands between labels in one cell of text."})
+    absent_value: str | None = field(
+        default=None,
+        metadata={"help": "A value that means absent in a label column: -1 as in CelebA, or '' for an empty cell."},
+    )
+    unknown_value: str | None = field(
+        default=None, metadata={"help": "A value that means unknown in a label column, besides an empty cell."}
+    )
+    one_label_per_row: bool = field(
+        default=False, metadata={"help": "Whether a table has a row for each label of an image."}
+    )

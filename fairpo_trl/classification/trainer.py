@@ -14,7 +14,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from fairpo_trl.classification.config import PREFERENCES, MultiLabelFairPOConfig
 from fairpo_trl.classification.data.split import MultiLabelSplit, first_difference
-from fairpo_trl.classification.data_check import check_data
+from fairpo_trl.classification.data_check import check_data, check_roles
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits, keep_batch, model_inputs
 from fairpo_trl.classification.draws import keyed_uniform
 from fairpo_trl.classification.evaluation.comparison import Comparison
@@ -114,6 +114,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         assert train_dataset is not None
         names = tuple(model.config.label_names)
         self.partition = _resolve_partition(partition, args, names)
+        check_roles(train_dataset, self.partition)
         self.group_weights = make_group_weights(args, *_groups_and_constants(self.partition, args))
         self.running_losses = running_losses(self.partition, args.estimate_decay)  # BCE above the reference, by label
         self._prepared: dict[int, SplitDataset] = {}

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 
-from datasets import IterableDatasetDict
 from rich.console import Console
 
 from fairpo_trl.commands.parsing import CommandParser
-from fairpo_trl.generation.data import DataArguments, load_data, main_console
 from fairpo_trl.loading import explained
+from fairpo_trl.generation.data import DataArguments, main_console, read_unchecked
 from fairpo_trl.preferences.check import PreferenceReport, check_preferences
-from fairpo_trl.preferences.own import hint_at_source
-from fairpo_trl.preferences.read import Rows, columns_of, read_splits
 from fairpo_trl.preferences.show import plot_conflicts, print_report
 
 
@@ -24,17 +19,29 @@ REFUSED = 1
 
 @dataclass
 class CheckArguments(DataArguments):
-    """Which data, and what to hold it against."""
+    """Which data, and what to hold it against; options of training have the names and defaults they have there."""
 
     attribute_column: str = field(default="attribute", metadata={"help": "Column of own pairs with the attribute."})
     privileged_attributes: list[str] | None = field(
         default=None, metadata={"help": "Attributes that should get better: the report then counts roles."}
     )
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of a tokenizer: pairs are then measured in tokens."}
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "aliases": ["--tokenizer"],
+            "help": "Hub id or folder of the model, or of its tokenizer: pairs are then checked as tokens too.",
+        },
     )
     max_length: int | None = field(
-        default=None, metadata={"help": "With `tokenizer`: tokens of prompt and completion that training keeps."}
+        default=None,
+        metadata={"help": "With a model: tokens of prompt and completion that training keeps; else its default."},
+    )
+    truncation_mode: str = field(
+        default="keep_start",
+        metadata={"help": "With a model: which end of a pair training keeps.", "choices": ["keep_start", "keep_end"]},
+    )
+    allow_prompt_overlap: bool = field(
+        default=False, metadata={"help": "As in training: prompts may be in the test split and in the training split."}
     )
     plot: str | None = field(default=None, metadata={"help": "PNG of the matrix of conflicts to write."})
 
@@ -42,7 +49,7 @@ class CheckArguments(DataArguments):
 def make_parser() -> CommandParser:
     """Parser of the command."""
     mine = {entry.name for entry in fields(CheckArguments)} - {entry.name for entry in fields(DataArguments)}
-    hidden = ("ignore_bias_buffers", "dataset_streaming", "dataset_train_split", "dataset_test_split")
+    hidden = ("ignore_bias_buffers", "dataset_streaming")
     return CommandParser(
         (CheckArguments,),
         command="fairpo check",
@@ -50,7 +57,7 @@ def make_parser() -> CommandParser:
         examples=(
             "fairpo check pairs.jsonl --privileged_attributes helpful",
             "fairpo check ratings.csv --ratings helpful kind concise --plot conflicts.png",
-            "fairpo check ultrafeedback --tokenizer Qwen/Qwen2.5-0.5B-Instruct --max_length 1024",
+            "fairpo check ultrafeedback --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --max_length 1024",
         ),
         topics={
             "check": [entry.name for entry in fields(CheckArguments) if entry.name in mine],
@@ -69,20 +76,27 @@ def run(args: CheckArguments, console: Console | None = None) -> PreferenceRepor
         ValueError: If an option is wrong, or the data cannot be read as pairs at all; unusable rows are in the report.
     """
     console = console or main_console()
-    if args.max_length is not None and args.tokenizer is None:
-        raise ValueError("`max_length` is in tokens: name the `tokenizer`.")
-    tokenizer = None
-    if args.tokenizer is not None:
+    tokenizer, max_length = None, None
+    if args.model_name_or_path is not None:
         from transformers import AutoTokenizer
 
-        with explained(args.tokenizer, "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(args.tokenizer, trust_remote_code=False)
+        from fairpo_trl.generation.config import FairPOConfig
+
+        with explained(args.model_name_or_path, "tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path, trust_remote_code=False)
+        max_length = FairPOConfig.max_length if args.max_length is None else args.max_length
+    elif args.max_length is not None:
+        raise ValueError("`max_length` is in tokens: name the `model_name_or_path`, or its `tokenizer`.")
     report = check_preferences(
-        _rows(args, console),
+        read_unchecked(args, args.attribute_column, console),
         attribute_column=args.attribute_column,
         privileged=args.privileged_attributes,
         tokenizer=tokenizer,
-        max_length=args.max_length,
+        max_length=max_length,
+        truncation_mode=args.truncation_mode,
+        train_split=args.dataset_train_split,
+        evaluation_splits=[args.dataset_test_split],
+        allow_prompt_overlap=args.allow_prompt_overlap,
     )
     print_report(report, console)
     if args.plot is not None:
@@ -95,18 +109,3 @@ def main(arguments: list[str]) -> None:
     (args,) = make_parser().parse(arguments)
     if run(args).refused:
         raise SystemExit(REFUSED)
-
-
-def _rows(args: CheckArguments, console: Console) -> Mapping[str, Rows]:
-    """Own pairs as they are, so that every unusable row is found; everything else as training would load it."""
-    as_it_is = ("dataset_source", "ratings", "attributes", "mixture", "test_share", "dataset_streaming")
-    path = Path(args.dataset_name or "").expanduser()
-    if args.dataset_name and path.exists() and not any(getattr(args, name) for name in as_it_is):
-        splits = read_splits(path)
-        for rows in splits.values():
-            hint_at_source(columns_of(rows), path.name)
-        return splits
-    data = load_data(args, args.attribute_column, console)
-    if isinstance(data, IterableDatasetDict):
-        raise ValueError("A stream cannot be checked: leave out `dataset_streaming`.")
-    return data

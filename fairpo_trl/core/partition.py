@@ -116,14 +116,26 @@ class Partition:
         """
         The rarest `share` of the names becomes privileged (the paper: the 20 % least frequent labels in train).
 
+        Names without a single example are never among them: there would be nothing to make better.
+
         Args:
             counts (`Mapping[str, int]`):
                 Name -> number of training examples.
             share (`float`):
                 Share of the names, in (0, 1]; `round(share * len(counts))` names, at least one. Ties go to the name
                 that comes first.
+
+        Raises:
+            ValueError: If no name has an example.
         """
-        return cls(tuple(counts), _lowest(counts, share, "counts"))
+        rarest = _lowest(counts, 1.0, "counts")
+        wanted = len(_lowest(counts, share, "counts"))
+        trained = [name for name in rarest if counts[name] > 0]
+        if not trained:
+            raise ValueError(
+                f"`counts` has no name with an example, so none of {len(counts)} can be the least frequent."
+            )
+        return cls(tuple(counts), tuple(trained[:wanted]))
 
     @classmethod
     def by_worst_score(cls, scores: Mapping[str, float], share: float) -> Partition:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from datasets import DatasetDict, IterableDatasetDict
 from rich.console import Console
 from trl import ScriptArguments
 
-from fairpo_trl.files import looks_like_path
+from fairpo_trl.files import local_path
 from fairpo_trl.generation.load_pairs import load_pairs
 from fairpo_trl.preferences.load import load_preferences, select_and_divide
-from fairpo_trl.preferences.own import mix
+from fairpo_trl.preferences.own import checked, mix, understood
+from fairpo_trl.preferences.pairing import Pairing
+from fairpo_trl.preferences.read import Rows, read_splits
 from fairpo_trl.preferences.sources import SOURCES
 
 
@@ -44,6 +45,13 @@ class DataArguments(ScriptArguments):
         default=None,
         metadata={"help": 'More options of a published set\'s converter, as JSON: \'{"subset": "helpful-base"}\'.'},
     )
+    attribute_separator: str | None = field(
+        default=None,
+        metadata={
+            "help": "What joins several attributes in one cell of text; by default |. A mark that does not occur says "
+            "that commas and the like belong to the names."
+        },
+    )
     ratings: list[str] | None = field(
         default=None,
         metadata={"help": "Rating columns: rows are then `prompt`, `response` and a number per attribute."},
@@ -56,6 +64,18 @@ class DataArguments(ScriptArguments):
     min_margin: float | None = field(default=None, metadata={"help": "Least difference of two ratings or scores."})
     max_pairs: int | None = field(
         default=None, metadata={"help": "Pairs per prompt and attribute at most, widest margins first."}
+    )
+    pairing: str = field(
+        default="each",
+        metadata={
+            "help": "Pairs of ratings: each attribute by itself, or consistent, where the winner is not worse on any "
+            "other attribute.",
+            "choices": list(get_args(Pairing)),
+        },
+    )
+    pairing_tolerance: float = field(
+        default=0.0,
+        metadata={"help": "With `pairing` consistent: how much worse the winner may be on another attribute."},
     )
     as_messages: bool = field(
         default=False,
@@ -99,7 +119,38 @@ def main_console() -> Console:
     return Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 
 
-_CONVERSION = ("dataset_source", "source_options", "ratings", "min_margin", "max_pairs")
+def read_unchecked(args: DataArguments, attribute_column: str, console: Console) -> Mapping[str, Rows]:
+    """
+    The pairs as [`load_data`] reads them, but own pairs are not looked at yet, so that a check can name every row.
+
+    Raises:
+        FileNotFoundError, ValueError: As [`load_data`].
+    """
+    converted = (
+        "dataset_source",
+        "ratings",
+        "attributes",
+        "mixture",
+        "test_share",
+        "dataset_streaming",
+        "as_messages",
+    )
+    if args.dataset_name and not any(getattr(args, name) for name in converted) and not _published(args.dataset_name):
+        path = local_path(args.dataset_name)
+        if path is not None:
+            return understood(read_splits(path), path.name, console, attribute_column, args.attribute_separator)
+    data = load_data(args, attribute_column, console)
+    if isinstance(data, IterableDatasetDict):
+        raise ValueError("A stream cannot be checked: leave out `dataset_streaming`.")
+    return data
+
+
+_CONVERSION = ("dataset_source", "source_options", "ratings", "min_margin", "max_pairs", "pairing_tolerance")
+
+
+def _published(name: str) -> bool:
+    """Whether a name is that of a published set."""
+    return name in SOURCES or any(name == known.hub_id for known in SOURCES.values())
 
 
 def _load(args: DataArguments, attribute_column: str, console: Console) -> DatasetDict | IterableDatasetDict:
@@ -109,24 +160,30 @@ def _load(args: DataArguments, attribute_column: str, console: Console) -> Datas
     if not args.dataset_name:
         raise ValueError("Name the preference data: `--dataset_name` with a published set, a Hub id or a path.")
     name = args.dataset_name
-    converts = name in SOURCES or any(name == known.hub_id for known in SOURCES.values())
-    here = Path(name).expanduser()
     if args.dataset_streaming:
         _refuse(args, (*_CONVERSION, "attributes", "test_share"), "a stream is taken as it is")
         return load_pairs(name, args.dataset_config, streaming=True)
-    if not (converts or args.dataset_source or here.exists() or looks_like_path(name)):
+    if not (_published(name) or args.dataset_source) and local_path(name) is None:
         _refuse(args, _CONVERSION, f"{name!r} on the Hub is no published set with a converter")
-        return _selected(load_pairs(name, args.dataset_config), args, attribute_column, console)
+        loaded = load_pairs(name, args.dataset_config)
+        read = understood(loaded, name, console, attribute_column, args.attribute_separator)
+        pairs = DatasetDict({split: checked(rows, split, attribute_column, console) for split, rows in read.items()})
+        return _selected(pairs, args, attribute_column, console)
     options: dict[str, Any] = _source_options(args)
     if args.min_margin is not None:
         options["min_margin"] = args.min_margin
     if args.max_pairs is not None:
         options["max_pairs" if args.ratings is None else "max_pairs_per_prompt"] = args.max_pairs
+    if args.pairing != "each":
+        options |= {"pairing": args.pairing, "tolerance": args.pairing_tolerance}
+    elif args.pairing_tolerance:
+        raise ValueError("`pairing_tolerance` has no effect without `--pairing consistent`.")
     return load_preferences(
         name,
         source=args.dataset_source,
         attributes=args.attributes,
         attribute_column=attribute_column,
+        attribute_separator=args.attribute_separator,
         ratings=args.ratings,
         test_share=args.test_share,
         seed=args.split_seed,

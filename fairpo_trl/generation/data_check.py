@@ -9,8 +9,9 @@ from typing import Any
 
 from datasets import Dataset, IterableDataset
 
-from fairpo_trl.core.names import shortened
-from fairpo_trl.preferences.rules import completion_text, find_problems, prompt_key, row_numbers
+from fairpo_trl.preferences.overlap import find_overlap, prompts_of
+from fairpo_trl.preferences.rules import TRAINED_ON, find_problems
+from fairpo_trl.preferences.tokens import token_problems
 
 
 _STREAM_ROWS = 64
@@ -52,7 +53,7 @@ def check_rows(
     columns = dataset.column_names
     if columns is None:  # a stream need not know its columns
         columns = list(next(iter(dataset), {}))
-    looked_at = [name for name in (column, "prompt", "chosen", "rejected") if name in columns]
+    looked_at = [name for name in (column, *TRAINED_ON) if name in columns]
     if not streaming:
         rows = dataset.select_columns(looked_at)
 
@@ -75,49 +76,24 @@ def check_overlap(train: Dataset | IterableDataset, evaluation: Mapping[str, Any
     Raises:
         ValueError: Names the split, its rows, a common prompt and the mend. Case and white space make no difference.
     """
-    parts = {name: part for name, part in evaluation.items() if _has_prompts(part)}
-    if not parts or not _has_prompts(train):
+    if not isinstance(train, Dataset):
         return
-    seen = {prompt_key(prompt) for prompt in train["prompt"]}
-    for name, part in parts.items():
-        shared = [index for index, prompt in enumerate(part["prompt"]) if prompt_key(prompt) in seen]
-        if shared:
-            raise ValueError(
-                f"{row_numbers(shared, capital=True)} of the {name} data have a prompt of the training data "
-                f"({shortened(completion_text(part['prompt'][shared[0]]))}), so training leaks into the evaluation. "
-                "Remove these rows, divide the pairs by prompt (`fairpo_trl.preferences.split_by_prompt`), or set "
-                "`allow_prompt_overlap=True`."
-            )
-
-
-def _has_prompts(part: Any) -> bool:
-    return isinstance(part, Dataset) and "prompt" in part.column_names
+    trained = prompts_of(train)
+    for name, part in evaluation.items():
+        if isinstance(part, Dataset) and (problem := find_overlap(trained, prompts_of(part), name)):
+            raise ValueError(problem.message)
 
 
 def check_tokens(dataset: Dataset, split: str, max_length: int | None, truncation_mode: str) -> None:
     """
-    Checks the tokenised rows: a completion must keep at least one token after truncation.
+    Checks the tokenised rows: of every pair something must be left after truncation, and not the same on both sides.
 
     TRL drops rows whose prompt fills `max_length` without a word; here they are named instead.
 
     Raises:
         ValueError: Names the rows, the length and the mend.
     """
-    empty, cut = [], []
-    for index, row in enumerate(dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])):
-        if not (row["chosen_ids"] and row["rejected_ids"]):
-            empty.append(index)
-        elif max_length is not None and truncation_mode == "keep_start" and len(row["prompt_ids"]) >= max_length:
-            cut.append((index, len(row["prompt_ids"])))
-    if empty:
-        raise ValueError(
-            f"{row_numbers(empty, capital=True)} of the {split} data have a completion without a single token once "
-            "the chat template and tokenizer are applied. Remove them, or check the chat template."
-        )
-    if cut:
-        longest = max(length for _, length in cut)
-        raise ValueError(
-            f"In {row_numbers([i for i, _ in cut])} of the {split} data the prompt alone fills max_length="
-            f"{max_length} (the longest has {longest} tokens), so truncation leaves nothing of the completions. "
-            "Raise `max_length` above that, or remove these rows."
-        )
+    rows = enumerate(dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]))
+    problems = token_problems(rows, split, max_length, truncation_mode)
+    if problems:
+        raise ValueError(problems[0].message)

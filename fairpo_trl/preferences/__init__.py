@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fairpo_trl.preferences.check import PreferenceReport, check_preferences
+    from fairpo_trl.preferences.formats import Reading, read_pairs
     from fairpo_trl.preferences.load import load_preferences
     from fairpo_trl.preferences.own import mix
     from fairpo_trl.preferences.ratings import pairs_from_ratings
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "PreferenceReport": "check",
     "check_preferences": "check",
+    "Reading": "formats",
+    "read_pairs": "formats",
     "load_preferences": "load",
     "mix": "own",
     "pairs_from_ratings": "ratings",
@@ -36,12 +39,14 @@ __all__ = [
     "SOURCES",
     "Converted",
     "PreferenceReport",
+    "Reading",
     "check_preferences",
     "load_preferences",
     "mix",
     "pairs_from_ratings",
     "plot_conflicts",
     "print_report",
+    "read_pairs",
     "split_by_prompt",
 ]
 

@@ -13,9 +13,19 @@ import numpy as np
 from datasets import Dataset
 
 from fairpo_trl.core.names import unknown_names_message
-from fairpo_trl.preferences.lengths import TokenLengths, token_lengths
+from fairpo_trl.preferences.overlap import Overlap, find_overlap, find_overlaps
+from fairpo_trl.preferences.own import repeated_pairs
 from fairpo_trl.preferences.read import Rows, columns_of
-from fairpo_trl.preferences.rules import Problem, attribute_names, completion_text, find_problems, prompt_key
+from fairpo_trl.preferences.rules import (
+    TRAINED_ON,
+    Problem,
+    attribute_names,
+    completion_text,
+    explicit_pair,
+    find_problems,
+    prompt_key,
+)
+from fairpo_trl.preferences.tokens import TokenLengths, token_lengths
 
 
 @dataclass(frozen=True)
@@ -72,25 +82,6 @@ class Conflict:
 
 
 @dataclass(frozen=True)
-class Overlap:
-    """
-    Prompts of one split that are in another one too.
-
-    Attributes:
-        first (`str`), second (`str`): The splits.
-        prompts (`int`): Common prompts, not counting differences of case and white space.
-        pairs (`int`): Pairs of `second` on these prompts.
-        example (`str`): The first of them.
-    """
-
-    first: str
-    second: str
-    prompts: int
-    pairs: int
-    example: str
-
-
-@dataclass(frozen=True)
 class PreferenceReport:
     """
     What `check_preferences` found.
@@ -104,6 +95,7 @@ class PreferenceReport:
         overlaps (`tuple[Overlap, ...]`): Splits with common prompts.
         lengths (`TokenLengths`, *optional*): Lengths in tokens, with a tokenizer.
         refused (`tuple[Problem, ...]`): What the trainer would refuse, with the rows.
+        tokens_checked (`bool`): Whether a tokenizer was there: without one the rules for tokens were not looked at.
     """
 
     splits: dict[str, int]
@@ -114,6 +106,7 @@ class PreferenceReport:
     overlaps: tuple[Overlap, ...]
     lengths: TokenLengths | None
     refused: tuple[Problem, ...]
+    tokens_checked: bool = False
 
     def conflict_matrix(self) -> np.ndarray:
         """
@@ -145,6 +138,10 @@ def check_preferences(
     privileged: Sequence[str] | None = None,
     tokenizer: Any = None,
     max_length: int | None = None,
+    truncation_mode: str = "keep_start",
+    train_split: str = "train",
+    evaluation_splits: Sequence[str] | None = None,
+    allow_prompt_overlap: bool = False,
 ) -> PreferenceReport:
     """
     Looks at preference data without a model.
@@ -161,6 +158,14 @@ def check_preferences(
             Measures lengths in tokens as the trainer would.
         max_length (`int`, *optional*):
             The trainer's `max_length`: what would be cut. Needs the tokenizer.
+        truncation_mode (`str`, *optional*, defaults to `"keep_start"`):
+            The trainer's: which end `max_length` keeps.
+        train_split (`str`, *optional*, defaults to `"train"`):
+            The split that is trained on.
+        evaluation_splits (`Sequence[str]`, *optional*):
+            The splits that are evaluated on, whose prompts must not be in the training data; `None`: all others.
+        allow_prompt_overlap (`bool`, *optional*, defaults to `False`):
+            The trainer's: whether they may.
 
     Returns:
         `PreferenceReport`: what was found. Rows that the trainer would refuse count in `refused` and in nothing else.
@@ -184,23 +189,29 @@ def check_preferences(
     pairs = [
         _Pair(
             split,
-            prompt_key(row.get("prompt")),
-            completion_text(row["chosen"]),
-            completion_text(row["rejected"]),
+            *texts,
             name,
         )
         for split, part in usable.items()
         for _, row in part
+        for texts in [_texts(row)]
         for name in dict.fromkeys(attribute_names(row[attribute_column]))
     ]
     names = list(dict.fromkeys(pair.attribute for pair in pairs))
     unknown = [name for name in privileged or () if name not in names]
     if unknown:
         raise ValueError(unknown_names_message("privileged attribute", unknown, names))
+    prompts = {split: {index: explicit_pair(row)[0] for index, row in part} for split, part in usable.items()}
     lengths = None
     if tokenizer is not None:
-        lengths, cut = token_lengths(usable, attribute_column, tokenizer, max_length)
-        refused += cut
+        lengths, on_tokens = token_lengths(usable, attribute_column, tokenizer, max_length, truncation_mode)
+        refused += on_tokens
+    if not allow_prompt_overlap:
+        evaluated = (
+            [split for split in prompts if split != train_split] if evaluation_splits is None else evaluation_splits
+        )
+        leaks = (find_overlap(prompts.get(train_split, {}), prompts.get(split, {}), split) for split in evaluated)
+        refused += [leak for leak in leaks if leak is not None]
     role_of = {name: "privileged" if name in privileged else "non_privileged" for name in names} if privileged else {}
     judged = _judgements(pairs)
     return PreferenceReport(
@@ -208,10 +219,15 @@ def check_preferences(
         attributes=_attributes(pairs, names, role_of, judged),
         roles=dict(Counter(_roles(usable, attribute_column, role_of))) if role_of else {},
         conflicts=_conflicts(names, judged),
-        duplicates={split: repeats for split, part in usable.items() if (repeats := _repeats(part, attribute_column))},
-        overlaps=_overlaps(usable),
+        duplicates={
+            split: tuple(part[place][0] for place in repeats)
+            for split, part in usable.items()
+            if (repeats := repeated_pairs([row for _, row in part], attribute_column))
+        },
+        overlaps=find_overlaps(prompts),
         lengths=lengths,
         refused=tuple(refused),
+        tokens_checked=tokenizer is not None,
     )
 
 
@@ -233,7 +249,7 @@ _Judgements = dict[str, dict[str, set[tuple[str, str]]]]
 def _look(rows: Rows, split: str, column: str) -> tuple[list[Problem], list[tuple[int, Mapping[str, Any]]]]:
     """What is wrong with a split, and its usable rows with their numbers."""
     columns = columns_of(rows)
-    needed = [name for name in (column, "prompt", "chosen", "rejected") if name in columns]
+    needed = [name for name in (column, *TRAINED_ON) if name in columns]
     narrow = rows.select_columns(needed) if isinstance(rows, Dataset) else rows
     listed = [{name: row.get(name) for name in columns if name in needed} for row in narrow]
     problems, _ = find_problems(listed, columns, split, column)
@@ -330,27 +346,7 @@ def _through(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
     return followed
 
 
-def _repeats(part: Sequence[tuple[int, Mapping[str, Any]]], column: str) -> tuple[int, ...]:
-    """Rows with the prompt, responses and attributes of an earlier row."""
-    seen: set[tuple[Any, ...]] = set()
-    repeats = []
-    for index, row in part:
-        texts = [completion_text(row.get(name)) for name in ("prompt", "chosen", "rejected")]
-        key = (*texts, *sorted(set(attribute_names(row[column]))))
-        if key in seen:
-            repeats.append(index)
-        seen.add(key)
-    return tuple(repeats)
-
-
-def _overlaps(usable: Mapping[str, list[tuple[int, Mapping[str, Any]]]]) -> tuple[Overlap, ...]:
-    prompts = {
-        split: Counter(prompt_key(row["prompt"]) for _, row in part if row.get("prompt"))
-        for split, part in usable.items()
-    }
-    overlaps = []
-    for a, b in combinations(prompts, 2):
-        common = [key for key in prompts[b] if key in prompts[a]]
-        if common:
-            overlaps.append(Overlap(a, b, len(common), sum(prompts[b][key] for key in common), common[0][:200]))
-    return tuple(overlaps)
+def _texts(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Prompt (as prompts are told apart), chosen and rejected of a usable row."""
+    prompt, chosen, rejected = explicit_pair(row)
+    return prompt_key(prompt), completion_text(chosen), completion_text(rejected)

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.text import Text
 
 from fairpo_trl.core.names import unknown_names_message
-from fairpo_trl.preferences.own import counts_line, existing, listed, names_of, own_pairs
+from fairpo_trl.preferences.exports import print_converted
+from fairpo_trl.preferences.formats import read_messages
+from fairpo_trl.preferences.own import counts_line, existing, names_of, own_pairs
 from fairpo_trl.preferences.ratings import pairs_from_ratings
 from fairpo_trl.preferences.read import Rows, as_dataset, check_columns, columns_of, read_splits, read_table
-from fairpo_trl.preferences.rows import REASONS, Converted
 from fairpo_trl.preferences.sources import SOURCES, Source
 from fairpo_trl.preferences.splits import split_by_prompt
+from fairpo_trl.tables import number_of
 
 
 def load_preferences(
@@ -26,6 +28,7 @@ def load_preferences(
     source: str | None = None,
     attributes: Sequence[str] | None = None,
     attribute_column: str = "attribute",
+    attribute_separator: str | None = None,
     ratings: Sequence[str] | None = None,
     test_share: float = 0.0,
     seed: int = 0,
@@ -38,14 +41,16 @@ def load_preferences(
     Args:
         name_or_path (`str` or `Path`):
             A name in `SOURCES` or its Hub id: the published data, from the Hub. A path (`"./ultrafeedback"` for a
-            folder of that name): own pairs (`prompt`, `chosen`, `rejected` and the attribute column) or ratings; with
-            `source`, published data in a file or folder of the same schema.
+            folder of that name): own pairs in any form that [`read_pairs`] knows, an export of Argilla or Label
+            Studio, or ratings; with `source`, published data in a file or folder of the same schema.
         source (`str`, *optional*):
             The name in `SOURCES` whose schema the path has.
         attributes (`Sequence[str]`, *optional*):
             Keep only these attributes.
         attribute_column (`str`, *optional*, defaults to `"attribute"`):
             Column of own pairs that names the attribute.
+        attribute_separator (`str`, *optional*):
+            What joins several attributes in one text; `None` is `"|"`.
         ratings (`Sequence[str]`, *optional*):
             The rating columns: the path then holds ratings (`prompt`, `response` and a number per attribute).
         test_share (`float`, *optional*, defaults to `0.0`):
@@ -77,7 +82,8 @@ def load_preferences(
     if source is None and isinstance(name_or_path, str) and name in SOURCES:
         if SOURCES[name].hub_id is None:
             raise ValueError(
-                f"{SOURCES[name].title} is not on the Hub: download it and pass its path with source={name!r}."
+                f"{SOURCES[name].title} is not on the Hub: download it and pass its path with `--dataset_source "
+                f"{name}` (in Python source={name!r})."
             )
         source, path = name, None
     else:
@@ -95,7 +101,7 @@ def load_preferences(
         if options:
             raise ValueError(f"Own pairs take no {', '.join(map(repr, options))}: these are options of ratings.")
         assert path is not None
-        data = own_pairs(path, attribute_column)
+        data = own_pairs(path, attribute_column, console, attribute_separator)
         console.print(Text(f"{path.name}: {counts_line(data, attribute_column)}"))
     return select_and_divide(
         data, attributes=attributes, column=attribute_column, test_share=test_share, seed=seed, console=console
@@ -148,8 +154,9 @@ def _published(
         inside = path / subset if path is not None and path.is_dir() and (path / subset).is_dir() else path
         if inside == path and path is not None and "subset" not in options:
             raise ValueError(
-                f"The rows of {source.title} do not say which subset they are from: pass subset=... for {path.name}, "
-                f"or a folder with the folders {', '.join(source.subsets)}."
+                f"The rows of {source.title} do not say which subset they are from: for {path.name} pass "
+                f'`--source_options \'{{"subset": "{source.subsets[0]}"}}\'` (in Python '
+                f"subset={source.subsets[0]!r}), or name a folder with the folders {', '.join(source.subsets)}."
             )
         raw = _raw(source, inside, subset if path is None else None)
         parts.append(_converted(source, inside, raw, {**options, "subset": subset}, console))
@@ -171,10 +178,11 @@ def _converted(
     splits = {}
     for split, rows in raw.items():
         what = f"{split} of {path.name if path is not None else source.hub_id}"
-        check_columns(source.columns, columns_of(rows), f"As {source.title}, {what}")
+        if not source.fits(columns_of(rows)):
+            check_columns(source.columns, columns_of(rows), f"As {source.title}, {what}")
         converted = source.convert(rows, **options)
         subset = f", {options['subset']}" if "subset" in options else ""
-        _print(converted, f"{source.title} ({source.licence}{subset}), {split}", console)
+        print_converted(converted, f"{source.title} ({source.licence}{subset}), {split}", console)
         if not converted.rows:
             raise ValueError(f"{what}: none of the {len(rows)} rows gives a pair; the counts above say why.")
         splits[split] = Dataset.from_list(converted.rows)
@@ -183,16 +191,27 @@ def _converted(
 
 def _rated(path: Path, ratings: Sequence[str], seed: int, console: Console, options: Mapping[str, Any]) -> DatasetDict:
     """Pairs from a table of ratings, divided by its column `split` if it has one."""
-    known = ["min_margin", "ties", "missing", "max_pairs_per_prompt"]
+    known = ["min_margin", "ties", "missing", "max_pairs_per_prompt", "pairing", "tolerance"]
     unknown = [name for name in options if name not in known]
     if unknown:
         raise ValueError(unknown_names_message("option of ratings", unknown, known))
     table = read_table(path)
+    unread = [name for name in table.columns if name not in ("prompt", "response", "id", "split", *ratings)]
+    if unread:
+        console.print(Text(f"{path.name}: columns that are not read: {', '.join(map(str, unread))}."))
+    for name in ("prompt", "response"):
+        if name in table.columns:  # a missing one is named with the others
+            table[name] = [
+                read_messages(value, f"{path.name}, row {row}, column {name!r}")
+                for row, value in enumerate(table[name].tolist())
+            ]
+    for name in set(ratings) & set(table.columns):  # one cell that is no number must not make text of the others
+        table[name] = [_number_or_cell(cell) for cell in table[name].tolist()]
     divided = dict(tuple(table.groupby("split", sort=False))) if "split" in table.columns else {"train": table}
     splits = {}
     for split, part in divided.items():
         converted = pairs_from_ratings(part, ratings, seed=seed, **options)
-        _print(converted, f"{path.name}, {split}", console)
+        print_converted(converted, f"{path.name}, {split}", console)
         splits[str(split)] = as_dataset(converted.rows, path.name)
     return DatasetDict(splits)
 
@@ -207,10 +226,7 @@ def _only(data: DatasetDict, attributes: Sequence[str], column: str) -> DatasetD
     return data.filter(lambda value: wanted.issuperset(names_of(value)), input_columns=column)
 
 
-def _print(converted: Converted, title: str, console: Console) -> None:
-    """Says what was kept, and what was dropped for which reason."""
-    table = converted.summary()
-    kept = {str(name): int(count) for name, count in table["pairs"].items() if count}
-    console.print(Text(f"{title}: {len(converted.rows):,} pairs ({listed(kept)})"))
-    for reason, count in converted.dropped.most_common():
-        console.print(Text(f"  dropped {count:,} {REASONS[reason]} ({reason})"))
+def _number_or_cell(cell: Any) -> Any:
+    """The number that a cell of text is, or the cell."""
+    number = number_of(cell) if isinstance(cell, str) else None
+    return cell if number is None else number

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from fairpo_trl.core.names import shortened
-from fairpo_trl.preferences.pairing import check_pairing, pairs_from_scores
+from fairpo_trl.core.names import second_spellings, shortened
+from fairpo_trl.preferences.pairing import Pairing, check_pairing, pairs_of_prompt
 from fairpo_trl.preferences.read import check_columns
 from fairpo_trl.preferences.rows import Collector, Converted, as_number, assistant
 from fairpo_trl.preferences.rules import completion_text, row_numbers
@@ -25,6 +25,8 @@ def pairs_from_ratings(
     missing: Literal["drop", "raise"] = "drop",
     max_pairs_per_prompt: int | None = None,
     seed: int = 0,
+    pairing: Pairing = "each",
+    tolerance: float = 0.0,
 ) -> Converted:
     """
     For every attribute, pairs of responses to the same prompt with different ratings.
@@ -45,6 +47,13 @@ def pairs_from_ratings(
             Pairs per prompt and attribute at most, widest margins first; `None` for all.
         seed (`int`, *optional*, defaults to `0`):
             Chooses among equal margins.
+        pairing (`str`, *optional*, defaults to `"each"`):
+            `"each"` pairs every attribute by itself; `"consistent"` keeps only pairs whose winner is not worse on any
+            other attribute (cf. [Pareto-consistent pairs](https://arxiv.org/abs/2504.11337)). A missing rating of
+            another attribute says nothing.
+        tolerance (`float`, *optional*, defaults to `0.0`):
+            With `pairing="consistent"`: how much worse the winner may be on another attribute, in units of the
+            ratings.
 
     Returns:
         `Converted`: the pairs, conversational if the prompts are messages and plain if they are text; its `summary()`
@@ -62,7 +71,7 @@ def pairs_from_ratings(
     [{'id': '0-1', 'prompt': 'Hi', 'chosen': 'Hello!', 'rejected': 'What?', 'attribute': 'polite'}]
     ```
     """
-    check_pairing(min_margin, max_pairs_per_prompt)
+    check_pairing(min_margin, max_pairs_per_prompt, pairing, tolerance)
     for value, name in ((ties, "ties"), (missing, "missing")):
         if value not in ("drop", "raise"):
             raise ValueError(f"`{name}` must be 'drop' or 'raise', got {value!r}.")
@@ -70,6 +79,8 @@ def pairs_from_ratings(
         raise ValueError(f"`attributes` must list the rating columns, got {attributes!r}.")
     if len(set(attributes)) < len(attributes):
         raise ValueError(f"Each rating column may be named once, got {list(attributes)}.")
+    if same := second_spellings(attributes):
+        raise ValueError(f"The rating columns {same[0]} differ only in case or white space: name one of them.")
     repeated = frame.columns[frame.columns.duplicated()].tolist()
     if repeated:
         raise ValueError(f"The table of ratings has the column {repeated[0]!r} more than once.")
@@ -87,11 +98,15 @@ def pairs_from_ratings(
     _refuse_repeated(ids, labels)
     collected = Collector()
     for key, members in groups.items():
+        own = {name: [scores[name][i] for i in members] for name in attributes}
         for name in attributes:
-            pairs, dropped = pairs_from_scores(
-                [scores[name][i] for i in members],
+            pairs, dropped = pairs_of_prompt(
+                own,
+                name,
                 min_margin=min_margin,
                 max_pairs=max_pairs_per_prompt,
+                pairing=pairing,
+                tolerance=tolerance,
                 key=f"{seed}|{name}|{key}",
             )
             if ties == "raise" and dropped["equal"]:

@@ -1,29 +1,25 @@
-"""Tables and preference data from disk, as splits of rows."""
+"""Preference data and ratings from disk, as splits of rows."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
-import pyarrow.parquet
+import pyarrow
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
 from fairpo_trl.core.names import unknown_names_message
 from fairpo_trl.data_folder import check_data_folder
+from fairpo_trl.tables import columns_of_rows, number_of, read_rows, truth_of, type_of
 
 
 Rows: TypeAlias = Dataset | list[dict[str, Any]]
-"""Rows of one split; a list where they come from JSON, which may mix types that a `Dataset` does not."""
+"""Rows of one split; a list where they come from JSON or CSV, which may mix types that a `Dataset` does not."""
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-
-TEXT_COLUMNS = ("prompt", "chosen", "rejected", "response", "attribute", "split")
+TEXT_COLUMNS = ("prompt", "chosen", "rejected", "response", "attribute", "split", "id")
 """Columns that a CSV file must not turn into numbers, whatever is written in them."""
 
 
@@ -33,9 +29,10 @@ def read_splits(path: str | Path) -> dict[str, Rows]:
 
     Args:
         path (`str` or `Path`):
-            A JSONL, JSON (a list of rows), CSV or Parquet file, the first two also with `.gz`; a folder written by
-            `save_to_disk`; or a folder of data files as the Hub has them. A file with a column `split` is divided by
-            it, otherwise all of it is `train`. In a CSV file only an empty cell is a missing value.
+            A file as [`~fairpo_trl.tables.read_rows`] takes it; a folder written by `save_to_disk`; or a folder of
+            data files as the Hub has them. A file with a column `split` is divided by it, otherwise all of it is
+            `train`. In a CSV file only an empty cell is a missing value, and a column of nothing but numbers, or of
+            true and false, is one.
 
     Returns:
         `dict[str, Rows]`: split -> rows.
@@ -57,27 +54,7 @@ def read_splits(path: str | Path) -> dict[str, Rows]:
             raise ValueError(f"The folder {path.name!r} cannot be read as data files: {cause}.") from error
     if not path.is_file():
         raise FileNotFoundError(f"There is no file or folder {str(path)!r} to read preferences from.")
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if suffix not in SUFFIXES or (path.suffix == ".gz" and suffix not in (".jsonl", ".json")):
-        raise ValueError(f"{path.name}: unknown file type {suffix or path.suffix!r}; use one of {list(SUFFIXES)}.")
-    rows: Rows
-    if suffix == ".csv":
-        try:
-            rows = Dataset.from_pandas(_read_csv(path), preserve_index=False)
-        except (
-            OverflowError,
-            pyarrow.ArrowException,
-        ) as error:  # a number beyond 64 bits, or a column of several types
-            raise ValueError(f"{path.name} has a column that fits into no table: {error}.") from error
-    elif suffix == ".parquet":
-        try:
-            rows = Dataset(pyarrow.parquet.read_table(path))
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{path.name} is not a readable Parquet file ({error}).") from error
-    else:
-        rows = _read_json(path, lines=suffix == ".jsonl")
-    if not len(rows):
-        raise ValueError(f"{path.name} has no rows.")
+    rows = _rows_of(path)
     if "split" not in columns_of(rows):
         return {"train": rows}
     names = [row.get("split") for row in rows]
@@ -98,11 +75,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         FileNotFoundError, ValueError: As `read_splits`.
     """
     path = Path(path).expanduser()
-    if path.suffix == ".csv" and path.is_file():
-        table = _read_csv(path)
-        if table.empty:
-            raise ValueError(f"{path.name} has no rows.")
-        return table
+    if path.is_file():
+        return pd.DataFrame(list(_rows_of(path)))
     splits = read_splits(path)
     rows = [row if len(splits) == 1 else {**row, "split": name} for name, part in splits.items() for row in part]
     return pd.DataFrame(rows)
@@ -110,9 +84,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 def columns_of(rows: Rows) -> list[str]:
     """The columns of some rows: those of the data set, or every key of a list of rows."""
-    if isinstance(rows, Dataset):
-        return list(rows.column_names)
-    return list(dict.fromkeys(name for row in rows for name in row))
+    return list(rows.column_names) if isinstance(rows, Dataset) else columns_of_rows(rows)
 
 
 def as_dataset(rows: Sequence[Mapping[str, Any]], what: str) -> Dataset:
@@ -132,52 +104,42 @@ def as_dataset(rows: Sequence[Mapping[str, Any]], what: str) -> Dataset:
         raise ValueError(f"{what} does not fit into one table.{hint} Every column needs one type. {error}") from error
 
 
-def check_columns(wanted: Sequence[str], known: Sequence[str], what: str) -> None:
-    """Raises `ValueError` that names the missing columns and near matches."""
+def check_columns(wanted: Sequence[str], known: Sequence[str], what: str, mend: str = "") -> None:
+    """Raises `ValueError` that names the missing columns, near matches and the mend."""
     missing = [name for name in wanted if name not in known]
     if missing:
         raise ValueError(
             f"{what} lacks {'column' if len(missing) == 1 else 'columns'} {', '.join(map(repr, missing))}. "
-            f"{unknown_names_message('column', missing, list(known))}"
+            f"{unknown_names_message('column', missing, list(known))} {mend}".rstrip()
         )
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """A CSV file in which only an empty cell is missing: "None" and "NA" may be what somebody wrote."""
-    try:
-        return pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.name} cannot be read as CSV in UTF-8: {error}") from error
+def _rows_of(path: Path) -> Rows:
+    """The rows of a file, all with the same columns."""
+    found = read_rows(path)
+    if isinstance(found, pyarrow.Table):
+        return Dataset(found)
+    rows = _typed(found) if type_of(path) in (".csv", ".tsv") else found
+    columns = columns_of_rows(rows)
+    return [{name: row.get(name) for name in columns} for row in rows]
 
 
-def _read_json(path: Path, lines: bool) -> list[dict[str, Any]]:
-    """The rows of a JSON or JSONL file, compressed or not."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            if lines:
-                rows = [_parse(line, f"{path.name}, line {n}") for n, line in enumerate(file, start=1) if line.strip()]
-            else:
-                rows = _parse(file.read(), path.name)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is not text in UTF-8 ({error}).") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path.name} is damaged: {error}. Compress it again.") from error
-    if not isinstance(rows, list):
-        raise ValueError(f"{path.name} must hold a list of rows, or end with .jsonl if it has a row per line.")
-    wrong = [index for index, row in enumerate(rows) if not isinstance(row, dict)]
-    if wrong:
-        raise ValueError(f"{path.name}: row {wrong[0]} is no JSON object with columns.")
-    return rows
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON: {error}.") from error
-    except RecursionError as error:
-        raise ValueError(f"{where} is nested too deeply to be rows.") from error
+def _typed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a CSV file, with numbers and truth values in the columns that hold nothing else."""
+    kinds: dict[str, Any] = {}
+    for name in columns_of_rows(rows):
+        cells = [row[name] for row in rows if row[name] is not None]
+        if name in TEXT_COLUMNS or not cells:
+            continue
+        if all(number_of(cell) is not None for cell in cells):
+            whole = all(isinstance(number_of(cell), int) for cell in cells)
+            kinds[name] = int if whole else float
+        elif all(truth_of(cell) is not None for cell in cells):
+            kinds[name] = truth_of
+    return [
+        {name: kinds[name](cell) if name in kinds and cell is not None else cell for name, cell in row.items()}
+        for row in rows
+    ]
 
 
 def _mixed_column(rows: Sequence[Mapping[str, Any]]) -> str | None:

@@ -25,6 +25,7 @@ REASONS = {
     "equal": "pairs with equal scores",
     "identical_responses": "pairs of identical responses",
     "below_margin": "pairs whose scores differ by less than the margin",
+    "inconsistent": "pairs whose winner is worse on another attribute",
     "no_attribute": "rows that name no attribute",
     "no_correction": "labelled errors without a correction",
     "no_majority": "comparisons without a majority of the votes",

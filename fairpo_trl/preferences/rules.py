@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.names import joined_names, second_spellings, shortened, unknown_names_message
+from fairpo_trl.tables import number_of, structure_of
 
+
+WEIGHT_COLUMN = "weight"
+"""Optional: how much a pair counts, a finite number of 0 or more."""
+
+TRAINED_ON = ("prompt", "chosen", "rejected", WEIGHT_COLUMN, "tools", "chat_template_kwargs")
+"""Columns that training reads, besides the attribute's."""
 
 _NAMED_ROWS = 5
+_WRITTEN_MESSAGES = re.compile(r"\s*\[?\s*\{\s*['\"](role|content|from|value|type|text)['\"]\s*:")
+_READ_THEM = "`fairpo_trl.preferences.read_pairs(rows)` reads them, as the command line does with files"
 
 
 @dataclass(frozen=True)
@@ -19,8 +30,10 @@ class Problem:
     One rule that rows of a split break.
 
     Attributes:
-        rule (`str`): `vision`, `missing_column`, `malformed_attribute`, `unknown_attribute`, `malformed_text`,
-            `empty_prompt`, `empty_completion`, `mixed_format`, `identical_completions` or `no_rows`.
+        rule (`str`): `vision`, `missing_column`, `malformed_attribute`, `unknown_attribute`, `second_spelling`,
+            `joined_attributes`, `malformed_text`, `structure_as_text`, `empty_prompt`, `empty_completion`,
+            `mixed_format`, `repeated_prompt`, `identical_completions`, `malformed_weight`, `prompt_overlap` or
+            `no_rows`; on tokens those of `fairpo_trl.preferences.tokens`.
         rows (`tuple[int, ...]`): The rows, counted from 0; empty if the whole split is meant.
         message (`str`): A sentence that names rows and mend.
     """
@@ -35,11 +48,13 @@ def attribute_names(value: Any) -> tuple[str, ...]:
     The attributes of one row: a string is one attribute, a list or tuple of strings several.
 
     Raises:
-        ValueError: If it is neither, or empty.
+        ValueError: If it is neither, empty, or the text of a list (`"['helpful', 'polite']"`).
     """
     names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
     if not names or any(not isinstance(name, str) or not name.strip() for name in names):
         raise ValueError(f"expected a non-empty string or a non-empty list of strings, got {shortened(value)}")
+    if any(name.lstrip()[:1] in "[{" for name in names):
+        raise ValueError(f"expected names, got the text of a list, {shortened(value)}; {_READ_THEM}")
     return names
 
 
@@ -68,6 +83,110 @@ def find_problems(
     Returns:
         `tuple[list[Problem], Counter[str]]`: the problems, gravest first, and attribute -> number of pairs.
     """
+    problems = _missing_columns(columns, split, column)
+    if problems:
+        return problems, Counter()
+
+    counts: Counter[str] = Counter()
+    rows_of: dict[str, list[int]] = {}  # of attributes given as one string: a list says what it means
+    found: dict[str, list[tuple[int, str]]] = {}  # rule -> (row, what is wrong)
+    kinds: dict[type, list[int]] = {}
+    total = 0.0
+    for index, row in enumerate(rows):
+        value = row.get(column)
+        try:
+            row_names = attribute_names(value)
+        except ValueError as error:
+            found.setdefault("malformed_attribute", []).append((index, str(error)))
+            continue
+        counts.update(set(row_names))
+        if isinstance(value, str):
+            rows_of.setdefault(value, []).append(index)
+        if names is not None:
+            found.setdefault("unknown_attribute", []).extend((index, name) for name in row_names if name not in names)
+        weight = row.get(WEIGHT_COLUMN, 1.0)
+        total += weight if is_weight(weight) else 1.0
+        broken = _broken_rule(row, columns)
+        if broken:
+            found.setdefault(broken[0], []).append((index, broken[1]))
+        else:
+            kinds.setdefault(type(row["chosen"]), []).append(index)
+
+    if counts and all(number_of(name) is not None for name in counts):
+        first = f"{shortened(next(iter(counts)))} is a number, perhaps a score"
+        found.setdefault("malformed_attribute", []).extend((row, first) for each in rows_of.values() for row in each)
+    for spellings in second_spellings(counts):
+        rare = sorted(row for name in spellings[1:] for row in rows_of.get(name, ()))
+        found.setdefault("second_spelling", []).extend(
+            (row, " and ".join(map(repr, spellings))) for row in rare or [0]
+        )
+    for name, mark in joined_names(counts):
+        found.setdefault("joined_attributes", []).extend(
+            (row, f"{name!r} at {mark!r}") for row in rows_of.get(name, ())
+        )
+    if len(kinds) > 1:
+        few = min(kinds.values(), key=len)
+        found.setdefault("mixed_format", []).extend((row, "text in some rows, messages in others") for row in few)
+
+    for rule, sentence in _SENTENCES.items():
+        if found.get(rule):
+            indices = [index for index, _ in found[rule]]
+            if rule == "unknown_attribute":
+                near = unknown_names_message("attribute", sorted({name for _, name in found[rule]}), list(names or ()))
+            else:
+                near = found[rule][0][1]
+            text = sentence.format(
+                Rows=row_numbers(indices, capital=True),
+                rows=row_numbers(indices),
+                split=split,
+                column=column,
+                first=near,
+            )
+            problems.append(Problem(rule, tuple(sorted(set(indices))), text))
+    if counts and total == 0:
+        problems.append(
+            Problem(
+                "malformed_weight", (), f"Every {WEIGHT_COLUMN!r} of the {split} data is 0: nothing would be learned."
+            )
+        )
+    if not counts and not problems:
+        problems.append(Problem("no_rows", (), f"The {split} data has no rows."))
+    return problems, counts
+
+
+_SENTENCES = {
+    "malformed_attribute": "Column {column!r} of the {split} data names no attribute in {rows}: {first}. Name the "
+    "attribute of each pair, or remove these rows.",
+    "second_spelling": "{Rows} of the {split} data: the attributes {first} differ only in case, white space or the "
+    "form of their letters, but would be two attributes with a role each. Write one spelling everywhere.",
+    "joined_attributes": "{Rows} of the {split} data: an attribute looks like several names in one text ({first}). "
+    'Write a list of names, such as ["helpful", "polite"]; for a file, `--attribute_separator` (in Python '
+    "`load_preferences(..., attribute_separator=...)`) says what joins names, or names what does not occur if it "
+    "belongs to them.",
+    "unknown_attribute": "{Rows} of the {split} data: {first} Every attribute needs pairs in the training data and, "
+    "if `non_privileged_attributes` is given, a place in one of the two lists.",
+    "malformed_text": "{Rows} of the {split} data: {first}. Prompts and completions are text, or messages with a role "
+    "and a content.",
+    "structure_as_text": "{Rows} of the {split} data: {first}. " + _READ_THEM + ".",
+    "empty_prompt": "{Rows} of the {split} data have no prompt{first}. Remove them.",
+    "empty_completion": "{Rows} of the {split} data have an empty completion; such pairs teach nothing (loss log 2, "
+    "no gradient). Remove them.",
+    "mixed_format": "In {rows} of the {split} data prompt, chosen and rejected are not all text or all messages "
+    "({first}). Bring them into one format.",
+    "repeated_prompt": "{Rows} of the {split} data: chosen and rejected begin with the prompt, which would be there "
+    "twice. "
+    + _READ_THEM
+    + "; or remove the column 'prompt' (`dataset.remove_columns('prompt')`): what both share is the prompt then.",
+    "identical_completions": "{Rows} of the {split} data have identical completions, so there is no preference. "
+    "Remove them.",
+    "malformed_weight": "{Rows} of the {split} data: column 'weight' must hold a finite number of 0 or more, got "
+    "{first}. Correct it, or remove the column.",
+}
+"""Rule -> its sentence, gravest first; `{first}` is what is wrong with the first row."""
+
+
+def _missing_columns(columns: Sequence[str], split: str, column: str) -> list[Problem]:
+    """What is wrong with the columns: images, or one that is not there."""
     problems = [
         Problem(
             "vision",
@@ -80,92 +199,84 @@ def find_problems(
     ]
     for name in (column, "chosen", "rejected"):
         if name not in columns:
-            hint = " or pass `attribute_column=...`" if name == column else ""
             near = unknown_names_message("column", [name], list(columns))
             problems.append(
-                Problem("missing_column", (), f"The {split} data has no column {name!r}. {near} Rename one{hint}.")
+                Problem(
+                    "missing_column",
+                    (),
+                    f"The {split} data has no column {name!r}. {near} {missing_column(name, column)}",
+                )
             )
-    if problems:
-        return problems, Counter()
+    return problems
 
-    counts: Counter[str] = Counter()
-    malformed: list[tuple[int, str]] = []
-    unknown: list[tuple[int, str]] = []
-    empty: list[int] = []
-    identical: list[int] = []
-    unread: list[tuple[int, str]] = []
-    promptless: list[int] = []
-    mixed: list[int] = []
+
+def missing_column(name: str, column: str) -> str:
+    """What to do about a column that is not there."""
+    if name != column:
+        return "Rename one."
+    return (
+        "Rename one, or name it with `--attribute_column` (`attribute_column=...`). If no column says what each pair "
+        "was chosen for, write a file per attribute and load them with `--mixture helpful=a.jsonl polite=b.jsonl` "
+        "(`fairpo_trl.preferences.mix`), or add the column (`dataset.add_column('attribute', ['helpful'] * "
+        "len(dataset))`)."
+    )
+
+
+def _broken_rule(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, str] | None:
+    """The first rule that the texts or the weight of a row break, and what is wrong."""
     texts = [name for name in ("prompt", "chosen", "rejected") if name in columns]
-    for index, row in enumerate(rows):
-        try:
-            row_names = attribute_names(row.get(column))
-        except ValueError as error:
-            malformed.append((index, str(error)))
-            continue
-        counts.update(set(row_names))
-        if names is not None:
-            unknown += [(index, name) for name in row_names if name not in names]
-        problem = next((found for name in texts if (found := text_problem(row.get(name), name))), None)
-        if problem:
-            unread.append((index, problem))
-            continue
-        chosen, rejected = completion_text(row.get("chosen")), completion_text(row.get("rejected"))
-        if "prompt" in texts and not completion_text(row.get("prompt")).strip():
-            promptless.append(index)
-        elif not (chosen.strip() and rejected.strip()):
-            empty.append(index)
-        elif not one_format(row, texts):
-            mixed.append(index)
-        elif chosen == rejected:
-            identical.append(index)
+    for name in texts:
+        if problem := text_problem(row.get(name), name):
+            return "malformed_text", problem
+    for name in texts:
+        if problem := structure_problem(row.get(name), name):
+            return "structure_as_text", problem
+    if "prompt" in texts and not completion_text(row.get("prompt")).strip():
+        return "empty_prompt", ""
+    if any(not completion_text(row.get(name)).strip() for name in ("chosen", "rejected")):
+        return "empty_completion", ""
+    if not one_format(row, texts):
+        return "mixed_format", "for example a prompt of text with completions of messages"
+    if row.get("chosen") == row.get("rejected"):
+        return "identical_completions", ""
+    prompt, chosen, rejected = explicit_pair(row)
+    if not completion_text(prompt).strip():
+        return "empty_prompt", ": chosen and rejected share no beginning that could be one"
+    if isinstance(prompt, list) and chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:
+        return "repeated_prompt", ""
+    if not (completion_text(chosen).strip() and completion_text(rejected).strip()):
+        return "empty_completion", ""
+    if WEIGHT_COLUMN in columns and not is_weight(row.get(WEIGHT_COLUMN)):
+        return "malformed_weight", shortened(row.get(WEIGHT_COLUMN))
+    return None
 
-    if malformed:
-        indices = [index for index, _ in malformed]
-        message = (
-            f"Column {column!r} of the {split} data names no attribute in {row_numbers(indices)}: {malformed[0][1]}. "
-            "Name the attribute of each pair, or remove these rows."
-        )
-        problems.append(Problem("malformed_attribute", tuple(indices), message))
-    if unknown:
-        indices = [index for index, _ in unknown]
-        near = unknown_names_message("attribute", sorted({name for _, name in unknown}), list(names or ()))
-        message = (
-            f"{row_numbers(indices, capital=True)} of the {split} data: {near} Every attribute needs pairs in the "
-            "training data and, if `non_privileged_attributes` is given, a place in one of the two lists."
-        )
-        problems.append(Problem("unknown_attribute", tuple(indices), message))
-    if unread:
-        indices = [index for index, _ in unread]
-        message = (
-            f"{row_numbers(indices, capital=True)} of the {split} data: {unread[0][1]}. Prompts and completions are "
-            "text, or messages with a role and a content."
-        )
-        problems.append(Problem("malformed_text", tuple(indices), message))
-    if promptless:
-        message = f"{row_numbers(promptless, capital=True)} of the {split} data have no prompt. Remove them."
-        problems.append(Problem("empty_prompt", tuple(promptless), message))
-    if empty:
-        message = (
-            f"{row_numbers(empty, capital=True)} of the {split} data have an empty completion; such pairs teach "
-            "nothing (loss log 2, no gradient). Remove them."
-        )
-        problems.append(Problem("empty_completion", tuple(empty), message))
-    if mixed:
-        message = (
-            f"In {row_numbers(mixed)} of the {split} data prompt, chosen and rejected are not all text or all "
-            "messages. Bring them into one format."
-        )
-        problems.append(Problem("mixed_format", tuple(mixed), message))
-    if identical:
-        message = (
-            f"{row_numbers(identical, capital=True)} of the {split} data have identical completions, so there is no "
-            "preference. Remove them."
-        )
-        problems.append(Problem("identical_completions", tuple(identical), message))
-    if not counts and not problems:
-        problems.append(Problem("no_rows", (), f"The {split} data has no rows."))
-    return problems, counts
+
+def is_weight(value: Any) -> bool:
+    """Whether a value is a weight: a finite number of 0 or more, no truth value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def explicit_pair(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """
+    Prompt, chosen and rejected of a row; without a prompt, what both completions share at their beginning is the
+    prompt.
+
+    Messages are divided between messages, text at the last blank before the first difference, so that no word is cut.
+    """
+    chosen: Any = row.get("chosen")
+    rejected: Any = row.get("rejected")
+    if row.get("prompt") is not None or type(chosen) is not type(rejected) or not isinstance(chosen, (str, list)):
+        return row.get("prompt"), chosen, rejected
+    if chosen == rejected:  # an error of its own
+        return chosen, chosen, rejected
+    pairs = zip(chosen, rejected, strict=False)
+    length = next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(chosen), len(rejected)))
+    if isinstance(chosen, str):
+        while length > 0 and not chosen[length - 1].isspace():
+            length -= 1
+        while length > 0 and chosen[length - 1].isspace():  # the blank belongs to the completion
+            length -= 1
+    return chosen[:length], chosen[length:], rejected[length:]
 
 
 def completion_text(value: Any) -> str:
@@ -196,6 +307,47 @@ def text_problem(value: Any, column: str) -> str | None:
         if not isinstance(content, str | list) and not message.get("tool_calls"):
             near = unknown_names_message("key", ["content"], list(message)) if "content" not in message else ""
             return f"message {number} of {column!r} has no content ({near or shortened(content)})"
+    return None
+
+
+def structure_problem(value: Any, column: str) -> str | None:
+    """What is wrong with a prompt or completion whose text is written messages, or whose messages hold no text."""
+    if isinstance(value, str):
+        try:
+            written = written_messages(value) is not None
+        except ValueError:
+            written = True
+        return (
+            f"the text of {column!r} is a list of messages as Python or JSON writes it: {shortened(value)}"
+            if written
+            else None
+        )
+    parts = [
+        part for message in value or () if isinstance(message.get("content"), list) for part in message["content"]
+    ]
+    wrong = [part for part in parts if not (isinstance(part, Mapping) and isinstance(part.get("text"), str))]
+    return f"a message of {column!r} holds the part {shortened(wrong[0])}, which is no text" if wrong else None
+
+
+def written_messages(text: str) -> list[Any] | None:
+    """
+    The messages that a text holds as Python or JSON writes them, such as what pandas makes of them in CSV.
+
+    Raises:
+        ValueError: If it begins like messages but cannot be read.
+    """
+    if not _WRITTEN_MESSAGES.match(text):
+        return None
+    try:
+        value = structure_of(text)
+    except ValueError:
+        if re.match(r"\s*\[\s*\{\s*['\"](role|content|from)['\"]", text):
+            raise
+        return None
+    value = [value] if isinstance(value, dict) else value
+    spoken = isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+    if spoken and value and all({"role", "content"} <= set(e) or {"from", "value"} <= set(e) for e in value):
+        return value
     return None
 
 

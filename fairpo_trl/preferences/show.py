@@ -211,8 +211,16 @@ def _findings(report: PreferenceReport) -> list[tuple[str, str]]:
             text += f" Cut at {measured.limit:,}: {cut or 'none'}."
         lines.append((text, "yellow" if measured.limit is not None and any(measured.cut.values()) else ""))
     lines += [(f"Refused by the trainer: {problem.message}", "red") for problem in report.refused]
-    if not report.refused:
+    if not report.refused and report.tokens_checked:
         lines.append(("The trainer would accept these pairs.", "green"))
+    elif not report.refused:
+        lines.append(
+            (
+                "As text, the trainer would accept these pairs. With a tokenizer (`--model_name_or_path MODEL`, in "
+                "Python `tokenizer=`) they are checked as tokens too.",
+                "green",
+            )
+        )
     return lines
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from fairpo_trl.preferences.converters import (
@@ -12,6 +12,8 @@ from fairpo_trl.preferences.converters import (
     hh_rlhf,
     multipref,
     safe_rlhf,
+    tmu_gfm,
+    truthfulqa,
     ultrafeedback,
 )
 from fairpo_trl.preferences.rows import Converted
@@ -30,6 +32,7 @@ class Source:
         hub_id (`str`, *optional*): Where it is on the Hub; `None` if it is not there.
         config (`str`, *optional*): Configuration on the Hub.
         subsets (`tuple[str, ...]`): Folders that are loaded one by one and name the attribute.
+        also (`tuple[str, ...]`): Columns of a second form in which it is published.
     """
 
     title: str
@@ -39,6 +42,11 @@ class Source:
     hub_id: str | None = None
     config: str | None = None
     subsets: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+    def fits(self, columns: Collection[str]) -> bool:
+        """Whether rows with these columns are of the published schema."""
+        return set(self.columns) <= set(columns) or bool(self.also and set(self.also) <= set(columns))
 
 
 SOURCES = {
@@ -100,6 +108,20 @@ SOURCES = {
         "Apache-2.0",
         finegrained_rlhf.convert,
         ("question", "prediction 1", "feedback", "preference"),
+    ),
+    "truthfulqa": Source(
+        "TruthfulQA judgements",
+        "Apache-2.0",
+        truthfulqa.convert,
+        ("prompt", "response", *truthfulqa.ATTRIBUTES),
+        also=("prompt", "completion"),
+    ),
+    "tmu_gfm": Source(
+        "TMU-GFM-Dataset",
+        "none stated",
+        tmu_gfm.convert,
+        ("source", "output", "ave_g", "ave_f", "ave_m"),
+        also=("prompt", "response", *tmu_gfm.ATTRIBUTES),
     ),
 }
 """The published data sets, by the name that `load_preferences` and `--dataset` know."""

@@ -313,11 +313,12 @@ def _conventions(results: LabelResults) -> str:
             "Precision, recall and F1: over all (item, label) entries of the group. Set-F1: mean over items of 2 hits "
             f"/ (predicted + true labels), {trained.samples} items. {bootstrap}"
         )
-    without = trained.labels_without_positives
+    without = [*trained.labels_without_positives, *trained.labels_without_negatives]
+    kind = "a positive and a negative" if trained.labels_without_negatives else "a positive"
     left_out = f"{len(without)} left out: {', '.join(without)}" if without else "none left out"
     division = "nan" if trained.zero_division is None else f"{trained.zero_division:g}"
     return (
-        f"mAP: macro over labels with a positive in this split ({left_out}). Sample-F1: zero_division = {division}, "
+        f"mAP: macro over labels with {kind} in this split ({left_out}). Sample-F1: zero_division = {division}, "
         f"samples = {trained.samples}. {bootstrap} All-negative and label prior look at no image: accuracy and exact "
         "match of rare labels are high without learning anything."
     )

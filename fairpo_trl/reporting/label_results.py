@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fairpo_trl.reporting.cells import Cell
 from fairpo_trl.reporting.documents import (
@@ -94,6 +94,7 @@ class GroupEvaluationPart(Part):
     by_group: Frame
     by_label: Frame
     labels_without_positives: list[str]
+    labels_without_negatives: list[str] = Field(default_factory=list)
     zero_division: MaybeNumber
     samples: str | int
 

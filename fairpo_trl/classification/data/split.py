@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from fairpo_trl.core.names import second_spellings
 from fairpo_trl.hashing import sha256
 
 
@@ -69,6 +70,11 @@ class MultiLabelSplit:
         if not self.label_names:
             raise ValueError(f"{where} has no label names.")
         _check_strings(self.label_names, f"{where}: label name", "column")
+        if same := second_spellings(self.label_names):
+            raise ValueError(
+                f"{where}: the labels {same[0]} differ only in case, white space or the form of their letters, but "
+                "would be labels with a role each. Write one spelling everywhere."
+            )
         object.__setattr__(self, "labels", _checked_labels(self.labels, self.label_names, where))
         n = len(self.labels)
         if n == 0:

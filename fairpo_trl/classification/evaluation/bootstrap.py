@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 _CELLS = 1_000_000
 """Weights (samples x resamples) that are worked on at once: bounds memory and stays near the processor's cache."""
 
+_FEW = 64
+"""Negatives up to which a resample may have none: with more of them that happens once in exp(64) draws."""
+
 Floats = NDArray[np.float64]
 
 
@@ -30,12 +33,15 @@ class Ranking:
             Rows of the positives, in the order of their groups.
         positive_starts (`np.ndarray`):
             Shape `[G]`: where in `positives` each group begins.
+        few_negatives (`np.ndarray`, *optional*):
+            Rows of the negatives, if they are so few that a resample may have none; `None` if they are many.
     """
 
     order: NDArray[np.intp]
     starts: NDArray[np.intp]
     positives: NDArray[np.intp]
     positive_starts: NDArray[np.intp]
+    few_negatives: NDArray[np.intp] | None = None
 
     @classmethod
     def of(cls, labels: NDArray[np.int8], scores: Floats) -> Ranking:
@@ -47,7 +53,10 @@ class Ranking:
         hit_ties, positive_starts = np.unique(tie[relevant], return_index=True)
         ends = np.searchsorted(tie, hit_ties, side="right")  # one past the last sample of each such tie
         last = ends[-1] if len(ends) else 0
-        return cls(rows[:last], np.concatenate([[0], ends[:-1]]).astype(np.intp), rows[relevant], positive_starts)
+        negatives = np.flatnonzero(labels == 0)
+        few = negatives if len(negatives) < _FEW else None
+        starts = np.concatenate([[0], ends[:-1]]).astype(np.intp)
+        return cls(rows[:last], starts, rows[relevant], positive_starts, few)
 
     def average_precision(self, weights: NDArray[np.int32]) -> Floats:
         """
@@ -57,9 +66,9 @@ class Ranking:
             weights (`np.ndarray`): Shape `[N, R]`: how often each sample occurs in each resample.
 
         Returns:
-            `np.ndarray` of shape `[R]`; NaN where a resample has no positive.
+            `np.ndarray` of shape `[R]`; NaN where a resample has no positive, or no negative.
         """
-        if not len(self.positives):
+        if not len(self.positives) or (self.few_negatives is not None and not len(self.few_negatives)):
             return np.full(weights.shape[1], np.nan)
         seen = np.cumsum(np.add.reduceat(weights[self.order], self.starts, axis=0), axis=0)
         gained = np.add.reduceat(weights[self.positives], self.positive_starts, axis=0)
@@ -67,7 +76,10 @@ class Ranking:
         precision = np.divide(hits, seen, out=np.zeros(seen.shape), where=seen > 0)
         total = hits[-1]
         area = np.einsum("gr,gr->r", gained.astype(np.float64), precision)
-        return np.divide(area, total, out=np.full(len(total), np.nan), where=total > 0)
+        exists = total > 0
+        if self.few_negatives is not None:
+            exists &= weights[self.few_negatives].any(axis=0)
+        return np.divide(area, total, out=np.full(len(total), np.nan), where=exists)
 
 
 def clusters_of(series: Sequence[Hashable] | None, count: int) -> NDArray[np.intp]:

@@ -62,15 +62,17 @@ class GroupEvaluation:
     Attributes:
         by_group (`pd.DataFrame`):
             Rows `all`, `privileged` and, if there are any, `non_privileged`. `labels`; `labels_counted` (with a
-            positive: those `map` is the mean of); `samples` (with a known label of the group); `samples_f1` (those
-            `sample_f1` is the mean of); then `map`, `sample_f1`, `accuracy`, `exact_match`, each followed by its value
-            for the [`BASELINES`] (`map_all_negative`, `map_label_prior`, ...).
+            positive and a negative: those `map` is the mean of); `samples` (with a known label of the group);
+            `samples_f1` (those `sample_f1` is the mean of); then `map`, `sample_f1`, `accuracy`, `exact_match`, each
+            followed by its value for the [`BASELINES`] (`map_all_negative`, `map_label_prior`, ...).
         by_label (`pd.DataFrame`):
             One row per label, in the order of the partition: `role`, `known`, `positives`, `prevalence` (the AP of any
             constant score), `threshold`, `ap`, `f1` (NaN if nothing is positive or predicted), `accuracy`,
             `accuracy_all_negative`, `accuracy_label_prior`.
         labels_without_positives (`tuple[str, ...]`):
             Labels left out of every `map`.
+        labels_without_negatives (`tuple[str, ...]`):
+            Labels left out of every `map` because nothing is absent in the split: any ranking would have an AP of 1.
         zero_division (`float`): The convention of `sample_f1`.
         samples (`str`): The sample filter of `sample_f1`.
     """
@@ -80,6 +82,7 @@ class GroupEvaluation:
     labels_without_positives: tuple[str, ...]
     zero_division: float
     samples: SampleFilter
+    labels_without_negatives: tuple[str, ...] = ()
 
     def worst(self, k: int = 1, role: Role | None = None) -> pd.DataFrame:
         """The `k` labels (of one role, if given) with the lowest AP, worst first; labels without positives aside."""
@@ -169,10 +172,11 @@ class GroupEvaluation:
 
     def describe(self) -> str:
         """The conventions behind the numbers, in one line to print under a table."""
-        without = self.labels_without_positives
+        without = (*self.labels_without_positives, *self.labels_without_negatives)
         left_out = f"{len(without)} left out: {', '.join(without)}" if without else "none left out"
+        kind = "a positive and a negative" if self.labels_without_negatives else "a positive"
         return (
-            f"mAP: macro over labels with a positive in this split ({left_out}). Sample-F1: zero_division="
+            f"mAP: macro over labels with {kind} in this split ({left_out}). Sample-F1: zero_division="
             f"{self.zero_division}, samples={self.samples!r}. Accuracy and exact match: all samples, known labels."
         )
 
@@ -182,6 +186,7 @@ class GroupEvaluation:
             "by_group": frame_to_dict(self.by_group),
             "by_label": frame_to_dict(self.by_label),
             "labels_without_positives": list(self.labels_without_positives),
+            "labels_without_negatives": list(self.labels_without_negatives),
             "zero_division": None if math.isnan(self.zero_division) else self.zero_division,
             "samples": self.samples,
         }
@@ -236,7 +241,7 @@ def evaluate_groups(
         )
     known, positives = (y >= 0).sum(axis=0), (y == 1).sum(axis=0)
     prevalence = np.divide(positives, known, out=np.full(len(known), np.nan), where=known > 0)
-    constant_ap = np.where(positives > 0, prevalence, np.nan)
+    constant_ap = np.where((positives > 0) & (positives < known), prevalence, np.nan)
     ap = average_precision(y, z)
     predictions = {
         "": z >= limits,
@@ -274,6 +279,7 @@ def evaluate_groups(
         by_group=pd.DataFrame(rows, index=pd.Index(list(members), name="group")),
         by_label=pd.DataFrame(by_label, index=pd.Index(partition.names, name="label")),
         labels_without_positives=tuple(np.array(partition.names)[positives == 0].tolist()),
+        labels_without_negatives=tuple(np.array(partition.names)[(positives > 0) & (positives == known)].tolist()),
         zero_division=zero_division,
         samples=samples,
     )

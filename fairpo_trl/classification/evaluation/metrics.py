@@ -91,7 +91,7 @@ def average_precision(labels: ArrayLike, scores: ArrayLike, label_names: Sequenc
 
     `sum_n (R_n - R_(n-1)) P_n` over the *distinct* scores: samples with equal scores enter together, so that their
     order cannot matter. Equal to `sklearn.metrics.average_precision_score`, except that a label without positives is
-    NaN here, where sklearn warns and says 0.
+    NaN here, where sklearn warns and says 0, and so is one without negatives, of which any ranking has 1.
 
     Args:
         labels (`ArrayLike`):
@@ -102,7 +102,7 @@ def average_precision(labels: ArrayLike, scores: ArrayLike, label_names: Sequenc
             The `T` names, for the messages.
 
     Returns:
-        `np.ndarray` of shape `[T]`, float64: NaN where a label has no positive.
+        `np.ndarray` of shape `[T]`, float64: NaN where a label has no positive, or no negative.
 
     Raises:
         ValueError: As [`check_labels_and_scores`].
@@ -122,15 +122,15 @@ def mean_average_precision(ap: ArrayLike) -> tuple[float, int]:
     """
     The mean of the labels' average precision, and how many labels it is the mean of.
 
-    Labels without positives (NaN) are left out: they have no average precision, and as zeros, which is what sklearn
-    and torchmetrics make of them, they would lower the mean by a property of the split.
+    Labels without positives or without negatives (NaN) are left out: they have no average precision, and as zeros (or
+    ones), which is what sklearn and torchmetrics make of them, they would change the mean by a property of the split.
 
     Args:
         ap (`ArrayLike`):
             Shape `[labels]`, from [`average_precision`].
 
     Returns:
-        `tuple` of the mean (NaN if no label has a positive) and the number of labels counted.
+        `tuple` of the mean (NaN if no label is left) and the number of labels counted.
     """
     values = np.asarray(ap, dtype=np.float64)
     counted = values[~np.isnan(values)]
@@ -233,7 +233,7 @@ def exact_match_ratio(labels: NDArray[np.int8], predictions: NDArray[np.bool_]) 
 def _average_precision_of_one(labels: NDArray[np.int8], scores: Floats) -> float:
     known = labels >= 0
     positives = (labels == 1).sum()
-    if positives == 0:
+    if positives in (0, known.sum()):  # nothing to find, or nothing to tell it from
         return float("nan")
     order = np.argsort(-scores[known])
     ranked, relevant = scores[known][order], labels[known][order] == 1

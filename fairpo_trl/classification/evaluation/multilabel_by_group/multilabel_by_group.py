@@ -29,7 +29,8 @@ Args:
 Returns:
     For each group G of "all", "privileged", "non_privileged" (if there is one) and each metric M of "map",
     "sample_f1", "accuracy", "exact_match": "G_M", "G_M_all_negative" and "G_M_label_prior"; "G_labels_counted", the
-    number of labels "G_map" is the mean of; and "labels_without_positives", the names left out of every mAP.
+    number of labels "G_map" is the mean of; and "labels_without_positives" and "labels_without_negatives",
+    the names left out of every mAP.
     A number that does not exist is NaN.
 Raises:
     ValueError: a score is NaN or infinite, a reference is not 1, 0 or -1, rows differ in length, or a name is unknown.
@@ -93,7 +94,10 @@ class MultilabelByGroup(evaluate.Metric):
             zero_division=zero_division,
             samples=samples,
         )
-        results: dict[str, Any] = {"labels_without_positives": list(report.labels_without_positives)}
+        results: dict[str, Any] = {
+            "labels_without_positives": list(report.labels_without_positives),
+            "labels_without_negatives": list(report.labels_without_negatives),
+        }
         for group, row in report.by_group.iterrows():
             results[f"{group}_labels_counted"] = int(row["labels_counted"])
             for metric in _METRICS:

@@ -1,0 +1,171 @@
+"""The columns of a table of labels as splits: images and ids, the column `split`, what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fairpo_trl.classification.data.images import ImageFiles, existing_files
+from fairpo_trl.classification.data.label_cells import matrix_of_names
+from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit, check_splits
+from fairpo_trl.core.names import shortened, unknown_names_message
+
+
+MissingImages = Literal["raise", "skip"]
+SplitName = Literal["train", "validation", "test"]
+
+
+def table_of_columns(
+    columns: Mapping[str, Any],
+    where: str,
+    root: Path,
+    *,
+    label_names: Sequence[str] | None,
+    keep_unlabeled: bool,
+    missing_images: MissingImages,
+) -> dict[str, MultiLabelSplit]:
+    """The splits of columns `path`, `labels` (lists of names) and perhaps `split`, as [`load_table`] makes them."""
+    if missing_images not in get_args(MissingImages):
+        raise ValueError(unknown_names_message("missing_images", [missing_images], get_args(MissingImages)))
+    names, labels = matrix_of_names(columns["labels"], label_names, where, "labels")
+    return with_images(columns, where, root, names, labels, keep_unlabeled, missing_images)
+
+
+def with_images(
+    columns: Mapping[str, Any],
+    where: str,
+    root: Path,
+    names: Sequence[str],
+    labels: NDArray[np.int8],
+    keep_unlabeled: bool,
+    missing_images: MissingImages,
+) -> dict[str, MultiLabelSplit]:
+    """The splits of a table whose labels are read, with its images."""
+    n = len(labels)
+    there = np.ones(n, dtype=bool)
+    images: Sequence[ImageSource]
+    if "image" in columns:
+        images = EmbeddedImages(columns["image"], where)
+    elif "path" in columns:
+        files = _texts(columns["path"], "path", where)
+        try:
+            there = np.array(existing_files(root, files), dtype=bool)
+        except ValueError as error:
+            raise ValueError(f"{where}, column 'path': {error}") from error
+        images = ImageFiles(root, files)
+        missing = np.flatnonzero(~there)
+        if len(missing) and missing_images == "raise":
+            raise FileNotFoundError(
+                f"{where}: {len(missing)} of {n} images are missing from {str(root)!r}, the first in row "
+                f"{missing[0] + 1}: {files[missing[0]]!r}. Check `image_root`, or pass `--missing_images skip` (in "
+                "Python missing_images='skip')."
+            )
+    else:
+        raise ValueError(
+            f"{where} has neither a column 'path' nor 'image'; its columns: {', '.join(columns)}. Name the column of "
+            "paths with `--path_column` (in Python path_column='...')."
+        )
+    return splits_of_columns(columns, where, names, labels, keep_unlabeled, images=images, there=there)
+
+
+def splits_of_columns(
+    columns: Mapping[str, Any],
+    where: str,
+    names: Sequence[str],
+    labels: NDArray[np.int8],
+    keep_unlabeled: bool,
+    images: Sequence[ImageSource] | None = None,
+    features: NDArray[Any] | None = None,
+    there: NDArray[np.bool_] | None = None,
+) -> dict[str, MultiLabelSplit]:
+    """Divides the rows by the column `split` and states what was left out."""
+    n = len(labels)
+    id_column = next((column for column in ("id", "path") if column in columns), None)
+    ids = [f"row-{i + 1}" for i in range(n)]
+    if id_column:
+        ids = _texts(columns[id_column], id_column, where)
+        first: dict[str, int] = {}
+        for row, value in enumerate(ids):
+            if value in first:
+                raise ValueError(
+                    f"{where}: rows {first[value] + 1} and {row + 1} have the same {id_column} {shortened(value)}. "
+                    "Remove one; or, if each row holds one label of its image, pass `--one_label_per_row true` (in "
+                    "Python one_label_per_row=True)."
+                )
+            first[value] = row
+    known = get_args(SplitName)
+    split_of = ["train"] * n
+    if "split" in columns:
+        split_of = _texts(columns["split"], "split", where)
+        for row, value in enumerate(split_of):
+            if value not in known:
+                message = unknown_names_message("split", [value], known)
+                raise ValueError(f"{where}, row {row + 1}, column 'split': {message}")
+    series = tuple(_texts(columns["series"], "series", where)) if "series" in columns else None
+    whole = MultiLabelSplit(where, tuple(names), labels, tuple(ids), images=images, features=features, series=series)
+
+    labelled = (labels == 1).any(axis=1)
+    there = np.ones(n, dtype=bool) if there is None else there
+    keep = there if keep_unlabeled else there & labelled
+    splits: dict[str, MultiLabelSplit] = {}
+    for name in known:
+        mine = np.array([value == name for value in split_of])
+        if not mine.any():
+            continue
+        notes: dict[str, int | str] = {
+            "rows listed": int(mine.sum()),
+            f"without a label, {'kept' if keep_unlabeled else 'dropped'}": int((mine & ~labelled).sum()),
+        }
+        if images is not None:
+            notes["missing images, skipped"] = int((mine & ~there).sum())
+        if not (mine & keep).any():
+            raise ValueError(f"{where}: the split {name!r} has no row left. {notes}")
+        splits[name] = replace(whole.select(mine & keep, name=name), notes=notes)
+    check_splits(splits)
+    return splits
+
+
+class EmbeddedImages(Sequence[ImageSource]):
+    """The encoded images of a Parquet column, as bytes when asked for."""
+
+    def __init__(self, column: pa.ChunkedArray, where: str) -> None:
+        if pa.types.is_struct(column.type):
+            if column.type.get_field_index("bytes") < 0:
+                raise ValueError(f"{where}, column 'image': a struct must have the field `bytes`, got {column.type}.")
+            column = pa.chunked_array(
+                [chunk.field("bytes") for chunk in column.chunks], type=column.type["bytes"].type
+            )
+        if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+            raise ValueError(f"{where}, column 'image' must hold encoded images as bytes, got {column.type}.")
+        if column.null_count:
+            row = column.is_null().to_pylist().index(True)
+            raise ValueError(f"{where}, row {row + 1}, column 'image' holds no bytes.")
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageSource: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ImageSource]: ...
+    def __getitem__(self, index: int | slice) -> ImageSource | Sequence[ImageSource]:
+        if isinstance(index, slice):
+            return self.column[index].to_pylist()
+        return self.column[index].as_py()
+
+
+def _texts(cells: Sequence[Any], column: str, where: str) -> list[str]:
+    """Non-empty strings; numbers become their text."""
+    for row, cell in enumerate(cells):
+        if isinstance(cell, bool | float) or not isinstance(cell, str | int) or not str(cell).strip():
+            raise ValueError(
+                f"{where}, row {row + 1}, column {column!r} must be a text that is not empty, got {shortened(cell)}."
+            )
+    return [str(cell) for cell in cells]
