@@ -23,6 +23,7 @@ from fairpo_trl.classification.dataset import SplitDataset, compute_logits
 from fairpo_trl.classification.evaluation.calibration import calibrate
 from fairpo_trl.classification.evaluation.comparison import compare_with_reference, hinge_satisfaction
 from fairpo_trl.classification.evaluation.confusion import confusion_of_privileged
+from fairpo_trl.classification.evaluation.flips import decision_flips, flips_table
 from fairpo_trl.classification.evaluation.group_report import evaluate_groups, frame_to_dict
 from fairpo_trl.classification.features.backbones import Backbone, load_backbone
 from fairpo_trl.classification.features.cache import extract_features
@@ -314,6 +315,7 @@ def _results(
         "calibration": calibration,
         "notes": notes,
         "samples": _samples(parts["test"], partition, logits, Path(args.output_dir)),
+        "tables": [flips_table(decision_flips(test.labels, logits["reference"], logits["trained"], partition))],
     }
     return LabelResults(**results)
 

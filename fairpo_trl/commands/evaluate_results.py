@@ -109,6 +109,12 @@ def attribute_results(
                 rates = {"trained": row.trained, "reference_vs_itself": row.reference_vs_itself}
                 rates["difference"] = row.difference
                 entry.setdefault("win_rate", {})[judge] = _intervals(rates)
+            if (flips := comparison.negative_flips()) is not None:
+                entry.setdefault("negative_flips", {})[judge] = {
+                    "trained": flips[0],
+                    "reference_vs_itself": flips[1],
+                    "n": len(comparison.prompts),
+                }
             if (controlled := comparison.length_controlled(seed)) is not None:
                 entry.setdefault("length_controlled", {})[judge] = controlled.to_dict()
             if (scores := comparison.mean_scores(seed)) is not None:

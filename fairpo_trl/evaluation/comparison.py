@@ -62,6 +62,15 @@ class Comparison:
         values, control = self.outcomes.mean(axis=1), self.control.mean(axis=1)
         return compare_win_values(attribute, role, judge, trained=values, reference_again=control, seed=seed)
 
+    def negative_flips(self) -> tuple[float, float] | None:
+        """
+        Share of prompts on which every sample of the model loses to all of the reference's, and the same for the
+        reference's second writing; `None` if no prompt was judged.
+        """
+        if not len(self.prompts):
+            return None
+        return tuple(float((found.max(axis=1) == 0).mean()) for found in (self.outcomes, self.control))  # type: ignore[return-value]
+
     def length_controlled(self, seed: int = 0) -> Estimate | None:
         """Win rate at equal length; `None` where there is none, see `length_controlled_win_rate`."""
         if not len(self.prompts):

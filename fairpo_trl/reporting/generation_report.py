@@ -43,6 +43,7 @@ def generation_report(results: Results) -> Report:
     first: list[Shown | None] = [win_rate_block(results)]
     further: list[Shown | None] = [
         scores_block(results),
+        negative_flips_block(results),
         pairs_block(results),
         Lines("Group weights during training", "weight", results.weights_history, results.partition),
         Lines("Margins of the pairs over the reference", "nats", results.margins_history, results.partition, 0.0),
@@ -134,6 +135,33 @@ def scores_block(results: Results) -> Block | None:
         texts=2,
         note="In each judge's own unit; the difference is paired by prompt.",
         wide=True,
+    )
+
+
+def negative_flips_block(results: Results) -> Block | None:
+    """Prompts that every sample of the trained model loses, one row per attribute and judge; `None` without any."""
+
+    def rows(entry: AttributeResult) -> list[Row]:
+        return [
+            (
+                entry.attribute,
+                judge_text(judge),
+                Value(found.trained, "percent"),
+                Value(found.reference_vs_itself, "percent"),
+                Value(found.n, "count"),
+            )
+            for judge, found in entry.negative_flips.items()
+        ]
+
+    if not any(entry.negative_flips for entry in results.attributes):
+        return None
+    return Block(
+        "Negative flips: prompts that are lost wholly, %",
+        ("attribute", "judge", "trained", "reference\nvs itself", "prompts"),
+        _sections(results, rows),
+        texts=2,
+        note="A prompt on which every sample of the trained model loses to every one of the reference's. The "
+        "reference against itself says how often chance alone does that.",
     )
 
 

@@ -52,9 +52,7 @@ def place_labels(
         return
     scale = axes.figure.dpi / 72
     pixels = axes.transData.transform([*((x, y) for _, x, y in labels), *unnamed])  # [labels and others, 2]
-    points = np.concatenate(
-        [pixels - _RADIUS, pixels + _RADIUS], axis=1
-    )  # [..., 4]: left, low, right, high
+    points = np.concatenate([pixels - _RADIUS, pixels + _RADIUS], axis=1)  # [..., 4]: left, low, right, high
     names = np.array([box.extents for box in taken]).reshape(-1, 4)
     leaders = np.empty((0, 2))  # points along all leaders so far
     frame = axes.get_window_extent().extents

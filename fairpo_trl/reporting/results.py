@@ -51,6 +51,21 @@ class JudgeScores(Part):
     difference: Interval | None = None
 
 
+class NegativeFlips(Part):
+    """
+    Share of prompts (0 to 1) on which every sample loses to all of the reference's.
+
+    Attributes:
+        trained (`float`): Of the trained model.
+        reference_vs_itself (`float`): Of the reference's second writing: what chance alone gives.
+        n (`int`): Number of prompts.
+    """
+
+    trained: Number
+    reference_vs_itself: Number
+    n: Count
+
+
 class AttributeResult(Part):
     """
     One attribute.
@@ -62,6 +77,7 @@ class AttributeResult(Part):
         win_rate (`dict[str, JudgeWinRates]`, *optional*): By judge; the first one is the attribute's own.
         length_controlled (`dict[str, Interval]`, *optional*): Win rate at equal length (0 to 1), by judge.
         scores (`dict[str, JudgeScores]`, *optional*): Mean scores, by judge.
+        negative_flips (`dict[str, NegativeFlips]`, *optional*): Prompts that were lost wholly, by judge.
         pair_accuracy ([`PairAccuracy`], *optional*): On held-out pairs.
         inside_hinge (`float`, *optional*): Share of pairs without hinge loss.
         final_weight (`float`, *optional*): Weight of its group at the end of training.
@@ -73,6 +89,7 @@ class AttributeResult(Part):
     win_rate: dict[str, JudgeWinRates] = {}
     length_controlled: dict[str, Interval] = {}
     scores: dict[str, JudgeScores] = {}
+    negative_flips: dict[str, NegativeFlips] = {}
     pair_accuracy: PairAccuracy | None = None
     inside_hinge: Number | None = None
     final_weight: Number | None = None
