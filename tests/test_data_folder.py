@@ -110,7 +110,7 @@ def test_a_saved_data_set_cannot_either(tmp_path: Path, dictionary: bool) -> Non
     depth = "../.." if dictionary else ".."
     facts["_data_files"] = [{"filename": f"{depth}/other/data-00000-of-00001.arrow"}]
     state.write_text(json.dumps(facts))
-    arguments = ClassificationArguments(dataset="hf", dataset_name=str(saved))
+    arguments = ClassificationArguments(dataset="datasets", dataset_name=str(saved))
     for load in (lambda: read_splits(saved), lambda: load_splits(arguments)):
         with pytest.raises(ValueError, match="which is not in this folder"):
             load()

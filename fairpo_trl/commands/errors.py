@@ -7,6 +7,8 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
+from fairpo_trl.commands.terminal import clean_terminal
+
 
 MISTAKE = 2
 """Exit code of a command that was called with something it cannot work on, as argparse has it."""
@@ -53,6 +55,11 @@ def exit_clearly(work: Callable[[list[str]], object], arguments: Sequence[str]) 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # transformers says again and again that an attribute which TRL reads has a new name.
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*is deprecated.*")
+    with clean_terminal():
+        _run(work, kept, debug)
+
+
+def _run(work: Callable[[list[str]], object], kept: list[str], debug: bool) -> None:
     try:
         work(kept)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
+from fairpo_trl.hub.privacy import printable
 
 
 def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]], args: FairPOConfig) -> None:
@@ -39,5 +41,11 @@ def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]],
     for name in (*partition.privileged, *partition.non_privileged):
         role = partition.role_of(name)
         style = "bold green" if role == "privileged" else ""
-        table.add_row(name, role, *(f"{split.get(name, 0):,}" for split in counts.values()), rule[role], style=style)
+        table.add_row(
+            Text(printable(name)),
+            role,
+            *(f"{split.get(name, 0):,}" for split in counts.values()),
+            rule[role],
+            style=style,
+        )
     Console().print(table)
