@@ -14,13 +14,13 @@ from fairpo_trl.classification.evaluation.comparison import Comparison
 from fairpo_trl.classification.evaluation.group_report import GroupEvaluation
 from fairpo_trl.hub.card import PAPER, PAPERS, command_section, escape, markdown_table, package_version
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
+from fairpo_trl.reporting.numbers import role_text
 
 
 _SETTINGS = (
     *("privileged_loss", "non_privileged_loss", "balancer", "grouping", "timing", "eta_alpha", "epsilon", "beta"),
     *("learning_rate", "num_train_epochs", "per_device_train_batch_size", "optim", "seed"),
 )
-_GROUP_LABELS = {"all": "all", "privileged": "privileged", "non_privileged": "held"}
 _METRICS = {"map": "mAP", "sample_f1": "sample F1", "accuracy": "accuracy", "exact_match": "exact match"}
 
 
@@ -89,7 +89,7 @@ def _eval_results(evaluation: GroupEvaluation | None, data: str | None) -> list[
             dataset_type="multi-label",
             dataset_name=printable(data or "evaluation split"),
             metric_type=metric,
-            metric_name=f"{label} ({_GROUP_LABELS[group]})",
+            metric_name=f"{label} ({role_text(group)})",
             metric_value=round(float(value), 6),
         )
         for metric, label in _METRICS.items()
@@ -163,7 +163,7 @@ def _results(trainer: Any, evaluation: GroupEvaluation | None, comparison: Compa
         weight = weights.as_dict().get(str(group))
         rows.append(
             [
-                _GROUP_LABELS[str(group)],
+                role_text(str(group)),
                 str(int(row["labels"])),
                 *(_number(row[metric]) for metric in _METRICS),
                 f"{_number(row['map_all_negative'])} / {_number(row['exact_match_all_negative'])}",
@@ -176,7 +176,7 @@ def _results(trainer: Any, evaluation: GroupEvaluation | None, comparison: Compa
     ]
     if comparison is not None:
         deltas = comparison.by_group
-        told = ", ".join(f"{_GROUP_LABELS[str(group)]} {_change(row, digits=2)}" for group, row in deltas.iterrows())
+        told = ", ".join(f"{role_text(str(group))} {_change(row, digits=2)}" for group, row in deltas.iterrows())
         parts.append(
             f"Change of mAP against the reference, in points, with 95 % intervals over {comparison.series} series of "
             f"images: {told}. Held labels that fell by more than {100 * comparison.eps:g} point: "

@@ -19,6 +19,7 @@ from fairpo_trl.generation import model_card as language_card
 from fairpo_trl.hub.card import BaseModel, escape, markdown_table, public_card
 from fairpo_trl.hub.contents import Kind, has_chat_template, has_tokenizer, read_json
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable, public_value
+from fairpo_trl.reporting.numbers import role_text
 from fairpo_trl.training.checkpoints import list_checkpoints
 from fairpo_trl.training.state import STATE_NAME
 
@@ -279,8 +280,8 @@ def _partition_table(partition: Partition | None) -> str:
     if partition is None:
         return "Which names were privileged is not recorded in the folder of this model."
     rows = [
-        [role, str(len(names)), ", ".join(map(escape, names)) or "none"]
-        for role, names in (("privileged", partition.privileged), ("held", partition.non_privileged))
+        [role_text(role), str(len(names)), ", ".join(map(escape, names)) or "none"]
+        for role, names in (("privileged", partition.privileged), ("non_privileged", partition.non_privileged))
     ]
     return (
         markdown_table(["Role", "Number", "Names"], rows)

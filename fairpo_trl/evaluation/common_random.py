@@ -27,12 +27,16 @@ def _absorb(state: NDArray[np.uint64], values: NDArray[np.integer]) -> NDArray[n
 def row_keys(
     seed: int, prompt_indices: NDArray[np.integer], sample_indices: NDArray[np.integer]
 ) -> NDArray[np.uint64]:
-    """One 64-bit key per row, the identity of that row's stream of random numbers.
+    """
+    One 64-bit key per row, the identity of that row's stream of random numbers.
 
     Args:
-        seed: Any integer (taken modulo 2**64).
-        prompt_indices: `[rows]`, index of the prompt in the list given by the user.
-        sample_indices: `[rows]`, which sample of that prompt.
+        seed (`int`):
+            Any integer (taken modulo 2**64).
+        prompt_indices (`NDArray[np.integer]`):
+            `[rows]`, index of the prompt in the list given by the user.
+        sample_indices (`NDArray[np.integer]`):
+            `[rows]`, which sample of that prompt.
 
     Returns:
         `[rows]` unsigned 64-bit keys.
@@ -42,15 +46,19 @@ def row_keys(
 
 
 def gumbel_noise(keys: NDArray[np.uint64], position: int, token_ids: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Standard Gumbel noise for candidate tokens: the argmax of logits plus this noise is a draw from the softmax.
+    """
+    Standard Gumbel noise for candidate tokens: the argmax of logits plus this noise is a draw from the softmax.
 
     A token's noise does not depend on its rank or on the other candidates, so two similar models, which rank similar
     candidates, mostly pick the same token.
 
     Args:
-        keys: `[rows]` from [`row_keys`].
-        position: Index of the token within the completion, from 0.
-        token_ids: `[rows, candidates]`.
+        keys (`NDArray[np.uint64]`):
+            `[rows]` from [`row_keys`].
+        position (`int`):
+            Index of the token within the completion, from 0.
+        token_ids (`NDArray[np.integer]`):
+            `[rows, candidates]`.
 
     Returns:
         `[rows, candidates]` noise, finite.

@@ -101,15 +101,19 @@ class Comparison:
 def score_writings(
     judge: ScoreJudge, prompts: Sequence[Prompt], writings: Mapping[str, Writing]
 ) -> dict[str, NDArray[np.float64]]:
-    """Score the texts of several models; a text that several wrote after the same prompt is scored once.
+    """
+    Score the texts of several models; a text that several wrote after the same prompt is scored once.
 
     Args:
-        judge: Who scores.
-        prompts: `[prompts]`.
-        writings: Model -> its texts.
+        judge ([`ScoreJudge`]):
+            Who scores.
+        prompts (`Sequence[Prompt]`):
+            `[prompts]`.
+        writings (`Mapping[str, Writing]`):
+            Model -> its texts.
 
     Returns:
-        Model -> `[prompts, samples]` scores, NaN where the judge failed.
+        `dict[str, NDArray[np.float64]]`: Model -> `[prompts, samples]` scores, NaN where the judge failed.
     """
     unique = list(dict.fromkeys((p, text) for rows in writings.values() for p, row in enumerate(rows) for text in row))
     scores = judge.score([prompts[p] for p, _ in unique], [text for _, text in unique])
@@ -129,15 +133,22 @@ def compare_by_scores(
     reference_scores: NDArray[np.float64],
     again_scores: NDArray[np.float64],
 ) -> Comparison:
-    """Compare all samples of a prompt with all of the reference's by their scores.
+    """
+    Compare all samples of a prompt with all of the reference's by their scores.
 
     Args:
-        trained: The model's texts.
-        reference: The reference's.
-        again: The reference's with another seed.
-        trained_scores: `[prompts, samples]`, NaN where the judge failed; the two others likewise.
-        reference_scores: Of the reference's.
-        again_scores: Of the reference's second writing.
+        trained ([`Writing`]):
+            The model's texts.
+        reference ([`Writing`]):
+            The reference's.
+        again ([`Writing`]):
+            The reference's with another seed.
+        trained_scores (`NDArray[np.float64]`):
+            `[prompts, samples]`, NaN where the judge failed; the two others likewise.
+        reference_scores (`NDArray[np.float64]`):
+            Of the reference's.
+        again_scores (`NDArray[np.float64]`):
+            Of the reference's second writing.
     """
     every = np.concatenate([trained_scores, reference_scores, again_scores], axis=1)
     kept = np.flatnonzero(~np.isnan(every).any(axis=1))
@@ -170,15 +181,22 @@ def compare_by_pairs(
     reference: Writing,
     again: Writing,
 ) -> Comparison:
-    """Let a judge compare each sample with the reference's sample of the same number.
+    """
+    Let a judge compare each sample with the reference's sample of the same number.
 
     Args:
-        judge: Who compares.
-        attribute: In which respect.
-        prompts: `[prompts]`.
-        trained: The model's texts.
-        reference: The reference's.
-        again: The reference's with another seed.
+        judge ([`PairJudge`]):
+            Who compares.
+        attribute (`str`):
+            In which respect.
+        prompts (`Sequence[Prompt]`):
+            `[prompts]`.
+        trained ([`Writing`]):
+            The model's texts.
+        reference ([`Writing`]):
+            The reference's.
+        again ([`Writing`]):
+            The reference's with another seed.
     """
     shape = len(trained), len(trained[0])
     asked = [prompt for prompt, row in zip(prompts, trained, strict=True) for _ in row]

@@ -35,12 +35,16 @@ Prompt: TypeAlias = str | Sequence[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote after one prompt.
+    """
+    What a model wrote after one prompt.
 
     Attributes:
-        text: Decoded tokens, special tokens left out.
-        token_ids: The tokens, without the end token.
-        ended: Whether the model ended by itself; `False` if it was cut at the length limit.
+        text (`str`):
+            Decoded tokens, special tokens left out.
+        token_ids (`tuple[int, ...]`):
+            The tokens, without the end token.
+        ended (`bool`):
+            Whether the model ended by itself; `False` if it was cut at the length limit.
     """
 
     text: str
@@ -49,18 +53,21 @@ class Completion:
 
 
 def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of one prompt, ready to be continued.
+    """
+    Token ids of one prompt, ready to be continued.
 
     Args:
-        tokenizer: Needs a chat template for conversational prompts.
-        prompt: Text is tokenized as it is (with the tokenizer's special tokens); a conversation goes through the chat
+        tokenizer ([`PreTrainedTokenizerBase`]):
+            Needs a chat template for conversational prompts.
+        prompt ([`Prompt`]):
+            Text is tokenized as it is (with the tokenizer's special tokens); a conversation goes through the chat
             template, followed by the header of the assistant's turn, or left open if it ends with an assistant turn.
 
     Returns:
-        Token ids, at least one.
+        `list[int]`: Token ids, at least one.
 
     Raises:
-        ValueError: The prompt has no tokens, or is neither text nor messages.
+        ValueError: If the prompt has no tokens, or is neither text nor messages.
     """
     problem = text_problem(list(prompt) if isinstance(prompt, tuple) else prompt, "prompt")
     if prompt is None or problem:
@@ -94,14 +101,17 @@ def evaluation_mode(model: Model) -> Iterator[None]:
 
 
 def left_pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad on the left with token 0, which the mask hides.
+    """
+    Pad on the left with token 0, which the mask hides.
 
     Args:
-        rows: Token ids, one sequence per row, of any lengths.
-        device: Where the tensors go.
+        rows (`Sequence[Sequence[int]]`):
+            Token ids, one sequence per row, of any lengths.
+        device (`torch.device`):
+            Where the tensors go.
 
     Returns:
-        Token ids and attention mask, both `[rows, longest]`, integer.
+        `tuple[torch.Tensor, torch.Tensor]`: Token ids and attention mask, both `[rows, longest]`, integer.
     """
     longest = max(len(row) for row in rows)
     ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=device)
@@ -110,12 +120,13 @@ def left_pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch
 
 
 def end_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end a completion: the tokenizer's, and those of the model's generation configuration.
+    """
+    The tokens that end a completion: the tokenizer's, and those of the model's generation configuration.
 
     A chat model may end a turn with another token than a text.
 
     Raises:
-        ValueError: There is none.
+        ValueError: If there is none.
     """
     own = model.generation_config.eos_token_id
     found = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
@@ -147,35 +158,50 @@ def sample_completions(
     progress: bool = True,
     desc: str = "Writing completions",
 ) -> list[list[Completion]]:
-    """Sample completions; two models called with the same seed share their random numbers.
+    """
+    Sample completions; two models called with the same seed share their random numbers.
 
     The result depends on the model, the prompts and the settings, and (up to floating-point rounding) neither on
     `batch_size` nor on the global random state, which stays untouched. Nothing is taken from the model's
     `generation_config`. For the base model of an adapter, call it inside `with model.disable_adapter():`.
 
     Args:
-        model: A causal language model or a `PeftModel`; it is run on its own device.
-        tokenizer: Its tokenizer.
-        prompts: Conversations or plain strings.
-        samples_per_prompt: Completions drawn per prompt, independent of each other.
-        max_new_tokens: Length limit in tokens, the end token included.
-        temperature: Divides the logits; 0 takes the most probable token.
-        top_k: Draw among this many most probable tokens; 0 for all.
-        top_p: Draw among the most probable tokens that together reach this probability.
-        seed: Any integer. Two seeds give independent samples.
-        batch_size: Rows computed at once.
-        end_token_ids: Tokens that end a completion, by default the tokenizer's end-of-sequence token.
-        first_prompt: Index of the first prompt in a longer list, of which `prompts` is a part: the completions are
-            then those that a call with the whole list gives.
-        progress: Show a progress bar (counting completions) on stderr.
-        desc: Its label.
+        model ([`Model`]):
+            A causal language model or a `PeftModel`; it is run on its own device.
+        tokenizer ([`PreTrainedTokenizerBase`]):
+            Its tokenizer.
+        prompts (`Sequence[Prompt]`):
+            Conversations or plain strings.
+        samples_per_prompt (`int`, *optional*, defaults to `1`):
+            Completions drawn per prompt, independent of each other.
+        max_new_tokens (`int`, *optional*, defaults to `48`):
+            Length limit in tokens, the end token included.
+        temperature (`float`, *optional*, defaults to `0.7`):
+            Divides the logits; 0 takes the most probable token.
+        top_k (`int`, *optional*, defaults to `50`):
+            Draw among this many most probable tokens; 0 for all.
+        top_p (`float`, *optional*, defaults to `1.0`):
+            Draw among the most probable tokens that together reach this probability.
+        seed (`int`, *optional*, defaults to `0`):
+            Any integer. Two seeds give independent samples.
+        batch_size (`int`, *optional*, defaults to `64`):
+            Rows computed at once.
+        end_token_ids (`Sequence[int]`, *optional*):
+            Tokens that end a completion, by default the tokenizer's end-of-sequence token.
+        first_prompt (`int`, *optional*, defaults to `0`):
+            Index of the first prompt in a longer list, of which `prompts` is a part: the completions are then those
+            that a call with the whole list gives.
+        progress (`bool`, *optional*, defaults to `True`):
+            Show a progress bar (counting completions) on stderr.
+        desc (`str`, *optional*, defaults to `"Writing completions"`):
+            Its label.
 
     Returns:
         `[prompts][samples_per_prompt]` completions, in the order of `prompts`.
 
     Raises:
-        ValueError: A setting is out of its range, or there is no end token.
-        FloatingPointError: The model's logits are not finite (it has diverged).
+        ValueError: If a setting is out of its range, or there is no end token.
+        FloatingPointError: If the model's logits are not finite (it has diverged).
     """
     for option, value in (
         ("samples_per_prompt", samples_per_prompt),

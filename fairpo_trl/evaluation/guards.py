@@ -23,17 +23,25 @@ REPEATED_WORDS = 4
 
 @dataclass(frozen=True)
 class TextGuards:
-    """Counts over a set of completions; shares and means are properties, never rounded.
+    """
+    Counts over a set of completions; shares and means are properties, never rounded.
 
     Attributes:
-        completions: Number of completions.
-        words: Words (separated by white space) in all completions together.
-        repeating: Completions in which some 4-gram of words occurs at least twice.
-        short: Completions of at most 3 words.
-        unended: Completions cut at the length limit, without an end token.
-        distinct: Different texts among the completions.
-        log_prob_sum: Sum over completions of the mean log-probability per token (nats) under the reference model;
-            `None` if it was not computed.
+        completions (`int`):
+            Number of completions.
+        words (`int`):
+            Words (separated by white space) in all completions together.
+        repeating (`int`):
+            Completions in which some 4-gram of words occurs at least twice.
+        short (`int`):
+            Completions of at most 3 words.
+        unended (`int`):
+            Completions cut at the length limit, without an end token.
+        distinct (`int`):
+            Different texts among the completions.
+        log_prob_sum (`float`, *optional*):
+            Sum over completions of the mean log-probability per token (nats) under the reference model; `None` if it
+            was not computed.
     """
 
     completions: int
@@ -69,17 +77,20 @@ def has_repeated_ngram(text: str, size: int = REPEATED_WORDS) -> bool:
 def text_guards(
     completions: Sequence[Sequence[Completion]], token_log_probs: NDArray[np.float64] | None = None
 ) -> TextGuards:
-    """Count what looks degenerate.
+    """
+    Count what looks degenerate.
 
     Args:
-        completions: `[prompts][samples]`, as from `sample_completions`.
-        token_log_probs: `[prompts, samples]` from [`mean_token_log_prob`], optional.
+        completions (`Sequence[Sequence[Completion]]`):
+            `[prompts][samples]`, as from `sample_completions`.
+        token_log_probs (`NDArray[np.float64]`, *optional*):
+            `[prompts, samples]` from [`mean_token_log_prob`], optional.
 
     Returns:
-        The counts.
+        `TextGuards`: the counts.
 
     Raises:
-        ValueError: There are no completions, or the log-probabilities do not match them in number.
+        ValueError: If there are no completions, or the log-probabilities do not match them in number.
     """
     flat = [completion for row in completions for completion in row]
     if not flat:
@@ -105,16 +116,22 @@ def mean_token_log_prob(
     completions: Sequence[Sequence[Completion]],
     batch_size: int = 16,
 ) -> NDArray[np.float64]:
-    """Mean log-probability per token of each completion under `model` (temperature 1, no truncation).
+    """
+    Mean log-probability per token of each completion under `model` (temperature 1, no truncation).
 
     The end token counts as a token of the completion if the completion ended.
 
     Args:
-        model: The model that judges, usually the reference.
-        tokenizer: Its tokenizer.
-        prompts: As given to `sample_completions`.
-        completions: `[prompts][samples]`, the same number of samples for every prompt.
-        batch_size: Rows computed at once.
+        model ([`Model`]):
+            The model that judges, usually the reference.
+        tokenizer ([`PreTrainedTokenizerBase`]):
+            Its tokenizer.
+        prompts (`Sequence[Prompt]`):
+            As given to `sample_completions`.
+        completions (`Sequence[Sequence[Completion]]`):
+            `[prompts][samples]`, the same number of samples for every prompt.
+        batch_size (`int`, *optional*, defaults to `16`):
+            Rows computed at once.
 
     Returns:
         `[prompts, samples]`, nats per token.

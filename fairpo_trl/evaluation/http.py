@@ -46,7 +46,8 @@ class Reply:
 
 
 class ChatClient:
-    """Sends chats to one endpoint, many at once, and gives their replies as they come.
+    """
+    Sends chats to one endpoint, many at once, and gives their replies as they come.
 
     Timeouts, refused connections, busy and broken servers, and bodies that cannot be read (no JSON, a broken or an
     unknown packing, too large) are tried again with exponential backoff; `Retry-After` is honoured. A chat that still
@@ -54,19 +55,29 @@ class ChatClient:
     reached ends everything. The key goes to the host of `address` and to no other, over https or within this machine.
 
     Args:
-        address: Base address, as `http://localhost:8000/v1`.
-        model: Name of the model there.
-        api_key_env: Name of the environment variable that holds the key; the key itself is never stored or shown.
-        timeout: Seconds for a whole request, from the connection to the last byte.
-        attempts: Attempts per chat.
-        requests_per_minute: Most requests that are begun in a minute; `None` for no limit.
-        concurrency: Requests under way at once.
-        backoff: Seconds before the second attempt; doubled each time, with up to a quarter added at random.
-        sleep: Waits between attempts, for tests; by default until the time is over or everything given up.
-        what: What errors call the model.
+        address (`str`):
+            Base address, as `http://localhost:8000/v1`.
+        model (`str`):
+            Name of the model there.
+        api_key_env (`str`, *optional*):
+            Name of the environment variable that holds the key; the key itself is never stored or shown.
+        timeout (`float`, *optional*, defaults to `60.0`):
+            Seconds for a whole request, from the connection to the last byte.
+        attempts (`int`, *optional*, defaults to `5`):
+            Attempts per chat.
+        requests_per_minute (`float`, *optional*):
+            Most requests that are begun in a minute; `None` for no limit.
+        concurrency (`int`, *optional*, defaults to `4`):
+            Requests under way at once.
+        backoff (`float`, *optional*, defaults to `1.0`):
+            Seconds before the second attempt; doubled each time, with up to a quarter added at random.
+        sleep (`Callable[[float], object]`, *optional*):
+            Waits between attempts, for tests; by default until the time is over or everything given up.
+        what (`str`, *optional*, defaults to `"judge"`):
+            What errors call the model.
 
     Raises:
-        ValueError: The address, the name of the variable or a number is wrong, or the key would go in the clear.
+        ValueError: If the address, the name of the variable or a number is wrong, or the key would go in the clear.
     """
 
     def __init__(
@@ -100,13 +111,15 @@ class ChatClient:
         self._sleep = sleep or self._given_up.wait
 
     def ask(self, bodies: Sequence[Mapping[str, Any]]) -> Generator[tuple[int, Reply | None], None, None]:
-        """Yields (index, reply) as they come; `None` for a chat that failed.
+        """
+        Yields (index, reply) as they come; `None` for a chat that failed.
 
         Args:
-            bodies: What to send, as `{"messages": [...], "temperature": 0}`; the model is added.
+            bodies (`Sequence[Mapping[str, Any]]`):
+                What to send, as `{"messages": [...], "temperature": 0}`; the model is added.
 
         Raises:
-            OSError: The server cannot be reached, or refuses the key, the model or the address.
+            OSError: If the server cannot be reached, or refuses the key, the model or the address.
         """
         if not bodies:
             return
@@ -185,15 +198,18 @@ class ChatClient:
 
 
 def check_address(address: str, with_key: bool = False) -> str:
-    """The base address without a slash at its end.
+    """
+    The base address without a slash at its end.
 
     Args:
-        address: As the user named it.
-        with_key: Whether a key is sent there.
+        address (`str`):
+            As the user named it.
+        with_key (`bool`, *optional*, defaults to `False`):
+            Whether a key is sent there.
 
     Raises:
-        ValueError: It is no http(s) address, holds a password, a query or a fragment, or texts or a key would go over
-            the internet in the clear. The message does not repeat what may be secret.
+        ValueError: If it is no http(s) address, holds a password, a query or a fragment, or texts or a key would go
+            over the internet in the clear. The message does not repeat what may be secret.
     """
     try:
         url = httpx2.URL(address)
@@ -224,10 +240,12 @@ def is_loopback(host: str) -> bool:
 
 
 def read_key(name: str) -> str:
-    """The key in an environment variable.
+    """
+    The key in an environment variable.
 
     Raises:
-        ValueError: There is no such variable. The message does not repeat the name, which may be the key by mistake.
+        ValueError: If there is no such variable. The message does not repeat the name, which may be the key by
+            mistake.
     """
     key = os.environ.get(name, "") if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) else ""
     if not key.strip():
@@ -241,17 +259,20 @@ def read_key(name: str) -> str:
 
 
 def keys_by_host(entries: Sequence[str], addresses: Sequence[str]) -> dict[str, str]:
-    """Which variable holds the key of which endpoint, so that no key goes to another host.
+    """
+    Which variable holds the key of which endpoint, so that no key goes to another host.
 
     Args:
-        entries: `NAME` for the only host, or `HOST=NAME` (with the port, as in the address) for each.
-        addresses: The endpoints' base addresses.
+        entries (`Sequence[str]`):
+            `NAME` for the only host, or `HOST=NAME` (with the port, as in the address) for each.
+        addresses (`Sequence[str]`):
+            The endpoints' base addresses.
 
     Returns:
-        Host, with its port if the address has one -> name of the variable.
+        `dict[str, str]`: Host, with its port if the address has one -> name of the variable.
 
     Raises:
-        ValueError: It is not clear whose key it is, no endpoint has such a host, or there is no such variable.
+        ValueError: If it is not clear whose key it is, no endpoint has such a host, or there is no such variable.
     """
     hosts = list(dict.fromkeys(host_of(address) for address in addresses))
     found: dict[str, str] = {}

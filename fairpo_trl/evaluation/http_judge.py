@@ -9,16 +9,21 @@ from fairpo_trl.evaluation.llm_judge import Answers
 
 
 class HttpAnswerer:
-    """Sends each question as a chat of one message, temperature 0.
+    """
+    Sends each question as a chat of one message, temperature 0.
 
     Args:
-        address: Base address, as `http://localhost:8000/v1`.
-        model: Name of the model there.
-        max_tokens: Length limit of an answer.
-        options: Key, timeout, attempts and the like; see [`~fairpo_trl.evaluation.http.ChatClient`].
+        address (`str`):
+            Base address, as `http://localhost:8000/v1`.
+        model (`str`):
+            Name of the model there.
+        max_tokens (`int`, *optional*, defaults to `256`):
+            Length limit of an answer.
+        **options (`Any`):
+            Key, timeout, attempts and the like; see [`~fairpo_trl.evaluation.http.ChatClient`].
 
     Raises:
-        ValueError: The address, the name of the variable or a number is wrong.
+        ValueError: If the address, the name of the variable or a number is wrong.
     """
 
     def __init__(self, address: str, model: str, *, max_tokens: int = 256, **options: Any) -> None:
@@ -33,10 +38,11 @@ class HttpAnswerer:
         }
 
     def answer(self, questions: Sequence[str]) -> Answers:
-        """Yields answers as they come.
+        """
+        Yields answers as they come.
 
         Raises:
-            OSError: The server cannot be reached, or refuses the key, the model or the address.
+            OSError: If the server cannot be reached, or refuses the key, the model or the address.
         """
         settings = {"temperature": 0, "max_tokens": self._max_tokens}
         bodies = [{"messages": [{"role": "user", "content": question}], **settings} for question in questions]

@@ -92,16 +92,18 @@ class JudgeSpec:
 
 
 def parse_judge(entry: str) -> JudgeSpec:
-    """Read one judge as it is written on a command line.
+    """
+    Read one judge as it is written on a command line.
 
     Args:
-        entry: `ATTRIBUTE=KIND:TARGET[#OPTION]`, see `KINDS`; the attribute may be `all`.
+        entry (`str`):
+            `ATTRIBUTE=KIND:TARGET[#OPTION]`, see `KINDS`; the attribute may be `all`.
 
     Returns:
-        The parts.
+        `JudgeSpec`: the parts.
 
     Raises:
-        ValueError: It is not of this form, or the kind is unknown; the message shows the forms.
+        ValueError: If it is not of this form, or the kind is unknown; the message shows the forms.
 
     Example:
         >>> parse_judge("helpful=reward:models/helpful#1")
@@ -125,18 +127,21 @@ def parse_judge(entry: str) -> JudgeSpec:
 
 
 def assign_judges(specs: Sequence[JudgeSpec], attributes: Sequence[str]) -> dict[str, list[JudgeSpec]]:
-    """Give every attribute its judges, in the order they were named; the first one decides the verdicts.
+    """
+    Give every attribute its judges, in the order they were named; the first one decides the verdicts.
 
     Args:
-        specs: The judges.
-        attributes: Every attribute of the data.
+        specs (`Sequence[JudgeSpec]`):
+            The judges.
+        attributes (`Sequence[str]`):
+            Every attribute of the data.
 
     Returns:
-        Attribute -> one to three judges.
+        `dict[str, list[JudgeSpec]]`: Attribute -> one to three judges.
 
     Raises:
-        ValueError: A judge names an attribute that does not exist, the same judge twice, or an attribute has no judge
-            or more than three.
+        ValueError: If a judge names an attribute that does not exist, the same judge twice, or an attribute has no
+            judge or more than three.
     """
     unknown = list(dict.fromkeys(s.attribute for s in specs if s.attribute != ALL and s.attribute not in attributes))
     if unknown:
@@ -158,10 +163,11 @@ def assign_judges(specs: Sequence[JudgeSpec], attributes: Sequence[str]) -> dict
 
 
 def parse_descriptions(entries: Sequence[str], attributes: Sequence[str]) -> Mapping[str, str]:
-    """Read `ATTRIBUTE=what it means`, which LLM judges are told.
+    """
+    Read `ATTRIBUTE=what it means`, which LLM judges are told.
 
     Raises:
-        ValueError: An entry is not of this form, or names an unknown attribute or one twice.
+        ValueError: If an entry is not of this form, or names an unknown attribute or one twice.
     """
     found: dict[str, str] = {}
     for entry in entries:

@@ -27,7 +27,8 @@ def length_controlled_win_rate(
     seed: int = 0,
     level: float = 0.95,
 ) -> Estimate | None:
-    """Win rate that a logistic curve of the length difference predicts for texts of equal length.
+    """
+    Win rate that a logistic curve of the length difference predicts for texts of equal length.
 
     The idea is that of length-controlled AlpacaEval (Dubois et al., 2024): the outcome is regressed on the difference
     of the two lengths, divided by its standard deviation but not centred, and the curve is read where the difference
@@ -35,16 +36,21 @@ def length_controlled_win_rate(
     bootstrap over prompts, the curve being fitted anew in each resample.
 
     Args:
-        outcomes: `[prompts, comparisons]`: 1 won, 0.5 tied, 0 lost; `[prompts]` is read as one comparison each.
-        length_differences: The length of the model's text less that of the reference's, in any unit, same shape.
-        n: Number of resamples.
-        seed: Seed of the resampling.
-        level: Level of the two-sided interval.
+        outcomes ([`ArrayLike`]):
+            `[prompts, comparisons]`: 1 won, 0.5 tied, 0 lost; `[prompts]` is read as one comparison each.
+        length_differences ([`ArrayLike`]):
+            The length of the model's text less that of the reference's, in any unit, same shape.
+        n (`int`, *optional*, defaults to `500`):
+            Number of resamples.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the resampling.
+        level (`float`, *optional*, defaults to `0.95`):
+            Level of the two-sided interval.
 
     Returns:
-        The estimate, or `None` where the question has no answer in these data: fewer than 20 prompts, only wins or
-        only losses, lengths that do not differ, an outcome that the length alone decides (as for a judge that counts
-        words), or nearly all texts of one model longer than those of the other.
+        `Estimate | None`: the estimate, or `None` where the question has no answer in these data: fewer than 20
+        prompts, only wins or only losses, lengths that do not differ, an outcome that the length alone decides (as for
+        a judge that counts words), or nearly all texts of one model longer than those of the other.
 
     Raises:
         ValueError: Shapes differ, an outcome is outside 0 to 1, or a value is not finite.
@@ -72,7 +78,8 @@ def length_controlled_win_rate(
 def _at_equal_length(
     wins: NDArray[np.float64], lengths: NDArray[np.float64], counts: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """The curves' values at 0, `[resamples]`, prompts counting `[resamples, prompts]` times.
+    """
+    The curves' values at 0, `[resamples]`, prompts counting `[resamples, prompts]` times.
 
     Newton's method on all resamples at once: one call of scikit-learn's takes milliseconds before it computes, and
     here are hundreds of fits with two parameters. Where only wins were drawn the intercept runs to its limit.

@@ -59,22 +59,27 @@ class Answerer(Protocol):
     identity: Mapping[str, str | int | float]  # everything that the answers depend on, besides the question
 
     def answer(self, questions: Sequence[str]) -> Answers:
-        """Answers every question once.
+        """
+        Answers every question once.
 
         Raises:
-            OSError: It cannot answer any question.
+            OSError: If it cannot answer any question.
         """
         ...
 
 
 class LlmJudge:
-    """Asks a language model twice for every comparison, with the order swapped; a disagreement is a tie.
+    """
+    Asks a language model twice for every comparison, with the order swapped; a disagreement is a tie.
 
     Args:
-        answerer: The model.
-        folder: Where its answers are kept, one file each. An answer is read again only if the model, its settings and
+        answerer ([`Answerer`]):
+            The model.
+        folder (`str` or `os.PathLike`):
+            Where its answers are kept, one file each. An answer is read again only if the model, its settings and
             every word of the question are the same.
-        descriptions: Attribute -> what it means; the name alone where it is absent.
+        descriptions (`Mapping[str, str]`, *optional*):
+            Attribute -> what it means; the name alone where it is absent.
     """
 
     def __init__(
@@ -86,20 +91,25 @@ class LlmJudge:
     def compare(
         self, attribute: str, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]
     ) -> Verdicts:
-        """Compares texts; equal ones are a tie without a question.
+        """
+        Compares texts; equal ones are a tie without a question.
 
         Args:
-            attribute: In which respect.
-            prompts: `[comparisons]`.
-            first: `[comparisons]` texts.
-            second: `[comparisons]` texts.
+            attribute (`str`):
+                In which respect.
+            prompts (`Sequence[Prompt]`):
+                `[comparisons]`.
+            first (`Sequence[str]`):
+                `[comparisons]` texts.
+            second (`Sequence[str]`):
+                `[comparisons]` texts.
 
         Returns:
-            The outcomes and what was asked.
+            `Verdicts`: the outcomes and what was asked.
 
         Raises:
-            OSError: The model cannot be reached, or fails again and again.
-            ValueError: A kept answer is damaged.
+            OSError: If the model cannot be reached, or fails again and again.
+            ValueError: If a kept answer is damaged.
         """
         asked: list[tuple[int, bool, str]] = []  # (comparison, swapped, question)
         for i, (prompt, a, b) in enumerate(zip(prompts, first, second, strict=True)):
@@ -183,7 +193,8 @@ class LlmJudge:
 
 
 def read_verdict(answer: str) -> Verdict | None:
-    r"""The verdict of an answer: all of it, or its last line (a model may think first); `None` if it is none.
+    r"""
+    The verdict of an answer: all of it, or its last line (a model may think first); `None` if it is none.
 
     Example:
         >>> read_verdict("Both are polite.\nAnswer: **2**"), read_verdict("Response 1 is nicer")
@@ -195,14 +206,20 @@ def read_verdict(answer: str) -> Verdict | None:
 
 
 class LocalAnswerer:
-    """A causal language model in this process, which takes the most probable token each time.
+    """
+    A causal language model in this process, which takes the most probable token each time.
 
     Args:
-        folder: The model, safetensors only; it is loaded when the first question comes.
-        name: What it is called.
-        fingerprint: A hash of it.
-        max_new_tokens: Length limit of an answer.
-        batch_size: Questions computed at once.
+        folder (`Path`):
+            The model, safetensors only; it is loaded when the first question comes.
+        name (`str`):
+            What it is called.
+        fingerprint (`str`):
+            A hash of it.
+        max_new_tokens (`int`):
+            Length limit of an answer.
+        batch_size (`int`, *optional*, defaults to `16`):
+            Questions computed at once.
 
     Raises:
         ValueError: Its tokenizer has no chat template.

@@ -54,19 +54,23 @@ class ModelSource:
 
 
 def find_model(name: str, *, base_model: str | None = None, tokenizer: str | None = None) -> ModelSource:
-    """Find a model and what it needs, without loading it.
+    """
+    Find a model and what it needs, without loading it.
 
     Args:
-        name: Folder or Hub id of a full model or an adapter.
-        base_model: Base of an adapter, instead of the one that its configuration names.
-        tokenizer: Folder or Hub id of its tokenizer, instead of its own or the base's.
+        name (`str`):
+            Folder or Hub id of a full model or an adapter.
+        base_model (`str`, *optional*):
+            Base of an adapter, instead of the one that its configuration names.
+        tokenizer (`str`, *optional*):
+            Folder or Hub id of its tokenizer, instead of its own or the base's.
 
     Returns:
-        Where everything is; a Hub id is downloaded.
+        `ModelSource`: Where everything is; a Hub id is downloaded.
 
     Raises:
-        FileNotFoundError: There is no such folder or Hub id, or the base is not there.
-        ValueError: The folder holds no model in safetensors, or an adapter of a kind that is not supported.
+        FileNotFoundError: If there is no such folder or Hub id, or the base is not there.
+        ValueError: If the folder holds no model in safetensors, or an adapter of a kind that is not supported.
     """
     folder = find_folder(name, "model")
     base = None
@@ -106,10 +110,11 @@ def find_model(name: str, *, base_model: str | None = None, tokenizer: str | Non
 
 
 def find_folder(name: str, what: str) -> Path:
-    """The folder of a model: itself, or where a Hub id was downloaded to.
+    """
+    The folder of a model: itself, or where a Hub id was downloaded to.
 
     Raises:
-        FileNotFoundError: There is neither; names near folders.
+        FileNotFoundError: If there is neither; names near folders.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -147,10 +152,12 @@ def _hash_as_of(path: Path, size: int, time: int, inode: int) -> str:
 
 
 class LoadedModels:
-    """Opens models one after the other; the last base stays loaded, for the next adapter on it.
+    """
+    Opens models one after the other; the last base stays loaded, for the next adapter on it.
 
     Args:
-        dtype: `auto` for the precision of the files, or `float32`, `bfloat16`, `float16`.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            `auto` for the precision of the files, or `float32`, `bfloat16`, `float16`.
     """
 
     def __init__(self, dtype: str = "auto") -> None:

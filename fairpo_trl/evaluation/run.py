@@ -23,7 +23,8 @@ class Write(Protocol):
     """Lets a model write."""
 
     def __call__(self, source: Source, label: str, prompts: Sequence[Prompt], seed: int) -> Writing:
-        """`[prompts][samples]` texts; `label` names the model's folder, `seed` the random numbers.
+        """
+        `[prompts][samples]` texts; `label` names the model's folder, `seed` the random numbers.
 
         The reference writes twice, first with an even seed, then with the odd one that candidates write with.
         """

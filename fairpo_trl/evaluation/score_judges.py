@@ -35,10 +35,12 @@ Function: TypeAlias = Callable[[list[str], list[str]], Sequence[float | None]]
 
 
 class CountJudge:
-    """Counts; the score of `fewer` is the negative count.
+    """
+    Counts; the score of `fewer` is the negative count.
 
     Args:
-        target: `words:fewer`, `characters:more`, ...
+        target (`str`):
+            `words:fewer`, `characters:more`, ...
 
     Raises:
         ValueError: Something else is to be counted, or the direction is missing.
@@ -61,20 +63,26 @@ class CountJudge:
 
 
 class ClassifierJudge:
-    """A sequence classifier: the logit of a reward model, or the probability of one label.
+    """
+    A sequence classifier: the logit of a reward model, or the probability of one label.
 
     A reward model reads prompt and completion: as a conversation if its tokenizer has a chat template, else as a pair
     of texts. What does not fit its context is a failure, since cut text would get the score of another text.
 
     Args:
-        folder: The model with its tokenizer, safetensors only; it is loaded when the first text comes.
-        label: Index or name of a label; needed if there are several.
-        with_prompt: Whether it reads the prompt too.
-        name: What it is called.
-        batch_size: Texts computed at once.
+        folder (`Path`):
+            The model with its tokenizer, safetensors only; it is loaded when the first text comes.
+        label (`str`):
+            Index or name of a label; needed if there are several.
+        with_prompt (`bool`):
+            Whether it reads the prompt too.
+        name (`str`):
+            What it is called.
+        batch_size (`int`, *optional*, defaults to `16`):
+            Texts computed at once.
 
     Raises:
-        ValueError: The label is missing, unknown or needless.
+        ValueError: If the label is missing, unknown or needless.
     """
 
     def __init__(self, folder: Path, label: str | None, *, with_prompt: bool, name: str, batch_size: int = 16) -> None:
@@ -139,14 +147,16 @@ class ClassifierJudge:
 
 
 class PythonJudge:
-    """A function of the user.
+    """
+    A function of the user.
 
     Args:
-        target: `FILE.py:FUNCTION` or `MODULE:FUNCTION`. The code is run.
+        target (`str`):
+            `FILE.py:FUNCTION` or `MODULE:FUNCTION`. The code is run.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The module has no such function.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the module has no such function.
     """
 
     def __init__(self, target: str) -> None:

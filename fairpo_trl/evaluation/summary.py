@@ -11,16 +11,23 @@ from fairpo_trl.evaluation.win_rates import Estimate, paired_bootstrap, win_rate
 
 @dataclass(frozen=True)
 class WinRateRow:
-    """One attribute as seen by one judge.
+    """
+    One attribute as seen by one judge.
 
     Attributes:
-        attribute: Name of the attribute.
-        role: `privileged` or `non_privileged`.
-        judge: Who scored, for example `scorer` or `second_judge`.
-        trained: Win rate of the trained model against the reference.
-        reference_vs_itself: Win rate of the reference with another seed against the reference; its distance from 0.5
-            is sampling noise. `None` if it was not measured.
-        difference: `trained - reference_vs_itself` with a paired interval; `None` likewise.
+        attribute (`str`):
+            Name of the attribute.
+        role (`str`):
+            `privileged` or `non_privileged`.
+        judge (`str`):
+            Who scored, for example `scorer` or `second_judge`.
+        trained ([`Estimate`]):
+            Win rate of the trained model against the reference.
+        reference_vs_itself ([`Estimate`], *optional*):
+            Win rate of the reference with another seed against the reference; its distance from 0.5 is sampling noise.
+            `None` if it was not measured.
+        difference ([`Estimate`], *optional*):
+            `trained - reference_vs_itself` with a paired interval; `None` likewise.
     """
 
     attribute: str
@@ -41,20 +48,28 @@ def compare_scores(
     reference_again: ArrayLike | None = None,
     seed: int = 0,
 ) -> WinRateRow:
-    """Win rates of one attribute from the scores of one judge.
+    """
+    Win rates of one attribute from the scores of one judge.
 
     Args:
-        attribute: Name of the attribute.
-        role: `privileged` or `non_privileged`.
-        judge: Name of the judge.
-        trained: `[prompts, samples]` scores of the trained model's completions, higher is better.
-        reference: `[prompts, samples]` scores of the reference's completions on the same prompts.
-        reference_again: The same with another sampling seed, if there is one. For the difference to be paired, sample
-            it with the seed of `trained`.
-        seed: Seed of the bootstrap.
+        attribute (`str`):
+            Name of the attribute.
+        role (`str`):
+            `privileged` or `non_privileged`.
+        judge (`str`):
+            Name of the judge.
+        trained ([`ArrayLike`]):
+            `[prompts, samples]` scores of the trained model's completions, higher is better.
+        reference ([`ArrayLike`]):
+            `[prompts, samples]` scores of the reference's completions on the same prompts.
+        reference_again ([`ArrayLike`], *optional*):
+            The same with another sampling seed, if there is one. For the difference to be paired, sample it with the
+            seed of `trained`.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the bootstrap.
 
     Returns:
-        The row; what cannot be computed is `None`.
+        `WinRateRow`: the row; what cannot be computed is `None`.
 
     Raises:
         ValueError: Shapes differ or a score is NaN.
@@ -73,18 +88,25 @@ def compare_win_values(
     reference_again: ArrayLike | None = None,
     seed: int = 0,
 ) -> WinRateRow:
-    """Win rates of one attribute from win values, as a judge gives them that compares texts without scoring them.
+    """
+    Win rates of one attribute from win values, as a judge gives them that compares texts without scoring them.
 
     Args:
-        attribute: Name of the attribute.
-        role: `privileged` or `non_privileged`.
-        judge: Name of the judge.
-        trained: `[prompts]` win values of the trained model against the reference (1 won, 0.5 tied, 0 lost).
-        reference_again: The same of the reference with another sampling seed, if there is one.
-        seed: Seed of the bootstrap.
+        attribute (`str`):
+            Name of the attribute.
+        role (`str`):
+            `privileged` or `non_privileged`.
+        judge (`str`):
+            Name of the judge.
+        trained ([`ArrayLike`]):
+            `[prompts]` win values of the trained model against the reference (1 won, 0.5 tied, 0 lost).
+        reference_again ([`ArrayLike`], *optional*):
+            The same of the reference with another sampling seed, if there is one.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the bootstrap.
 
     Returns:
-        The row; what cannot be computed is `None`.
+        `WinRateRow`: the row; what cannot be computed is `None`.
 
     Raises:
         ValueError: Shapes differ or a value is NaN.
@@ -102,10 +124,12 @@ def compare_win_values(
 
 
 class WinRateTable:
-    """Rows of win rates, as a data frame or as nested dictionaries for a results file.
+    """
+    Rows of win rates, as a data frame or as nested dictionaries for a results file.
 
     Args:
-        rows: At most one per attribute and judge.
+        rows (`Sequence[WinRateRow]`):
+            At most one per attribute and judge.
 
     Raises:
         ValueError: Two rows have the same attribute and judge, or an attribute has two roles.

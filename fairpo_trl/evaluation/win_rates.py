@@ -20,13 +20,18 @@ def format_number(value: float, digits: int = 2) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over prompts with a confidence interval.
+    """
+    A mean over prompts with a confidence interval.
 
     Attributes:
-        mean: Mean over prompts.
-        low: Lower end of the interval; `None` if there is one prompt only, from which no interval can be had.
-        high: Upper end; `None` likewise.
-        n: Number of prompts.
+        mean (`float`):
+            Mean over prompts.
+        low (`float`):
+            Lower end of the interval; `None` if there is one prompt only, from which no interval can be had.
+        high (`float`):
+            Upper end; `None` likewise.
+        n (`int`):
+            Number of prompts.
     """
 
     mean: float
@@ -49,13 +54,16 @@ class Estimate:
 
 
 def win_rate(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
-    """Per prompt, the probability that a completion of A scores higher than one of B, ties counting one half.
+    """
+    Per prompt, the probability that a completion of A scores higher than one of B, ties counting one half.
 
     All pairs of samples of a prompt are compared, so the two models may have different numbers of samples.
 
     Args:
-        a: `[prompts, samples of A]` scores, higher is better; `[prompts]` is read as one sample each.
-        b: `[prompts, samples of B]` scores on the same prompts.
+        a ([`ArrayLike`]):
+            `[prompts, samples of A]` scores, higher is better; `[prompts]` is read as one sample each.
+        b ([`ArrayLike`]):
+            `[prompts, samples of B]` scores on the same prompts.
 
     Returns:
         `[prompts]` values within 0 and 1; 0.5 means as good as B.
@@ -82,20 +90,26 @@ def paired_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Estimate:
-    """Mean over prompts with a percentile bootstrap interval, prompts being resampled.
+    """
+    Mean over prompts with a percentile bootstrap interval, prompts being resampled.
 
     Args:
-        per_prompt: `[prompts]` values, for example from [`win_rate`].
-        baseline: `[prompts]` values of the same prompts, for example the win values of the reference against itself
-            with another seed. If given, the estimate is of the mean difference `per_prompt - baseline`, and each
-            resample takes the same prompts for both.
-        n: Number of resamples.
-        seed: Seed of the resampling; the result is deterministic.
-        level: Level of the two-sided interval.
+        per_prompt ([`ArrayLike`]):
+            `[prompts]` values, for example from [`win_rate`].
+        baseline ([`ArrayLike`], *optional*):
+            `[prompts]` values of the same prompts, for example the win values of the reference against itself with
+            another seed. If given, the estimate is of the mean difference `per_prompt - baseline`, and each resample
+            takes the same prompts for both.
+        n (`int`, *optional*, defaults to `10000`):
+            Number of resamples.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the resampling; the result is deterministic.
+        level (`float`, *optional*, defaults to `0.95`):
+            Level of the two-sided interval.
 
     Returns:
-        The estimate; without interval if there is only one prompt. With few prompts (below about 20) percentile
-        intervals are too narrow.
+        `Estimate`: the estimate; without interval if there is only one prompt. With few prompts (below about 20)
+        percentile intervals are too narrow.
 
     Raises:
         ValueError: Shapes differ, there are no prompts, a value is not finite, or `n` or `level` is out of range.

@@ -47,25 +47,36 @@ def write_completions(
     batch_size: int = 16,
     desc: str = "Writing",
 ) -> list[list[Completion]]:
-    """Sample completions, or read those that are on disk already; the model is only opened if some are missing.
+    """
+    Sample completions, or read those that are on disk already; the model is only opened if some are missing.
 
     Args:
-        folder: Where the parts are kept.
-        label: What the model's subfolder is called.
-        identity: A hash of model and tokenizer.
-        open_model: Loads the model.
-        tokenizer: Its tokenizer.
-        prompts: Conversations or plain strings.
-        sampling: How they are drawn.
-        seed: Random numbers, shared by models with the same seed.
-        batch_size: Rows computed at once; the completions do not depend on it, up to rounding.
-        desc: Label of the progress bar, which counts prompts.
+        folder (`str` or `os.PathLike`):
+            Where the parts are kept.
+        label (`str`):
+            What the model's subfolder is called.
+        identity (`str`):
+            A hash of model and tokenizer.
+        open_model (`Callable[[], AbstractContextManager[Model]]`):
+            Loads the model.
+        tokenizer ([`PreTrainedTokenizerBase`]):
+            Its tokenizer.
+        prompts (`Sequence[Prompt]`):
+            Conversations or plain strings.
+        sampling ([`Sampling`]):
+            How they are drawn.
+        seed (`int`):
+            Random numbers, shared by models with the same seed.
+        batch_size (`int`, *optional*, defaults to `16`):
+            Rows computed at once; the completions do not depend on it, up to rounding.
+        desc (`str`, *optional*, defaults to `"Writing"`):
+            Label of the progress bar, which counts prompts.
 
     Returns:
         `[prompts][samples_per_prompt]` completions, the same as from one call of `sample_completions`.
 
     Raises:
-        ValueError: A kept part is damaged; names the file.
+        ValueError: If a kept part is damaged; names the file.
     """
     key = {"model": identity, "sampling": asdict(sampling), "seed": seed}
     opened: list[Model] = []
@@ -98,21 +109,28 @@ def keep_completions(
     *,
     desc: str = "Writing",
 ) -> list[list[Completion]]:
-    """Completions in parts of `PART` prompts, each of which is written once and then read.
+    """
+    Completions in parts of `PART` prompts, each of which is written once and then read.
 
     Args:
-        folder: Where the parts are kept.
-        label: What the subfolder is called, before a hash.
-        key: Everything that the completions depend on, besides the prompts.
-        prompts: The prompts.
-        write_part: Takes a part of them and the number of its first one.
-        desc: Label of the progress bar, which counts prompts.
+        folder (`str` or `os.PathLike`):
+            Where the parts are kept.
+        label (`str`):
+            What the subfolder is called, before a hash.
+        key (`dict[str, Any]`):
+            Everything that the completions depend on, besides the prompts.
+        prompts (`Sequence[Prompt]`):
+            The prompts.
+        write_part (`Callable[[Sequence[Prompt], int], list[list[Completion]]]`):
+            Takes a part of them and the number of its first one.
+        desc (`str`, *optional*, defaults to `"Writing"`):
+            Label of the progress bar, which counts prompts.
 
     Returns:
         `[prompts][samples]`.
 
     Raises:
-        ValueError: A kept part is damaged; names the file.
+        ValueError: If a kept part is damaged; names the file.
     """
     place = Path(folder) / f"{label}-{_digest({**key, 'prompts': list(prompts), 'part': PART})}"
     starts = range(0, len(prompts), PART)
@@ -140,22 +158,30 @@ def kept_log_probs(
     completions: Sequence[Sequence[Completion]],
     batch_size: int = 16,
 ) -> NDArray[np.float64]:
-    """`mean_token_log_prob` of the first completion of each prompt, computed once and then read.
+    """
+    `mean_token_log_prob` of the first completion of each prompt, computed once and then read.
 
     Args:
-        folder: Where the numbers are kept.
-        identity: A hash of the model that judges.
-        open_model: Loads it.
-        tokenizer: Its tokenizer.
-        prompts: The prompts.
-        completions: `[prompts][samples]`.
-        batch_size: Rows computed at once.
+        folder (`str` or `os.PathLike`):
+            Where the numbers are kept.
+        identity (`str`):
+            A hash of the model that judges.
+        open_model (`Callable[[], AbstractContextManager[Model]]`):
+            Loads it.
+        tokenizer ([`PreTrainedTokenizerBase`]):
+            Its tokenizer.
+        prompts (`Sequence[Prompt]`):
+            The prompts.
+        completions (`Sequence[Sequence[Completion]]`):
+            `[prompts][samples]`.
+        batch_size (`int`, *optional*, defaults to `16`):
+            Rows computed at once.
 
     Returns:
         `[prompts]`, nats per token.
 
     Raises:
-        ValueError: The kept numbers are damaged; names the file.
+        ValueError: If the kept numbers are damaged; names the file.
     """
     first = [row[0] for row in completions]
     key = {"model": identity, "prompts": list(prompts), "tokens": [[c.token_ids, c.ended] for c in first]}

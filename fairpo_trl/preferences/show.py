@@ -17,10 +17,9 @@ from rich.text import Text
 from fairpo_trl.preferences.check import PreferenceReport
 from fairpo_trl.preferences.rules import row_numbers
 from fairpo_trl.reporting.drawing import BAND, DPI, TEXT
-from fairpo_trl.reporting.numbers import ABSENT, share
+from fairpo_trl.reporting.numbers import ABSENT, role_text, share
 
 
-_ROLES = {"privileged": "privileged", "non_privileged": "held", None: ""}
 _SKEWED = 0.65
 """Share of longer chosen responses from which length alone predicts an attribute noticeably (or below 1 - this)."""
 _SHOWN = 24
@@ -39,7 +38,7 @@ def print_report(report: PreferenceReport, console: Console | None = None) -> No
     """
     console = console or Console(highlight=False)
     rows = ", ".join(f"{split} {count:,}" for split, count in report.splits.items())
-    roles = "".join(f"; {_ROLES[role]} {count:,}" for role, count in sorted(report.roles.items(), reverse=True))
+    roles = "".join(f"; {role_text(role)} {count:,}" for role, count in sorted(report.roles.items(), reverse=True))
     console.print(Text(f"Pairs: {rows}{roles}"))
     if report.attributes:
         console.print(_attribute_table(report))
@@ -129,7 +128,7 @@ def _attribute_table(report: PreferenceReport) -> Table:
         skewed = not 1 - _SKEWED <= entry.chosen_longer <= _SKEWED
         table.add_row(
             Text(entry.name, style="bold" if entry.role == "privileged" else ""),
-            *([_ROLES[entry.role]] if report.roles else []),
+            *([role_text(entry.role)] if report.roles else []),
             *(f"{entry.pairs.get(split, 0):,}" for split in report.splits),
             f"{entry.prompts:,}",
             Text(share(entry.chosen_longer), style="yellow" if skewed else ""),

@@ -22,13 +22,18 @@ _CURVES = (("-", "D"), ("--", "v"), (":", "<"), ("-.", ">"))
 
 @dataclass(frozen=True)
 class ComparisonPoint:
-    """One method (or one stopping point of a curve) in a comparison.
+    """
+    One method (or one stopping point of a curve) in a comparison.
 
     Attributes:
-        label: Short text beside the point, for example a method's name or a number of steps.
-        privileged: Mean win rate of the privileged attributes against the reference.
-        mean_held: Mean win rate of the held attributes.
-        worst_held: Lowest win rate among the held attributes.
+        label (`str`):
+            Short text beside the point, for example a method's name or a number of steps.
+        privileged ([`Interval`]):
+            Mean win rate of the privileged attributes against the reference.
+        mean_held ([`Interval`]):
+            Mean win rate of the held attributes.
+        worst_held ([`Interval`]):
+            Lowest win rate among the held attributes.
     """
 
     label: str
@@ -46,22 +51,29 @@ def plot_comparison(
     subtitle: str = "",
     differences: bool = False,
 ) -> Path:
-    """Privileged win rate (x) against the mean and the worst held win rate (y), two panels.
+    """
+    Privileged win rate (x) against the mean and the worst held win rate (y), two panels.
 
     Args:
-        points: Methods, each drawn with its intervals and its label.
-        path: The PNG to write.
-        curves: Points to be joined, by the curve's name: for example DPO stopped at several steps.
-        title: What is compared.
-        subtitle: A second line: model, number of prompts and seeds.
-        differences: Whether the points are changes of a win rate, with 0 as good as the reference, rather than win
-            rates, with 0.5 as good as it.
+        points (`Sequence[ComparisonPoint]`):
+            Methods, each drawn with its intervals and its label.
+        path (`str` or `os.PathLike`):
+            The PNG to write.
+        curves (`Mapping[str, Sequence[ComparisonPoint]]`, *optional*):
+            Points to be joined, by the curve's name: for example DPO stopped at several steps.
+        title (`str`, *optional*, defaults to `"Privileged gain against what the held attributes keep"`):
+            What is compared.
+        subtitle (`str`, *optional*, defaults to `""`):
+            A second line: model, number of prompts and seeds.
+        differences (`bool`, *optional*, defaults to `False`):
+            Whether the points are changes of a win rate, with 0 as good as the reference, rather than win rates, with
+            0.5 as good as it.
 
     Returns:
-        The path.
+        `Path`: the path.
 
     Raises:
-        ValueError: There is nothing to draw.
+        ValueError: If there is nothing to draw.
     """
     curves = curves or {}
     if not points and not any(curves.values()):

@@ -39,21 +39,28 @@ def plot_label_deltas(
     subtitle: str = "",
     measure: str = "average precision",
 ) -> Path:
-    """Change of average precision (or of another measure) of every label with its interval, best first.
+    """
+    Change of average precision (or of another measure) of every label with its interval, best first.
 
     Args:
-        deltas: Label -> change, as a share.
-        partition: Label -> role.
-        path: The PNG to write.
-        title: Names the data.
-        subtitle: For example the method.
-        measure: What the changes are changes of.
+        deltas (`Mapping[str, Interval]`):
+            Label -> change, as a share.
+        partition (`Mapping[str, Role]`):
+            Label -> role.
+        path (`str` or `os.PathLike`):
+            The PNG to write.
+        title (`str`):
+            Names the data.
+        subtitle (`str`, *optional*, defaults to `""`):
+            For example the method.
+        measure (`str`, *optional*, defaults to `"average precision"`):
+            What the changes are changes of.
 
     Returns:
-        The path.
+        `Path`: the path.
 
     Raises:
-        ValueError: There is no label.
+        ValueError: If there is no label.
     """
     if not deltas:
         raise ValueError("There are no changes per label to plot.")
@@ -81,18 +88,21 @@ def plot_label_deltas(
 
 
 def plot_samples(results: LabelResults, path: str | os.PathLike[str]) -> Path:
-    """A sheet of images, each with its true labels and the best labels of reference and trained model.
+    """
+    A sheet of images, each with its true labels and the best labels of reference and trained model.
 
     Args:
-        results: A run with `samples`; their images lie beside the picture that is written.
-        path: The PNG to write.
+        results ([`LabelResults`]):
+            A run with `samples`; their images lie beside the picture that is written.
+        path (`str` or `os.PathLike`):
+            The PNG to write.
 
     Returns:
-        The path.
+        `Path`: the path.
 
     Raises:
-        ValueError: There are no samples, or the file of one is no image.
-        FileNotFoundError: The image of a sample does not exist.
+        ValueError: If there are no samples, or the file of one is no image.
+        FileNotFoundError: If the image of a sample does not exist.
     """
     samples = results.samples
     if not samples:

@@ -78,9 +78,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def role_text(role: str) -> str:
-    """The word for a role in prose: `privileged`, or `held` for `non_privileged`; any other name as it is."""
-    return "held" if role == "non_privileged" else role
+def role_text(role: str | None) -> str:
+    """The word for a role in prose: `held` for `non_privileged`, any other name as it is; nothing for no role."""
+    return "held" if role == "non_privileged" else role or ""
 
 
 def judge_text(judge: str) -> str:

@@ -47,23 +47,28 @@ class _Point:
 def plot_pareto(
     comparison: LabelComparison, path: str | os.PathLike[str], head: str | None = None, *, ablations: bool = False
 ) -> Path:
-    """Change of mAP (or F1) of the privileged labels (y) against that of the held ones (x); the origin: the reference.
+    """
+    Change of mAP (or F1) of the privileged labels (y) against that of the held ones (x); the origin: the reference.
 
     Thin lines are the intervals. The re-weighting rows are joined as a curve, in order of their factors. A point that
     would press all others together stands at the border with its numbers.
 
     Args:
-        comparison: Many methods.
-        path: The PNG to write.
-        head: Whose methods, by default those of the first head.
-        ablations: Whether the ablations and variants are shown, with continued BCE, FairPO and the curve, instead of
-            the methods.
+        comparison ([`LabelComparison`]):
+            Many methods.
+        path (`str` or `os.PathLike`):
+            The PNG to write.
+        head (`str`, *optional*):
+            Whose methods, by default those of the first head.
+        ablations (`bool`, *optional*, defaults to `False`):
+            Whether the ablations and variants are shown, with continued BCE, FairPO and the curve, instead of the
+            methods.
 
     Returns:
-        The path.
+        `Path`: the path.
 
     Raises:
-        ValueError: The head is unknown, or none of its methods was compared with the reference.
+        ValueError: If the head is unknown, or none of its methods was compared with the reference.
     """
     head = next(iter(comparison.heads), "") if head is None else head
     if head not in comparison.heads:

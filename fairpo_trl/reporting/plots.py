@@ -32,17 +32,20 @@ _MOST_NAMED = 12
 
 
 def plot_weights(results: Results | LabelResults, path: str | os.PathLike[str]) -> Path:
-    """Group weights over optimizer steps.
+    """
+    Group weights over optimizer steps.
 
     Args:
-        results: A run with `weights_history`.
-        path: The PNG to write.
+        results (`Results` or `LabelResults`):
+            A run with `weights_history`.
+        path (`str` or `os.PathLike`):
+            The PNG to write.
 
     Returns:
-        The path.
+        `Path`: the path.
 
     Raises:
-        ValueError: There is no weights history.
+        ValueError: If there is no weights history.
     """
     figure, axes = new_figure(7.5, 4.2)
     _history(axes, results.weights_history, results.partition, "weights_history")
@@ -52,17 +55,20 @@ def plot_weights(results: Results | LabelResults, path: str | os.PathLike[str]) 
 
 
 def plot_margins(results: Results, path: str | os.PathLike[str]) -> Path:
-    """Margin of every attribute (log-ratio difference of the pair against the reference, nats) over optimizer steps.
+    """
+    Margin of every attribute (log-ratio difference of the pair against the reference, nats) over optimizer steps.
 
     Args:
-        results: A run with `margins_history`.
-        path: The PNG to write.
+        results ([`Results`]):
+            A run with `margins_history`.
+        path (`str` or `os.PathLike`):
+            The PNG to write.
 
     Returns:
-        The path.
+        `Path`: the path.
 
     Raises:
-        ValueError: There is no margins history.
+        ValueError: If there is no margins history.
     """
     figure, axes = new_figure(7.5, 4.2)
     axes.axhline(0, color=BAND, linewidth=1)
@@ -72,18 +78,22 @@ def plot_margins(results: Results, path: str | os.PathLike[str]) -> Path:
 
 
 def plot_win_rates(results: Results, path: str | os.PathLike[str], judge: str | None = None) -> Path:
-    """Win rate of every attribute against the reference with its interval, beside the reference against itself.
+    """
+    Win rate of every attribute against the reference with its interval, beside the reference against itself.
 
     Args:
-        results: A run.
-        path: The PNG to write.
-        judge: Whose scores, by default the first judge's.
+        results ([`Results`]):
+            A run.
+        path (`str` or `os.PathLike`):
+            The PNG to write.
+        judge (`str`, *optional*):
+            Whose scores, by default the first judge's.
 
     Returns:
-        The path.
+        `Path`: the path.
 
     Raises:
-        ValueError: No attribute has win rates of this judge.
+        ValueError: If no attribute has win rates of this judge.
     """
     judge = judge or next(iter(results.judge_names()), "scorer")
     entries = [entry for entry in results.by_role() if judge in entry.win_rate]

@@ -58,7 +58,8 @@ def mean_interval(values: Sequence[Interval]) -> Interval | None:
 
 
 def generation_verdict(results: Results) -> Verdict:
-    """Whether the privileged attributes got better and a held one worse, as the first judge of each sees it.
+    """
+    Whether the privileged attributes got better and a held one worse, as the first judge of each sees it.
 
     Where only another judge sees a held attribute fall, the verdict is unclear and says so.
     """

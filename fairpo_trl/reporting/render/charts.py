@@ -72,7 +72,8 @@ class Line:
 
 @dataclass(frozen=True)
 class History:
-    """Lines over optimizer steps.
+    """
+    Lines over optimizer steps.
 
     `rows` are the figures behind them, without those of `left_out` steps. If there are too many lines to be `named`,
     `highest` are the three that end highest.
@@ -117,14 +118,20 @@ class Plane:
 def scale(
     values: Sequence[float], *, neutral: float | None = None, most: int = 5, signed: bool = False, factor: float = 1.0
 ) -> Scale:
-    """An axis that holds all values and the neutral one.
+    """
+    An axis that holds all values and the neutral one.
 
     Args:
-        values: What it has to hold; at least one.
-        neutral: What is as good as the reference.
-        most: Largest number of spaces between ticks, which stand at round numbers.
-        signed: Whether a plus stands before positive numbers.
-        factor: What the ticks' texts are multiplied by: 100 for points.
+        values (`Sequence[float]`):
+            What it has to hold; at least one.
+        neutral (`float`, *optional*):
+            What is as good as the reference.
+        most (`int`, *optional*, defaults to `5`):
+            Largest number of spaces between ticks, which stand at round numbers.
+        signed (`bool`, *optional*, defaults to `False`):
+            Whether a plus stands before positive numbers.
+        factor (`float`, *optional*, defaults to `1.0`):
+            What the ticks' texts are multiplied by: 100 for points.
     """
     known = [*values, *([] if neutral is None else [neutral])]
     low, high = min(known), max(known)
