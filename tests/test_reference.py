@@ -15,7 +15,6 @@ from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForC
 
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.generation import noise
-from fairpo_trl.generation.reference import reference_digest
 
 
 PAIRS = data(8)
@@ -150,18 +149,18 @@ def test_without_its_fresh_adapter_the_model_is_the_reference(
 
 
 def test_the_digest_sees_every_part_of_the_reference(tmp_path: Path, tiny_model_path: str) -> None:
-    model = get_peft_model(_base(tiny_model_path), _lora(init_lora_weights=False))
-    model.add_adapter("ref", _lora(init_lora_weights=False))
-    digest = reference_digest(model, None, {})
-    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    trainer = _trainer(tmp_path, _trained_adapter(tiny_model_path))
+    trainer.evaluate()
+    digest = trainer.reference_digest()
+    layer = trainer.model.base_model.model.model.layers[0].self_attn.q_proj
     with torch.no_grad():
         layer.lora_A["default"].weight += 1
-        assert reference_digest(model, None, {}) == digest  # the adapter that is trained
+        assert trainer.reference_digest() == digest  # the adapter that is trained
         layer.lora_A["ref"].weight[0, 0] += 1e-3
-        moved = reference_digest(model, None, {})
+        moved = trainer.reference_digest()
         assert moved != digest
         layer.base_layer.weight[0, 0] += 1e-3
-        assert reference_digest(model, None, {}) not in (digest, moved)
+        assert trainer.reference_digest() not in (digest, moved)
 
 
 def test_where_a_difference_is_meant_one_line_says_what_the_reference_is(

@@ -97,18 +97,20 @@ class AttributeCollator:
                 if name not in self.names:  # streaming data: known only now
                     raise ValueError(unknown_names_message(f"attribute in column {self.column!r}", [name], self.names))
                 mask[row, self.names.index(name)] = True
-            if "chosen_ids" in example and example["chosen_ids"] == example["rejected_ids"]:
-                raise ValueError(f"A pair of {example[self.column]!r} has identical completions: remove it.")
         ours = (self.column, ROW_COLUMN, WEIGHT_COLUMN)
         batch = self.collator([{k: v for k, v in example.items() if k not in ours} for example in examples])
         # Only streaming data can still bring such pairs here; they would train silently at loss log 2.
-        left = batch["completion_mask"].any(dim=1).view(2, -1).all(dim=0)  # [B]
-        if not left.all():
-            pair = examples[int((~left).nonzero()[0])]
-            raise ValueError(
-                f"A pair of {pair[self.column]!r} keeps no token of a completion: it is empty, or the prompt fills "
-                "`max_length`. Remove it, or raise `max_length`."
-            )
+        tokens, mask_of_completion = batch["input_ids"], batch["completion_mask"]  # [2B, T], chosen before rejected
+        left = mask_of_completion[:, 1:].any(dim=1).view(2, -1).all(dim=0)  # [B]
+        same = [(half == other).all(dim=1) for half, other in (tokens.chunk(2), mask_of_completion.chunk(2))]
+        differ = ~(same[0] & same[1])  # [B]
+        for fine, fault in (
+            (left, "keeps no token of a completion: it is empty, or the prompt fills `max_length`"),
+            (differ, "has identical completions: the same tokens, or the same ones within `max_length`"),
+        ):
+            if not fine.all():
+                pair = examples[int((~fine).nonzero()[0])]
+                raise ValueError(f"A pair of {pair[self.column]!r} {fault}. Remove it, or raise `max_length`.")
         if ROW_COLUMN in examples[0]:
             batch[ROW_COLUMN] = torch.tensor([example[ROW_COLUMN] for example in examples])
         if WEIGHT_COLUMN in examples[0]:

@@ -11,10 +11,9 @@ from datasets import Dataset, IterableDataset
 
 from fairpo_trl.preferences.overlap import find_overlap, prompts_of
 from fairpo_trl.preferences.rules import TRAINED_ON, find_problems
-from fairpo_trl.preferences.tokens import token_problems
 
 
-_STREAM_ROWS = 64
+STREAM_ROWS = 64
 """Rows of a streaming dataset that are looked at before training; the collator checks each batch after that."""
 
 
@@ -49,7 +48,7 @@ def check_rows(
             + (several or " `Dataset.from_list(rows)` makes one from rows.")
         )
     streaming = isinstance(dataset, IterableDataset)
-    rows: Iterable[dict[str, Any]] = islice(dataset, _STREAM_ROWS) if streaming else dataset
+    rows: Iterable[dict[str, Any]] = islice(dataset, STREAM_ROWS) if streaming else dataset
     columns = dataset.column_names
     if columns is None:  # a stream need not know its columns
         columns = list(next(iter(dataset), {}))
@@ -82,18 +81,3 @@ def check_overlap(train: Dataset | IterableDataset, evaluation: Mapping[str, Any
     for name, part in evaluation.items():
         if isinstance(part, Dataset) and (problem := find_overlap(trained, prompts_of(part), name)):
             raise ValueError(problem.message)
-
-
-def check_tokens(dataset: Dataset, split: str, max_length: int | None, truncation_mode: str) -> None:
-    """
-    Checks the tokenised rows: of every pair something must be left after truncation, and not the same on both sides.
-
-    TRL drops rows whose prompt fills `max_length` without a word; here they are named instead.
-
-    Raises:
-        ValueError: Names the rows, the length and the mend.
-    """
-    rows = enumerate(dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]))
-    problems = token_problems(rows, split, max_length, truncation_mode)
-    if problems:
-        raise ValueError(problems[0].message)

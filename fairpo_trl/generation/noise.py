@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 _JITTER = ("jitter_noise", "input_jitter_noise", "moe_jitter_eps")
 
 
-def silence(model: torch.nn.Module) -> None:
+def silence(*models: Any) -> None:
     """
     Switches off what `disable_dropout=True` promises to switch off, in place.
 
@@ -22,10 +22,10 @@ def silence(model: torch.nn.Module) -> None:
     probabilities by adapter.
 
     Args:
-        model (`torch.nn.Module`):
-            The policy or the reference.
+        *models (`torch.nn.Module`, *optional*):
+            The policy, the reference; what is no model (a path, `None`) is left out.
     """
-    for module in model.modules():
+    for module in (part for model in models if isinstance(model, torch.nn.Module) for part in model.modules()):
         if isinstance(module, _DropoutNd):
             module.p = 0.0
         for name, value in vars(module).items():

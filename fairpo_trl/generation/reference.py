@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import is_peft_model
-from datasets import Dataset
 from peft import PeftConfig, PeftType
 from peft.utils.other import TrainableTokensWrapper
-from torch.distributed.tensor import DTensor
 
 from fairpo_trl.core.names import shortened
 from fairpo_trl.generation.config import FairPOConfig
@@ -204,47 +200,3 @@ def _adapter_of(model: Any, name: str) -> str | None:
     prefix = getattr(model.base_model, "prefix", "adaption_")  # of methods that do not name the adapter
     unnamed = "the adapter" if prefix in name else None
     return next((adapter for adapter in model.peft_config if adapter in parts), unnamed)
-
-
-# ---- whether it has moved ----
-
-
-def reference_digest(model: Any, ref_model: Any, datasets: Mapping[str, Any]) -> str:
-    """
-    SHA-256 of everything that the reference is made of: equal before and after training, or the reference has moved.
-
-    Args:
-        model (`torch.nn.Module`):
-            The policy, unwrapped.
-        ref_model (`torch.nn.Module`, *optional*):
-            The reference, if it is a model of its own; else the weights of `model` outside the trained adapter count
-            (the "ref" copy of an adapter among them), and reference log-probs that were computed before training.
-        datasets (`Mapping[str, Dataset]`):
-            Name -> tokenised rows.
-
-    Returns:
-        `str`: 64 hexadecimal digits. Of sharded weights each process takes its own part.
-    """
-    digest = hashlib.sha256()
-    if ref_model is not None:
-        tensors = _named_tensors(ref_model)
-    elif is_peft_model(model):
-        tensors = ((n, t) for n, t in _named_tensors(model) if _adapter_of(model, n) in (None, "ref"))
-    else:
-        tensors = iter(())
-    for name, tensor in tensors:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(torch.uint8).cpu().numpy().tobytes())
-    for name, rows in datasets.items():
-        if isinstance(rows, Dataset) and "ref_chosen_logps" in rows.column_names:
-            values = rows.select_columns(["ref_chosen_logps", "ref_rejected_logps"]).with_format("numpy")[:]
-            digest.update(name.encode() + b"".join(value.tobytes() for value in values.values()))
-    return digest.hexdigest()
-
-
-def _named_tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    for source in (model.named_parameters(), model.named_buffers()):
-        for name, tensor in source:
-            tensor = getattr(tensor, "ds_tensor", tensor).detach()  # this process's part under ZeRO-3
-            tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-            yield name, tensor.reshape(-1)

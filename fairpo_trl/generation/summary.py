@@ -36,7 +36,7 @@ def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]],
     table.add_column("attribute")
     table.add_column("role")
     for split in counts:
-        table.add_column(f"{split} pairs", justify="right")
+        table.add_column(Text(printable(f"{split} pairs")), justify="right")
     table.add_column("loss of its pairs")
     for name in (*partition.privileged, *partition.non_privileged):
         role = partition.role_of(name)

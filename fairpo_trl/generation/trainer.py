@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import is_peft_model
@@ -23,16 +21,18 @@ from fairpo_trl.core.partition import Partition
 from fairpo_trl.core.reduction import group_sums
 from fairpo_trl.generation.collator import PAIR_WEIGHTS, ROW_COLUMN, WEIGHT_COLUMN, AttributeCollator, describe_pairs
 from fairpo_trl.generation.config import FairPOConfig
-from fairpo_trl.generation.data_check import check_overlap, check_rows, check_tokens
+from fairpo_trl.generation.data_check import check_overlap
 from fairpo_trl.generation.log_probs import pair_log_probs
 from fairpo_trl.generation.metrics import MetricSums
 from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.noise import silence
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
-from fairpo_trl.generation.reference import check_adapter, choose_reference, reference_digest
+from fairpo_trl.generation.reference import check_adapter, choose_reference
 from fairpo_trl.generation.reference_check import StartCheck
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
+from fairpo_trl.generation.rows import prepare_rows
 from fairpo_trl.generation.summary import print_summary
+from fairpo_trl.generation.token_check import TOKENS, model_limits, prepare_tokens
 from fairpo_trl.hashing import sha256_of_rows, sha256_of_tensors
 from fairpo_trl.hub.card import PAPER
 from fairpo_trl.preferences.rules import attribute_names
@@ -127,24 +127,25 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
             raise ValueError("`balanced_sampling` needs a dataset of known length, not a streaming one.")
 
         # Data and roles are checked before a model is loaded.
-        counts = check_rows(train_dataset, "train", args.attribute_column)
+        train_dataset, counts = prepare_rows(train_dataset, "train", args.attribute_column)
         self.partition = resolve_partition(partition, args, counts, isinstance(train_dataset, IterableDataset))
         self._pair_counts = {"train": counts}
-        self._checked = {id(train_dataset)}  # these are not checked again when they are tokenised
-        evaluation = eval_dataset if isinstance(eval_dataset, dict) else {"eval": eval_dataset}
-        for name, dataset in evaluation.items():
-            if dataset is not None:
-                self._pair_counts[name] = check_rows(dataset, name, args.attribute_column, self.partition.names)
-                self._checked.add(id(dataset))
+        several = isinstance(eval_dataset, dict)
+        evaluation = dict(eval_dataset) if several else {} if eval_dataset is None else {"eval": eval_dataset}
+        for name, rows in evaluation.items():
+            evaluation[name], counts = prepare_rows(rows, name, args.attribute_column, self.partition.names)
+            self._pair_counts["train (evaluation)" if name == "train" else name] = counts
+        eval_dataset = evaluation if several else evaluation.get("eval")
         if not args.allow_prompt_overlap:
             check_overlap(train_dataset, evaluation)
+        self._checked = {id(train_dataset), *map(id, evaluation.values())}  # not again when they are tokenised
+        self._limits = model_limits(model, (args.model_init_kwargs or {}).get("revision"))
         self.group_weights = build_group_weights(self.partition, args)
         self.running_losses = running_losses(self.partition, args.estimate_decay)  # DPO loss per attribute
 
         reference = choose_reference(model, ref_model, kwargs.get("peft_config"), args)
-        if args.disable_dropout and isinstance(model, torch.nn.Module):
+        if args.disable_dropout:
             silence(model)  # before the reference's log-probs may be computed
-
         super().__init__(
             model=model,
             ref_model=reference.model,
@@ -173,9 +174,7 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         if is_peft_model(self.model):
             check_adapter(self.accelerator.unwrap_model(self.model), is_reference=self.ref_model is None)
         if args.disable_dropout:
-            silence(self.model)
-            if self.ref_model is not None:
-                silence(self.ref_model)
+            silence(self.model, self.ref_model)
         else:
             logger.warning(
                 "Dropout is on (`disable_dropout=False`): policy and reference then differ by noise at the very "
@@ -201,21 +200,15 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
     # ---- data ----
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        # TRL drops rows whose prompt fills `max_length` in silence: let it tokenise them all, and name them.
-        untruncated = copy.copy(args)
-        untruncated.max_length = None
-        if id(dataset) not in self._checked:  # passed to `evaluate`
-            check_rows(dataset, dataset_name, args.attribute_column, self.partition.names)
-        dataset = super()._prepare_dataset(dataset, processing_class, untruncated, dataset_name)
-        if isinstance(dataset, Dataset):
-            check_tokens(dataset, dataset_name, args.max_length, args.truncation_mode)
-            if ROW_COLUMN not in dataset.column_names:  # errors while training name the row
-                dataset = dataset.add_column(ROW_COLUMN, np.arange(len(dataset)))
-        return dataset
+        if id(dataset) not in self._checked:  # passed to `evaluate` or `predict`
+            dataset, _ = prepare_rows(dataset, dataset_name, args.attribute_column, self.partition.names)
+        if not isinstance(processing_class, PreTrainedTokenizerBase):  # refused once the model is there
+            return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        return prepare_tokens(dataset, processing_class, dataset_name, args, self._limits)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        for column in (self.args.attribute_column, ROW_COLUMN, WEIGHT_COLUMN):
+        for column in (self.args.attribute_column, ROW_COLUMN, WEIGHT_COLUMN, self.args.length_column_name):
             if column not in self._signature_columns:
                 self._signature_columns.append(column)
 
@@ -231,7 +224,7 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         """Hash of the tokens and attributes of pairs, in their order; `None` for a stream."""
         if not isinstance(dataset, Dataset):
             return None
-        columns = ["prompt_ids", "chosen_ids", "rejected_ids", self.args.attribute_column]
+        columns = [*TOKENS, self.args.attribute_column]
         return sha256_of_rows(dataset, [*columns, *({WEIGHT_COLUMN} & set(dataset.column_names))])
 
     def reference_hash(self) -> str:
@@ -240,6 +233,15 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
             return sha256_of_tensors(whole_parameters(self.ref_model))
         model = self.accelerator.unwrap_model(self.model)
         return sha256_of_tensors(whole_parameters(model, frozen_only=is_peft_model(model)))
+
+    def reference_digest(self) -> str:
+        """
+        [`reference_hash`], or that of log-probs computed before the model was trained that was its own reference: equal
+        before and after training, or the reference has moved.
+        """
+        if self.precompute_ref_logps and self.ref_model is None and not is_peft_model(self.model):
+            return sha256_of_rows(self.train_dataset, ["ref_chosen_logps", "ref_rejected_logps"])
+        return self.reference_hash()
 
     # ---- one optimizer step ----
 
@@ -341,15 +343,6 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
             reference, _ = pair_log_probs(model, inputs, self.ld_alpha)
         return reference.chosen, reference.rejected
 
-    def reference_digest(self) -> str:
-        """
-        SHA-256 of everything the reference is made of: weights outside the trained adapter, log-probs computed before
-        training. Taken before and after training it tells whether the reference has kept still.
-        """
-        evaluation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
-        model = self.accelerator.unwrap_model(self.model)
-        return reference_digest(model, self.ref_model, {"train": self.train_dataset, **evaluation})
-
     # ---- evaluation ----
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
@@ -370,7 +363,7 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         """
         if not self._is_prepared(test_dataset):
             is_reference = self.ref_model is None and not is_peft_model(self.model)
-            if self.precompute_ref_logps and is_reference and self.state.global_step > 0:
+            if self.precompute_ref_logps and is_reference and self.state.global_step > 0:  # TRL says it of `evaluate`
                 raise ValueError(
                     "With precompute_ref_log_probs=True and full fine-tuning the reference is not kept in memory: "
                     "pass these rows as `eval_dataset` at the start, or pass a `ref_model`."

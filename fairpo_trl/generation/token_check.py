@@ -1,0 +1,200 @@
+"""What is trained on are tokens: a pair that is fine as text can be equal, empty or out of range as tokens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from trl import DPOTrainer, is_conversational
+
+from fairpo_trl.generation.collator import ROW_COLUMN
+from fairpo_trl.generation.config import FairPOConfig
+from fairpo_trl.generation.data_check import STREAM_ROWS
+from fairpo_trl.preferences.tokens import ModelLimits, token_problems
+
+
+# Models without rotary embeddings that make further positions when they need them.
+_NO_LIMIT = ("xglm",)
+
+
+TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids")
+"""Columns of a tokenised pair."""
+
+
+def model_limits(model: Any, revision: str | None = None) -> ModelLimits:
+    """
+    The limits of a model, before it is loaded if it is a path.
+
+    Args:
+        model (`str` or `PreTrainedModel`):
+            A path or Hub id, or the model.
+        revision (`str`, *optional*):
+            Of a Hub id.
+
+    Raises:
+        ValueError: For an encoder-decoder, or a folder that holds an adapter only.
+    """
+    config: PreTrainedConfig | None = getattr(model, "config", None)
+    if isinstance(model, str):
+        files = os.listdir(model) if os.path.isdir(model) else []
+        if "adapter_config.json" in files and "config.json" not in files:
+            raise ValueError(
+                f"{model!r} holds an adapter, not a model: load its base and put the adapter on it, "
+                "PeftModel.from_pretrained(base, folder, is_trainable=True), and pass that as `model`."
+            )
+        try:
+            config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        except (OSError, ValueError):  # whoever loads the model says what is wrong
+            return ModelLimits()
+    if config is None:
+        return ModelLimits()
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"The model is an encoder-decoder ({config.model_type}); FairPOTrainer trains causal language models, "
+            "which write on after the prompt."
+        )
+    text = config.get_text_config()
+    rotary = any(getattr(text, name, None) for name in ("rope_parameters", "rope_theta", "rope_scaling", "alibi"))
+    positions = None if rotary or text.model_type in _NO_LIMIT else getattr(text, "max_position_embeddings", None)
+    embedding = None if isinstance(model, str) else model.get_input_embeddings()
+    return ModelLimits(getattr(embedding, "num_embeddings", None) or getattr(text, "vocab_size", None), positions)
+
+
+def tokenise_pairs(
+    dataset: Any, tokenizer: PreTrainedTokenizerBase, split: str, num_proc: int | None = None
+) -> Dataset | IterableDataset:
+    """
+    The rows with `prompt_ids`, `chosen_ids` and `rejected_ids`, as DPOTrainer makes them, none dropped for its length.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            Rows of [`prepare_rows`].
+        tokenizer (`PreTrainedTokenizerBase`):
+            The tokenizer.
+        split (`str`):
+            Name of the split, for messages.
+        num_proc (`int`, *optional*):
+            Processes.
+
+    Raises:
+        ValueError: If the tokenizer lacks what these rows need, or its chat template refuses one; names the row.
+    """
+    first = {name: value for name, value in next(iter(dataset)).items() if name in ("prompt", "chosen", "rejected")}
+    if is_conversational(first):
+        if not tokenizer.chat_template:
+            raise ValueError(
+                f"The {split} data are messages, but the tokenizer has no chat template: use that of a chat model, "
+                "set `tokenizer.chat_template`, or pass prompt and completions as text."
+            )
+    elif tokenizer.eos_token is None:
+        raise ValueError(
+            "The tokenizer has no end-of-sequence token, with which every completion ends: set `tokenizer.eos_token`."
+        )
+    trainer = SimpleNamespace(_tokenizer=tokenizer)
+    args = SimpleNamespace(dataset_num_proc=num_proc, max_length=None, truncation_mode="keep_start")
+    try:
+        return DPOTrainer._prepare_dataset(trainer, dataset, tokenizer, args, split)  # type: ignore[arg-type]
+    except Exception as error:
+        problem = _template_problem(dataset, tokenizer, split) if isinstance(dataset, Dataset) else None
+        if problem is None:
+            raise
+        raise ValueError(problem) from error
+
+
+def prepare_tokens(
+    dataset: Dataset | IterableDataset,
+    tokenizer: PreTrainedTokenizerBase,
+    split: str,
+    args: FairPOConfig,
+    limits: ModelLimits | None = None,
+) -> Dataset | IterableDataset:
+    """
+    Tokenised rows, checked (of a stream the first ones), with the columns that the trainer needs.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            Rows of [`prepare_rows`].
+        tokenizer (`PreTrainedTokenizerBase`):
+            The tokenizer.
+        split (`str`):
+            Name of the split, for messages.
+        args (`FairPOConfig`):
+            `max_length`, `truncation_mode`, `train_sampling_strategy`.
+        limits (`ModelLimits`, *optional*):
+            Of the model.
+
+    Raises:
+        ValueError: As [`tokenise_pairs`] and [`check_tokens`].
+    """
+    dataset = tokenise_pairs(dataset, tokenizer, split, args.dataset_num_proc)
+    if isinstance(dataset, IterableDataset):
+        check_tokens(islice(dataset, STREAM_ROWS), split, args.max_length, args.truncation_mode, limits)
+        return dataset
+    check_tokens(dataset.select_columns(list(TOKENS)), split, args.max_length, args.truncation_mode, limits)
+    dataset = dataset.add_column(ROW_COLUMN, np.arange(len(dataset)))  # errors while training name the row
+    length = args.length_column_name
+    if args.train_sampling_strategy == "group_by_length" and length not in dataset.column_names:
+        dataset = dataset.add_column(length, [_tokens_of(row) for row in dataset.select_columns(list(TOKENS))])
+    return dataset
+
+
+def _tokens_of(row: Mapping[str, Any]) -> int:
+    """Tokens of the longer sequence of a pair."""
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+
+
+def _template_problem(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, split: str) -> str | None:
+    """The first row on which the chat template fails, in the words of an error; `None` if it takes them all."""
+    for index, row in enumerate(dataset):
+        options = row.get("chat_template_kwargs", {})
+        if options is None:
+            return (
+                f"Row {index} of the {split} data has no `chat_template_kwargs` (null) where others have them: give "
+                "every row a mapping, or remove the column."
+            )
+        for name in ("chosen", "rejected"):
+            try:
+                tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False, **options)
+                tokenizer.apply_chat_template(row["prompt"] + row[name], tokenize=False, **options)
+            except Exception as error:  # whatever the template raises
+                return (
+                    f"The chat template refuses row {index} of the {split} data: {error}. Change these messages (a "
+                    "system message can go to the beginning of the first question), or use another template."
+                )
+    return None
+
+
+def check_tokens(
+    rows: Iterable[Mapping[str, Any]],
+    split: str,
+    max_length: int | None = None,
+    truncation_mode: str = "keep_start",
+    limits: ModelLimits | None = None,
+) -> None:
+    """
+    Checks tokenised pairs as they are trained on, by the rules of [`token_problems`].
+
+    TRL drops rows whose prompt fills `max_length` without a word, and trains on the others at loss log 2.
+
+    Args:
+        rows (`Iterable[Mapping[str, Any]]`):
+            Rows of [`tokenise_pairs`].
+        split (`str`):
+            Name of the split, for messages.
+        max_length, truncation_mode:
+            As in [`~trl.DPOConfig`].
+        limits (`ModelLimits`, *optional*):
+            Of the model.
+
+    Raises:
+        ValueError: Names the rows of the gravest fault, and the mend.
+    """
+    problems = token_problems(enumerate(rows), split, max_length, truncation_mode, limits)
+    if problems:
+        raise ValueError(problems[0].message)
