@@ -159,7 +159,8 @@ def test_train_dataset_and_config_are_required(tmp_path):
 def test_collator_keeps_the_attribute_and_shows_the_inner_one_nothing_of_it():
     seen = []
     completion = torch.ones(4, 3, dtype=torch.long)  # two chosen, then two rejected
-    collator = AttributeCollator(lambda rows: seen.append(rows) or {"completion_mask": completion}, ("a", "b"), "kind")
+    made = {"input_ids": torch.arange(12).view(4, 3), "completion_mask": completion}
+    collator = AttributeCollator(lambda rows: seen.append(rows) or dict(made), ("a", "b"), "kind")
     batch = collator([{"x": 1, "kind": "b"}, {"x": 2, "kind": ["a", "b"]}])
     assert batch["attribute_mask"].tolist() == [[False, True], [True, True]]
     assert batch["completion_mask"] is completion
@@ -169,12 +170,13 @@ def test_collator_keeps_the_attribute_and_shows_the_inner_one_nothing_of_it():
 
 
 def test_collator_refuses_what_only_a_stream_can_bring():
-    completion = torch.ones(4, 3, dtype=torch.long)
-    collator = AttributeCollator(lambda rows: {"completion_mask": completion}, ("a", "b"), "kind")
-    same = {"chosen_ids": [1], "rejected_ids": [1], "kind": "b"}
+    completion, tokens = torch.ones(4, 3, dtype=torch.long), torch.arange(12).view(4, 3)
+    made = {"input_ids": tokens, "completion_mask": completion}
+    collator = AttributeCollator(lambda rows: dict(made), ("a", "b"), "kind")
+    tokens[3] = tokens[1]  # the rejected side of the second pair
     with pytest.raises(ValueError, match="'b' has identical completions"):
-        collator([{"kind": "a"}, same])
-    completion[3] = 0  # the rejected side of the second pair
+        collator([{"kind": "a"}, {"kind": "b"}])
+    completion[3] = 0
     with pytest.raises(ValueError, match="'b' keeps no token of a completion.*`max_length`"):
         collator([{"kind": "a"}, {"kind": "b"}])
 

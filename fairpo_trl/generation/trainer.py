@@ -235,10 +235,7 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         return sha256_of_tensors(whole_parameters(model, frozen_only=is_peft_model(model)))
 
     def reference_digest(self) -> str:
-        """
-        [`reference_hash`], or that of log-probs computed before the model was trained that was its own reference: equal
-        before and after training, or the reference has moved.
-        """
+        """[`reference_hash`], or that of log-probs computed before training: equal afterwards, or it has moved."""
         if self.precompute_ref_logps and self.ref_model is None and not is_peft_model(self.model):
             return sha256_of_rows(self.train_dataset, ["ref_chosen_logps", "ref_rejected_logps"])
         return self.reference_hash()
