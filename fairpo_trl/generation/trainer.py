@@ -139,10 +139,10 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         if not args.allow_prompt_overlap:
             check_overlap(train_dataset, evaluation)
         self._checked = {id(train_dataset), *map(id, evaluation.values())}  # not again when they are tokenised
-        self._limits = model_limits(model, (args.model_init_kwargs or {}).get("revision"))
         self.group_weights = build_group_weights(self.partition, args)
         self.running_losses = running_losses(self.partition, args.estimate_decay)  # DPO loss per attribute
 
+        self._limits = model_limits(model, (args.model_init_kwargs or {}).get("revision"))
         reference = choose_reference(model, ref_model, kwargs.get("peft_config"), args)
         if args.disable_dropout:
             silence(model)  # before the reference's log-probs may be computed
