@@ -16,13 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, T5Config
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from fairpo_trl.generation.rows import prepare_rows
-from fairpo_trl.generation.token_check import (
-    ModelLimits,
-    check_tokens,
-    model_limits,
-    pair_problem,
-    tokenise_pairs,
-)
+from fairpo_trl.generation.token_check import check_tokens, model_limits, tokenise_pairs
+from fairpo_trl.preferences.tokens import ModelLimits, pair_problem, tokenize_pair
 
 
 SAME = "the a one two small big red blue cat dog"
@@ -224,13 +219,25 @@ def test_prompts_that_are_implicit_are_checked_like_others(tmp_path: Path, form:
 
 def test_pairs_without_a_common_prompt_are_refused() -> None:
     rows = make_rows(4)
-    rows[2]["prompt"] = ""
-    rows[2].update(chosen="red cat ", rejected="blue dog")
-    with pytest.raises(ValueError, match=r"no column 'prompt'.* in row 2 chosen and rejected do not begin alike"):
+    rows[2].update(prompt="", chosen="red cat ", rejected="blue dog")
+    message = "Row 2 of the train data have no prompt: chosen and rejected share no beginning"
+    with pytest.raises(ValueError, match=message):
         prepare_rows(_implicit(rows), "train", "attribute")
-    stream = _implicit(rows).to_iterable_dataset()
-    with pytest.raises(ValueError, match="in row 2 chosen and rejected do not begin alike"):
-        prepare_rows(stream, "train", "attribute")
+    with pytest.raises(ValueError, match=message):
+        prepare_rows(_implicit(rows).to_iterable_dataset(), "train", "attribute")
+
+
+@pytest.mark.parametrize("form", [list, _messages])
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_check_without_a_trainer_sees_the_tokens_that_are_trained_on(form: Any, implicit: bool) -> None:
+    rows = form(make_rows(12))
+    dataset = _implicit(rows) if implicit else Dataset.from_list(rows)
+    prepared, _ = prepare_rows(dataset, "train", "attribute")
+    tokenised = tokenise_pairs(prepared, make_tokenizer(), "train")
+    for row, raw in zip(tokenised, dataset, strict=True):
+        assert {name: row[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} == tokenize_pair(
+            make_tokenizer(), raw
+        )
 
 
 def test_text_parts_are_the_text_they_hold(tmp_path: Path) -> None:
@@ -260,12 +267,9 @@ def test_parts_that_are_no_text_are_refused() -> None:
     rows = _messages(make_rows(3))
     for i, row in enumerate(rows):
         for name in ("prompt", "chosen", "rejected"):
-            row[name] = _say(
-                "user", [{"type": "image" if i == 1 and name == "prompt" else "text", "text": row[name][0]["content"]}]
-            )
-    with pytest.raises(
-        ValueError, match=r"Row 1 of the train data: message 0 of 'prompt' has the part .*image.*joined"
-    ):
+            part = {"type": "text", "text": row[name][0]["content"]}
+            row[name] = _say("user", [part | ({"type": "image", "text": None} if (i, name) == (1, "prompt") else {})])
+    with pytest.raises(ValueError, match=r"Row 1 of the train data: a message of 'prompt' holds the part .*no text"):
         prepare_rows(Dataset.from_list(rows), "train", "attribute")
 
 
@@ -290,10 +294,10 @@ def test_pairs_can_be_grouped_by_length(tmp_path: Path) -> None:
 
 
 def test_markup_in_names_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _train(tmp_path, data(12, attributes=("concise", "[safety]", "[/b]")), disable_tqdm=False)
+    _train(tmp_path, data(12, attributes=("concise", "safety [red]", "plain[/b]")), disable_tqdm=False)
     shown = capsys.readouterr().out
-    assert "[safety]" in shown
-    assert "[/b]" in shown
+    assert "safety [red]" in shown
+    assert "plain[/b]" in shown
 
 
 def test_an_evaluation_set_called_train_is_another_column(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_callback import ProgressCallback
-from trl import DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
@@ -27,6 +26,7 @@ from fairpo_trl.generation.metrics import MetricSums
 from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.noise import silence
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
+from fairpo_trl.generation.predictions import PredictsRewards
 from fairpo_trl.generation.reference import check_adapter, choose_reference
 from fairpo_trl.generation.reference_check import StartCheck
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
@@ -47,7 +47,7 @@ from fairpo_trl.training.window import padded_duplicates
 logger = get_logger(__name__)
 
 
-class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
+class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, PredictsRewards):
     r"""
     Trainer for FairPO: privileged attributes get better, the others do not get worse than the reference.
 
@@ -339,52 +339,6 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, DPOTrainer):
         with torch.no_grad(), checkpointing, adapter, self.accelerator.autocast():
             reference, _ = pair_log_probs(model, inputs, self.ld_alpha)
         return reference.chosen, reference.rejected
-
-    # ---- evaluation ----
-
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
-        """As [`~trl.DPOTrainer`], also for the trainer's own `train_dataset` and `eval_dataset` themselves."""
-        parts = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
-        if all(self._is_prepared(part) for part in parts):  # DPOTrainer would tokenise and precompute them again
-            return super(DPOTrainer, self).evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-
-    def predict(self, test_dataset: Any, ignore_keys: Any = None, metric_key_prefix: str = "test") -> Any:
-        """
-        As [`~transformers.Trainer.predict`], on preference pairs; logits are never built, so predictions are rewards.
-
-        Returns:
-            `PredictionOutput`: `predictions`, `[N, 2]`: beta * (log-prob - log-prob under the reference) of the chosen
-            and of the rejected completion, in nats; `metrics` as those of [`evaluate`], also in
-            `group_metrics["predict"]`.
-        """
-        if not self._is_prepared(test_dataset):
-            is_reference = self.ref_model is None and not is_peft_model(self.model)
-            if self.precompute_ref_logps and is_reference and self.state.global_step > 0:  # TRL says it of `evaluate`
-                raise ValueError(
-                    "With precompute_ref_log_probs=True and full fine-tuning the reference is not kept in memory: "
-                    "pass these rows as `eval_dataset` at the start, or pass a `ref_model`."
-                )
-            test_dataset = self._prepare_dataset(test_dataset, self.processing_class, self.args, metric_key_prefix)
-            if self.precompute_ref_logps:
-                size = self.args.precompute_ref_batch_size or self.args.per_device_eval_batch_size
-                test_dataset = self._precompute_ref_logps(test_dataset, metric_key_prefix, size)
-        return super().predict(test_dataset, ignore_keys, metric_key_prefix)
-
-    def _is_prepared(self, dataset: Any) -> bool:
-        """Whether these are rows that this trainer has tokenised, or the name of such."""
-        own = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
-        return isinstance(dataset, str) or any(dataset is part for part in (*own, self.train_dataset))
-
-    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
-        """Loss and rewards of one batch; pairs that fill the last batch count nowhere."""
-        if prediction_loss_only:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        self.forget_padding(inputs)
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        return loss.detach(), outputs.rewards, None
 
     # ---- logs, checkpoints, card ----
 
