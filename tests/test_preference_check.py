@@ -308,6 +308,7 @@ def test_preference_data_needs_neither_torch_nor_a_trainer():
     inside = (
         "fairpo_trl.preferences",
         "fairpo_trl.tables",
+        "fairpo_trl.data_folder",
         "fairpo_trl.core.names",
         "fairpo_trl.core.options",
         "fairpo_trl.reporting",

@@ -20,6 +20,8 @@ from fairpo_trl.tables import SUFFIXES, columns_of_rows, read_rows
 
 
 _RESERVED = ("path", "image", "split", "series", "id")
+_LISTED = 30
+"""Columns that an error names."""
 
 
 def load_table(
@@ -196,11 +198,12 @@ def _labels(
             "Give `label_columns` or `label_names`, not two different lists: both are the columns' names."
         )
     if wanted is None and candidates:
+        listed = " ".join(candidates) if len(candidates) <= _LISTED else " ".join([*candidates[:_LISTED], "..."])
         raise ValueError(
             f"{where} has no column {labels_column!r} with names of labels, so its labels are columns: pass "
-            f"`--label_columns {' '.join(candidates)}` without those that are no labels, or `--label_columns all` for "
-            f"these {len(candidates)} (in Python label_columns=[...] or 'all'). If one column holds the names, name "
-            "it with `--labels_column`."
+            f"`--label_columns {listed}` without those that are no labels, or `--label_columns all` for these "
+            f"{len(candidates)} (in Python label_columns=[...] or 'all'). If one column holds the names, name it with "
+            "`--labels_column`."
         )
     wanted = wanted or ()
     lacking = [column for column in wanted if column not in columns]
