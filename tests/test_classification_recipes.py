@@ -165,7 +165,8 @@ def test_nus_wide_with_missing_photos(backbone, tmp_path):
         cache_dir=str(tmp_path / "cache"),
         privileged_labels="zebra",
         method="bce_continued",
-        patience="3",
+        reference_epochs="200",
+        patience="15",
         learning_rate="0.002",  # slow enough that the first epoch is not the best one
     )
     trainer = nuswide_fairpo.main(*nuswide_fairpo.parse(arguments))

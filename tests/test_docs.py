@@ -78,6 +78,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(path / f"{name}.jsonl", own[::2] if name == "concise" else own[1::2])
     (path / "ratings.csv").write_bytes((ROOT / "tests" / "data" / "ratings.csv").read_bytes())
     shutil.copytree(ROOT / "tests" / "data" / "migrate", path, dirs_exist_ok=True)
+    pictures = [f"voc/JPEGImages/a{number}.png" for number in range(1, 5)]
+    for picture in (*pictures, "3f2a-kitchen.png", "yard/garden.png", "77aa-hall.png"):
+        (path / picture).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6)).save(path / picture)
     return path
 
 
