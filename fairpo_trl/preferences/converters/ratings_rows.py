@@ -39,6 +39,9 @@ def pairs_of_rated(
     check_pairing(min_margin, max_pairs, pairing, tolerance)
     scores_of: dict[str, dict[str, list[dict[str, float]]]] = {}
     for prompt, response, scores in rated:
+        if not response.strip():
+            collected.drop("empty_response")
+            continue
         scores_of.setdefault(prompt, {}).setdefault(response.strip(), []).append(scores)
     attributes = list(dict.fromkeys(attribute for *_, scores in rated for attribute in scores))
     for number, (prompt, found) in enumerate(scores_of.items()):
