@@ -69,7 +69,7 @@ def clean(text: str, colours: bool = False) -> str:
 def clean_terminal() -> Iterator[None]:
     """Within, whatever is printed goes through [`CleanStream`]."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = CleanStream(sys.stdout), CleanStream(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = CleanStream(sys.stdout), CleanStream(sys.stderr)
     try:
         yield
     finally:

@@ -74,7 +74,7 @@ class AttributeMeasure:
             kept = ~np.isnan(control).any(axis=1)
             self.control = control[kept].mean(axis=1)
         else:
-            scores = score_writings(cast(ScoreJudge, judge), prompts, {"reference": reference, "again": again})
+            scores = score_writings(judge, prompts, {"reference": reference, "again": again})
             kept = ~np.isnan(np.concatenate(list(scores.values()), axis=1)).any(axis=1)
             self._scores = scores["reference"][kept]
             self.control = win_rate(scores["again"][kept], self._scores) if kept.any() else np.empty(0)
@@ -84,7 +84,7 @@ class AttributeMeasure:
                 f"The judge {judge.description} could score the reference's texts on {len(self.kept)} of "
                 f"{len(prompts)} prompts only: {attribute!r} cannot be measured by it."
             )
-        self._prompts = [prompts[i] for i in self.kept]
+        self._prompts = [prompts[int(i)] for i in self.kept]
 
     def differences(self, candidate: Writing) -> Differences:
         """
@@ -94,9 +94,9 @@ class AttributeMeasure:
             candidate (`Sequence[Sequence[str]]`):
                 `[prompts][samples]` texts, on all prompts.
         """
-        own = [candidate[i] for i in self.kept]
+        own = [candidate[int(i)] for i in self.kept]
         if self._scores is None:
-            outcomes = self._outcomes(self._prompts, own, [self._reference[i] for i in self.kept])
+            outcomes = self._outcomes(self._prompts, own, [self._reference[int(i)] for i in self.kept])
             lost = int(np.isnan(outcomes).sum())
             return Differences(np.nan_to_num(outcomes, nan=0.0).mean(axis=1) - self.control, lost)
         scores = score_writings(cast(ScoreJudge, self._judge), self._prompts, {"": own})[""]

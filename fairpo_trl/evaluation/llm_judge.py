@@ -184,7 +184,7 @@ class LlmJudge:
             raise ValueError(f"The kept answer {path} is damaged ({error}): delete it.") from error
         if verdict not in ("1", "2", "="):
             raise ValueError(f"The kept answer {path} holds the verdict {verdict!r}: delete it.")
-        return verdict  # type: ignore[no-any-return]
+        return verdict
 
     def _keep(self, question: str, verdict: Verdict) -> None:
         path = self._path(question)
@@ -243,7 +243,7 @@ class LocalAnswerer:
             model = AutoModelForCausalLM.from_pretrained(
                 self._folder, dtype="auto", use_safetensors=True, trust_remote_code=False
             )
-        return model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[no-any-return]
+        return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def answer(self, questions: Sequence[str]) -> Answers:
         """Answers in batches of similar length; a question beyond the context has no answer."""

@@ -203,7 +203,7 @@ class LoadedModels:
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """The tokenizer of a model."""
     with explained(source.tokenizer, "tokenizer"):
-        return AutoTokenizer.from_pretrained(source.tokenizer, trust_remote_code=False)  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(source.tokenizer, trust_remote_code=False)
 
 
 def _require_safetensors(folder: Path, name: str, pattern: str) -> None:

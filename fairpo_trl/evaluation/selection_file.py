@@ -142,7 +142,7 @@ def _candidate(entry: Any, place: str) -> CandidateTest:
 
 
 def _only_fields(kind: type, entry: Any, place: str) -> None:
-    names = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    names = {item.name for item in fields(kind)}
     if not isinstance(entry, dict) or (extra := sorted(entry.keys() - names)):
         raise ValueError(
             f"{place} is no mapping" if not isinstance(entry, dict) else f"{place} has the unknown {extra}"

@@ -102,7 +102,7 @@ def load_items(
             cannot be written, a label of `test` that `train` lacks, or a text in both splits. The message names it.
     """
     table = read_table(path)
-    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[assignment]
+    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")
     name = Path(path).name
     check_columns([text_column, labels_column], list(table.columns), name)
     texts = [_text(row[text_column], f"{name}: row {number}", text_column) for number, row in enumerate(rows)]

@@ -129,17 +129,17 @@ class GroupRobustTrainer(PublishingTrainer):
     def _get_dataloader(self, dataset: Any, description: str, *args: Any, **kwargs: Any) -> Any:
         if has_length(dataset):  # with fewer rows a process would leave the others waiting for ever
             check_agreement(self.accelerator, {f"the number of {description.lower()} rows": len(dataset)})
-        return super()._get_dataloader(dataset, description, *args, **kwargs)  # type: ignore[misc]
+        return super()._get_dataloader(dataset, description, *args, **kwargs)
 
     def _prepare_input(self, data: Any) -> Any:
         # Upstream rounds every number to DeepSpeed's half precision: log-probs of the reference, features, logits.
-        return data.to(self.args.device) if torch.is_tensor(data) else super()._prepare_input(data)  # type: ignore[misc]
+        return data.to(self.args.device) if torch.is_tensor(data) else super()._prepare_input(data)
 
     # ---- one optimizer step ----
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """All micro-batches of one optimizer step, as upstream; the place to count the groups of the step."""
-        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             self.forget_padding(batches[-1])
         self._window_batches, self._step_batches = len(batches), batches
@@ -250,7 +250,7 @@ class GroupRobustTrainer(PublishingTrainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """As upstream; raises `FloatingPointError` for a loss that is not finite, before the optimizer's step."""
-        loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+        loss = super().training_step(model, inputs, num_items_in_batch)
         # `logging_nan_inf_filter` would only hide it from the log: the parameters would be lost all the same.
         self._raise_for_watched(f"Optimizer step {self.state.global_step + 1}")
         return loss
@@ -258,7 +258,7 @@ class GroupRobustTrainer(PublishingTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         # Between the backward passes and the optimizer's step (under DeepSpeed after it: it skips such a step and says
         # nothing). A loss scaler (float16) meets them all the time, and lowers its scale.
-        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[misc]
+        norm = super()._get_grad_norm(model, grad_norm)
         if norm is None or scales_loss(self.accelerator) or math.isfinite(norm):
             return norm
         rows = "; ".join(map(self.describe_rows, self._step_batches[:3]))
@@ -272,7 +272,7 @@ class GroupRobustTrainer(PublishingTrainer):
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """As upstream, without counting the rows that fill the last batch."""
         self.forget_padding(inputs)
-        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)  # type: ignore[misc]
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     # ---- evaluation ----
 
@@ -296,7 +296,7 @@ class GroupRobustTrainer(PublishingTrainer):
         sums.reset()
         self._eval_sums.zero_()
         try:
-            output = super().evaluation_loop(  # type: ignore[misc]
+            output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
             metrics = self.read_metrics("eval")
@@ -316,7 +316,7 @@ class GroupRobustTrainer(PublishingTrainer):
             self._exchange()
         if logs is not self._evaluated:  # not by the prefix: an evaluation may be called "train"
             logs.update(self.read_metrics("train"))
-        super().log(logs, start_time)  # type: ignore[misc]
+        super().log(logs, start_time)
 
     def read_metrics(self, mode: str) -> dict[str, float]:
         """The metrics since the last reading, reduced over processes; empties the sums of `mode` ("train", "eval")."""
@@ -361,7 +361,7 @@ class GroupRobustTrainer(PublishingTrainer):
     # ---- checkpoints ----
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
+        super()._save_optimizer_and_scheduler(output_dir)
         if self._window.has_pending:
             self._exchange()
         sums = self._sums["train"].vector
@@ -373,7 +373,7 @@ class GroupRobustTrainer(PublishingTrainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         # Every backend comes through here on resume; `_load_from_checkpoint` is skipped under DeepSpeed.
-        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.load_group_state(load_state(checkpoint, self.partition))
 

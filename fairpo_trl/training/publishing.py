@@ -9,9 +9,10 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import PushInProgress
 
 from fairpo_trl.hub.push import push_from_trainer
+from fairpo_trl.training.mixin_base import TrainerBase
 
 
-class PublishingTrainer:
+class PublishingTrainer(TrainerBase):
     """
     Mixin before a [`~transformers.Trainer`] in place of its uploads, which send whole folders.
 

@@ -98,7 +98,7 @@ class SafeCheckpoints(SafeSaving):
                 the processes do not agree.
             OSError: If something cannot be written.
         """
-        run_dir = Path(self._get_output_dir(trial))  # type: ignore[attr-defined]
+        run_dir = Path(self._get_output_dir(trial))
         self._hold_folder(run_dir)
         signals: StopAtSignal | None = None
         try:
@@ -108,8 +108,8 @@ class SafeCheckpoints(SafeSaving):
             signals = self._signals = StopAtSignal(self.accelerator.num_processes, lambda: self._window.stop_agreed)
             if folder is not None and Path(folder).parent.resolve() == run_dir.resolve():
                 signals.saved_step = checkpoint_step(folder)
-            self.add_callback(signals)  # type: ignore[attr-defined]
-            return super().train(folder, trial, ignore_keys_for_eval)  # type: ignore[misc]
+            self.add_callback(signals)
+            return super().train(folder, trial, ignore_keys_for_eval)
         except BaseException as error:
             self._let_go()
             if isinstance(error, KeyboardInterrupt) and signals is not None and signals.at_once:
@@ -122,7 +122,7 @@ class SafeCheckpoints(SafeSaving):
         finally:
             if signals is not None:
                 signals.restore_handlers()
-                self.remove_callback(signals)  # type: ignore[attr-defined]
+                self.remove_callback(signals)
             self._signals = None
 
     def _hold_folder(self, run_dir: Path) -> None:
@@ -164,7 +164,7 @@ class SafeCheckpoints(SafeSaving):
         self._settings = settings_of(
             self.args,
             {
-                EXAMPLES: self.get_total_train_batch_size(self.args),  # type: ignore[attr-defined]
+                EXAMPLES: self.get_total_train_batch_size(self.args),
                 REFERENCE: self._reference_hash,
                 ADAPTER: {name: _facts_of_adapter(config) for name, config in adapters.items()} or None,
                 "trained parameters": f"{len(trained)} of {sum(_size(shape) for _, shape in trained):,} values",
@@ -256,7 +256,7 @@ class SafeCheckpoints(SafeSaving):
             self._say(line)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        places = super()._init_training_state(*args, **kwargs)  # type: ignore[misc]
+        places = super()._init_training_state(*args, **kwargs)
         if self._best_is_at is not None:  # upstream forgets it where the folder has moved since
             self.state.best_model_checkpoint = self._best_is_at
         if not self.args.restore_callback_states_from_checkpoint:
@@ -266,7 +266,7 @@ class SafeCheckpoints(SafeSaving):
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         early = kwargs.get("resume_from_checkpoint") is not None and stopped_early(self.callback_handler.callbacks)
         if self.state.global_step < self.state.max_steps and not early:
-            super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+            super()._run_epoch(*args, **kwargs)
             return
         # Upstream would train one step more before it looks.
         why = "early stopping ended the training there" if early else f"it ends after {self.state.max_steps} steps"
@@ -274,17 +274,17 @@ class SafeCheckpoints(SafeSaving):
         self.control.should_training_stop = True
 
     def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
-        run_dir, args = Path(self._get_output_dir(trial)), self.args  # type: ignore[attr-defined]
+        run_dir, args = Path(self._get_output_dir(trial)), self.args
         if self._stop_agreed():  # also in the last evaluation or save
             self._save_where_it_stops(trial)
             self.control = self.callback_handler.on_train_end(args, self.state, self.control)
-            self._finish_current_push()  # type: ignore[attr-defined]
+            self._finish_current_push()
             self.is_in_train = False
             self._exit_stopped(run_dir)
         best = self._require_best(run_dir) if args.load_best_model_at_end else None
         limit, args.save_total_limit = args.save_total_limit, None  # upstream deletes without a look at the marker
         try:
-            result = super()._finalize_training(trial, num_train_samples, start_time)  # type: ignore[misc]
+            result = super()._finalize_training(trial, num_train_samples, start_time)
         finally:
             args.save_total_limit = limit
         if args.should_save and best is not None and limit == 1:
@@ -302,7 +302,7 @@ class SafeCheckpoints(SafeSaving):
     def _save_where_it_stops(self, trial: Any) -> None:
         assert self._signals is not None
         if self._signals.saved_step != self.state.global_step:
-            self._save_checkpoint(self.model_wrapped, trial)  # type: ignore[attr-defined]
+            self._save_checkpoint(self.model_wrapped, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
     def _exit_stopped(self, run_dir: Path) -> None:
@@ -349,7 +349,7 @@ class SafeCheckpoints(SafeSaving):
         """Adds what a resumed run is compared with."""
         assert self._run is not None
         return {
-            **super().group_state(),  # type: ignore[misc]
+            **super().group_state(),
             "run": self._run.to_dict(),
             "settings": self._settings._asdict(),
             "data_hash": self._data_hash,

@@ -18,6 +18,7 @@ from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.hashing import sha256, sha256_of_tensors
 from fairpo_trl.training.checkpoints import clear_unfinished, mark_complete, newest_complete, rotate
 from fairpo_trl.training.engines import any_process, first_not_finite, shards_parameters
+from fairpo_trl.training.mixin_base import TrainerBase
 from fairpo_trl.training.run_folder import RunIdentity
 
 
@@ -34,7 +35,7 @@ def holds_model(folder: str | os.PathLike[str]) -> bool:
     return any(any(Path(folder).glob(pattern)) for pattern in _WEIGHTS)
 
 
-class SafeSaving:
+class SafeSaving(TrainerBase):
     r"""
     Mixin before [`GroupRobustTrainer`]: a file is either whole or not used, and nothing complete is lost to a failure.
 
@@ -62,7 +63,7 @@ class SafeSaving:
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As upstream, and then the marker; rotation and push wait for it."""
-        args, run_dir = self.args, Path(self._get_output_dir(trial))  # type: ignore[attr-defined]
+        args, run_dir = self.args, Path(self._get_output_dir(trial))
         folder = run_dir / f"checkpoint-{self.state.global_step}"
         self._require_finite(run_dir, f"{folder.name} is not written")
         limit, self._push_waits = args.save_total_limit, None
@@ -72,7 +73,7 @@ class SafeSaving:
             self.accelerator.wait_for_everyone()
             args.save_total_limit = None  # upstream rotates before the checkpoint is known to be complete
             try:
-                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+                super()._save_checkpoint(model, trial)
             finally:
                 args.save_total_limit = limit
         self._assert_equal_processes()  # also waits until every process has written its files
@@ -81,7 +82,7 @@ class SafeSaving:
                 mark_complete(folder)
         self.accelerator.wait_for_everyone()
         if self._push_waits is not None:
-            super()._push_from_checkpoint(self._push_waits)  # type: ignore[misc]
+            super()._push_from_checkpoint(self._push_waits)
         if args.should_save:
             rotate(run_dir, limit, folder, self.state.best_model_checkpoint, self._run)
 
@@ -99,7 +100,7 @@ class SafeSaving:
             OSError: If it could not be written.
         """
         if _internal_call and output_dir is not None:  # a part of a checkpoint, which has its marker
-            super().save_model(output_dir, _internal_call=True)  # type: ignore[misc]
+            super().save_model(output_dir, _internal_call=True)
             return
         folder = Path(output_dir or self.args.output_dir)
         draft = folder / _DRAFT
@@ -123,19 +124,19 @@ class SafeSaving:
         if folder.resolve() == Path(self.args.output_dir).resolve():
             self._let_go()
         if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)  # type: ignore[attr-defined]
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _write_model(self, folder: str) -> None:
-        super().save_model(folder, _internal_call=True)  # type: ignore[misc]
+        super().save_model(folder, _internal_call=True)
         if self.is_fsdp_enabled and "FULL" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
             # With a sharded state upstream writes no model at all.
-            self._save(folder, state_dict=self.accelerator.get_state_dict(self.model))  # type: ignore[attr-defined]
+            self._save(folder, state_dict=self.accelerator.get_state_dict(self.model))
 
     # ---- what must hold before anything is written ----
 
     def _require_finite(self, run_dir: Path, what: str, optimizer: bool = True) -> None:
         """Raises on every process if a parameter, or the optimizer's state, of any of them is not finite."""
-        mine = first_not_finite(self.model, self.optimizer if optimizer else None)  # type: ignore[attr-defined]
+        mine = first_not_finite(self.model, self.optimizer if optimizer else None)
         if not any_process(self.accelerator, mine is not None):
             return
         raise FloatingPointError(

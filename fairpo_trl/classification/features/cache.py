@@ -290,7 +290,7 @@ def _over_images(
     def compute(batches: Batches) -> Iterator[ComputedBatch]:
         loader = DataLoader(
             _Images(_images_of(split), backbone.transform),
-            batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists; iterated once
+            batch_sampler=batches,  # any iterable of lists; iterated once
             collate_fn=_as_is,
             num_workers=num_workers,
         )
