@@ -64,7 +64,11 @@ def lora() -> LoraConfig:
 
 def fairpo(out: Any, dataset: Any = None, model: Any = None, ref: Any = "base", **options: Any) -> FairPOTrainer:
     """A FairPOTrainer on the tiny model; `trainer` options (eval_dataset, peft_config, ...) may be among `options`."""
-    defaults = {"privileged_attributes": ["concise"], "allow_prompt_overlap": True}  # random rows repeat themselves
+    defaults = {
+        "privileged_attributes": ["concise"],
+        "allow_prompt_overlap": True,  # random rows repeat themselves
+        "reference_cache_dir": f"{out}-reference",  # each test its own
+    }
     return _build(FairPOTrainer, FairPOConfig, out, dataset, model, ref, {**defaults, **options})
 
 

@@ -33,7 +33,10 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> dict:
 )
 def test_an_optimizer_step_sends_one_small_all_reduce(run, groups, items, sent):
     size = 8 * (3 * groups + 2 * items + 1)
-    assert sent[run] == [[["all_reduce", size]]] * len(sent[run])
+    first, *others = sent[run]
+    if run.startswith("fairpo"):  # once a run: whether the model of every process can be packed
+        first.remove(["all_reduce", 4])
+    assert [first, *others] == [[["all_reduce", size]]] * len(sent[run])
     assert len(sent[run]) >= 4
 
 

@@ -424,7 +424,8 @@ def spoiled(row: int, where: str = "forward", value: float = float("nan")):
     def forward(input_ids=None, **kwargs):
         outputs = original(input_ids=input_ids, **kwargs)
         hidden = outputs.last_hidden_state
-        hit = (input_ids[:, : len(prompt)] == torch.tensor(prompt)).all(dim=1)
+        # Wherever the prompt lies: a packed row holds several pairs, and all of them are spoiled then.
+        hit = (input_ids.unfold(1, len(prompt), 1) == torch.tensor(prompt)).all(dim=2).any(dim=1)
         if where == "forward":
             outputs.last_hidden_state = torch.where(hit[:, None, None], value, hidden)
         elif hidden.requires_grad:
@@ -461,8 +462,9 @@ class Snapshot(TrainerCallback):
 
 
 def test_a_gradient_that_is_not_finite_is_found_although_every_loss_is(tmp_path):
-    model, rows = spoiled(6, "backward")
-    trainer = fairpo(tmp_path, rows, model, **{**RUN, "train_sampling_strategy": "sequential"})
+    model, rows = spoiled(6, "backward")  # of a held pair: an idle one has no backward pass
+    options = {**RUN, "train_sampling_strategy": "sequential", "skip_idle_pairs": False}
+    trainer = fairpo(tmp_path, rows, model, **options)
     seen: list = []
     trainer.add_callback(Snapshot(trainer, seen))
     with pytest.raises(
@@ -527,17 +529,17 @@ def test_evaluation_names_the_row_too(tmp_path):
 
 def test_a_log_probability_of_minus_infinity_is_named_though_its_loss_is_zero(tmp_path, monkeypatch):
     # The rejected completion at -inf: the margin is inf, the loss 0, and the gradient nan.
-    import fairpo_trl.generation.trainer as module
+    import fairpo_trl.generation.pair_forward as module
 
-    original = module.pair_log_probs
+    original = module.sum_tokens
 
-    def log_probs(*args, **kwargs):
-        policy, outputs = original(*args, **kwargs)
+    def sum_tokens(*args):
+        policy = original(*args)
         rejected = torch.where(torch.arange(len(policy.rejected)) == 1, -torch.inf, policy.rejected)
-        return policy._replace(rejected=rejected), outputs
+        return policy._replace(rejected=rejected)
 
     trainer = fairpo(tmp_path, data(12), **{**RUN, "train_sampling_strategy": "sequential"})
-    monkeypatch.setattr(module, "pair_log_probs", log_probs)
+    monkeypatch.setattr(module, "sum_tokens", sum_tokens)
     with pytest.raises(FloatingPointError, match="Optimizer step 1: the log-probability or loss of row 1 "):
         trainer.train()
 

@@ -33,8 +33,10 @@ def test_a_weight_of_two_is_the_pair_twice_and_of_none_is_no_pair(tmp_path):
     once = data(8)
     rows = [*once.to_list()[:-1], once[0]]  # the last pair is gone, the first there twice
     weights = [2.0, *[1.0] * 6, 0.0]
-    twice = trained(tmp_path / "a", Dataset.from_list(rows))
-    assert_same(parameters(twice), parameters(trained(tmp_path / "b", weighted(weights))), tolerance=1e-9)
+    # Packed, the two would be laid out differently, and the norms of a LLaMA round to float32.
+    twice = trained(tmp_path / "a", Dataset.from_list(rows), packing="never")
+    once = trained(tmp_path / "b", weighted(weights), packing="never")
+    assert_same(parameters(twice), parameters(once), tolerance=1e-9)
 
 
 def test_only_the_ratios_of_weights_count(tmp_path):

@@ -159,11 +159,12 @@ def test_train_dataset_and_config_are_required(tmp_path):
 def test_collator_keeps_the_attribute_and_shows_the_inner_one_nothing_of_it():
     seen = []
     completion = torch.ones(4, 3, dtype=torch.long)  # two chosen, then two rejected
-    made = {"input_ids": torch.arange(12).view(4, 3), "completion_mask": completion}
+    made = {"input_ids": torch.arange(12).view(4, 3), "attention_mask": completion, "completion_mask": completion}
     collator = AttributeCollator(lambda rows: seen.append(rows) or dict(made), ("a", "b"), "kind")
     batch = collator([{"x": 1, "kind": "b"}, {"x": 2, "kind": ["a", "b"]}])
     assert batch["attribute_mask"].tolist() == [[False, True], [True, True]]
     assert batch["completion_mask"] is completion
+    assert batch["pair_spans"] == [[0, 3, 3, 3, 3]] * 2
     assert seen == [[{"x": 1}, {"x": 2}]]
     with pytest.raises(ValueError, match=r"attribute in column 'kind': 'c'"):
         collator([{"kind": "c"}])

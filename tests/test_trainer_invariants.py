@@ -89,6 +89,7 @@ def test_a_naive_mean_of_micro_batch_means_is_another_objective(tmp_path):
 
 DPO_CASES = {
     "plain": {},
+    "plain layout": {"packing": "never"},
     "accumulation": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
     "lora": {"peft_config": lora()},
     "precomputed": {"precompute_ref_log_probs": True},
@@ -125,16 +126,17 @@ SHARED_LOGS = (
 
 
 @pytest.mark.parametrize("case", DPO_CASES)
-def test_everything_privileged_is_dpo(case, tmp_path, request):
-    if case == "ld_alpha":  # TRL adds shared and further tokens apart: another order of a float32 sum
-        request.getfixturevalue("exact_head")
+def test_everything_privileged_is_dpo(case, tmp_path, exact_head):
+    # The packed layout adds up in another order, and the norms of a LLaMA round to float32 whatever it is in.
     pairs = data(24)
     options = {"num_train_epochs": 2, "eval_dataset": data(8, seed=5), "eval_strategy": "epoch", **DPO_CASES[case]}
     ours = fairpo(tmp_path, pairs, privileged_attributes=list(NAMES), eta_alpha=0.0, **dict(options))
+    packing = options.pop("packing", None)
     theirs = dpo(tmp_path, pairs.remove_columns("attribute"), **dict(options))
     ours.train()
     theirs.train()
-    assert_same(parameters(theirs), parameters(ours), 1e-12)
+    assert ours._packs is (packing is None)
+    assert_same(parameters(theirs), parameters(ours), 1e-7 if ours._packs else 1e-12)
     accumulation = options.get("gradient_accumulation_steps", 1)
     for a, b in zip(logs(theirs), logs(ours), strict=True):
         for key in SHARED_LOGS:
@@ -144,18 +146,18 @@ def test_everything_privileged_is_dpo(case, tmp_path, request):
             assert a[key] == pytest.approx(b[key], rel=1e-6, abs=1e-6), key
     for a, b in zip(logs(theirs, "eval_loss"), logs(ours, "eval_loss"), strict=True):
         assert a["eval_loss"] == pytest.approx(b["eval_loss"], rel=1e-6)
-        assert a["eval_rewards/margins"] == pytest.approx(b["eval_rewards/margins"], rel=1e-6)
+        assert a["eval_rewards/margins"] == pytest.approx(b["eval_rewards/margins"], rel=1e-6, abs=1e-6)
         assert a["eval_logps/chosen"] == pytest.approx(b["eval_logps/chosen"], rel=1e-6)
 
 
-def test_one_attribute_list_per_pair_counts_each_pair_once_in_its_role(tmp_path):
+def test_one_attribute_list_per_pair_counts_each_pair_once_in_its_role(tmp_path, exact_head):
     # All attributes privileged, one role: a pair of two attributes must not weigh twice.
     pairs = data(16, attributes=SEVERAL)
     ours = fairpo(tmp_path, pairs, privileged_attributes=list(NAMES), eta_alpha=0.0)
     theirs = dpo(tmp_path, pairs.remove_columns("attribute"))
     ours.train()
     theirs.train()
-    assert_same(parameters(theirs), parameters(ours), 1e-12)
+    assert_same(parameters(theirs), parameters(ours), 1e-7)
 
 
 # ---- (d) weights follow the logged group losses ----

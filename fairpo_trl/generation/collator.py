@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.generation.packing import pair_spans
 from fairpo_trl.preferences.rules import attribute_names
 
 
@@ -81,8 +82,9 @@ class AttributeCollator:
             Column of the examples that holds the attribute(s).
 
     Returns (when called):
-        `dict[str, Any]`: the batch of `collator`, `attribute_mask`, bool `[B, len(names)]`, and, if the examples have
-        them, `fairpo_row` and `pair_weights`, `[B]`.
+        `dict[str, Any]`: the batch of `collator`, `attribute_mask`, bool `[B, len(names)]`, the lengths `pair_spans`
+        that a packed layout needs (plain numbers, on the CPU), and, if the examples have them, `fairpo_row` and
+        `pair_weights`, `[B]`.
     """
 
     collator: Callable[[list[dict[str, Any]]], dict[str, Any]]
@@ -115,4 +117,4 @@ class AttributeCollator:
             batch[ROW_COLUMN] = torch.tensor([example[ROW_COLUMN] for example in examples])
         if WEIGHT_COLUMN in examples[0]:
             batch[PAIR_WEIGHTS] = torch.tensor([_weight(example) for example in examples], dtype=torch.float32)
-        return {**batch, "attribute_mask": mask}
+        return {**batch, "attribute_mask": mask, "pair_spans": pair_spans(batch)}

@@ -102,6 +102,20 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
             `"pair"`: the hinge of each pair (Eq. 19). `"attribute"`: the hinge of each attribute's mean, the stated
             goal; whether an attribute is above its bound is decided from its running mean before each step.
 
+        > Parameters that control the speed; none changes what is computed
+
+        packing (`str`, *optional*, defaults to `"auto"`):
+            Layout of the forward passes. `"auto"`: a pair is one sequence `prompt | chosen | rejected`, several in a
+            row, where the first batch shows that the model gives the same log-probabilities so; else the plain layout
+            of DPOTrainer, with one line that says why. `"always"` raises there. `"never"`: the plain layout.
+        skip_idle_pairs (`bool`, *optional*, defaults to `True`):
+            Whether held pairs inside their hinge, whose gradient is exactly 0, are found in a pass without gradients
+            and spared the backward pass. It stops by itself while too few pairs are idle for it to pay. It needs the
+            packed layout and a hinge, and is off under FSDP and DeepSpeed.
+        reference_cache_dir (`str`, *optional*):
+            Where `precompute_ref_log_probs` keeps the log-probabilities of the reference, by pair, for this and later
+            runs. `None` is a folder beside the cache of `datasets`.
+
         > Parameters that control the group weights
 
         The other options of the weights are those of [`~fairpo_trl.training.arguments.GroupWeightArguments`].
@@ -167,6 +181,30 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
     hinge_level: Literal["pair", "attribute"] = field(
         default="pair",
         metadata={"help": "The hinge of each 'pair' (Eq. 19) or of each 'attribute' mean."},
+    )
+
+    # Parameters that control the speed
+    packing: Literal["auto", "always", "never"] = field(
+        default="auto",
+        metadata={
+            "help": "Layout of the forward passes: 'auto' packs pairs (prompt | chosen | rejected) where the first "
+            "batch shows equal log-probabilities, else takes the plain layout and says why; 'always' raises there; "
+            "'never' is the plain layout."
+        },
+    )
+    skip_idle_pairs: bool = field(
+        default=True,
+        metadata={
+            "help": "Whether held pairs inside their hinge, whose gradient is exactly 0, are spared the backward "
+            "pass, while enough of them are idle for it to pay. Needs the packed layout and a hinge."
+        },
+    )
+    reference_cache_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where `precompute_ref_log_probs` keeps the reference's log-probabilities, by pair, for this and "
+            "later runs. None is a folder beside the cache of `datasets`."
+        },
     )
 
     # Parameters that control the group weights, beside those of GroupWeightArguments

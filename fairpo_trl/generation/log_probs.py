@@ -8,10 +8,21 @@ from typing import Any, NamedTuple
 import torch
 from transformers.modeling_outputs import ModelOutput
 
+from fairpo_trl.generation.packed_forward import packed_token_outputs
+from fairpo_trl.generation.packing import PackedPairs
+
 
 # What the collator adds for the trainer; a model would swallow or refuse these keyword arguments.
 NON_MODEL_KEYS = frozenset(
-    {"completion_mask", "ref_chosen_logps", "ref_rejected_logps", "attribute_mask", "fairpo_row"}
+    {
+        "completion_mask",
+        "ref_chosen_logps",
+        "ref_rejected_logps",
+        "attribute_mask",
+        "fairpo_row",
+        "pair_weights",
+        "pair_spans",
+    }
 )
 
 
@@ -33,13 +44,14 @@ class PairLogProbs(NamedTuple):
 
 
 def pair_log_probs(
-    model: torch.nn.Module, inputs: Mapping[str, Any], ld_alpha: float | None = None, **model_kwargs: Any
+    model: torch.nn.Module,
+    inputs: Mapping[str, Any],
+    ld_alpha: float | None = None,
+    packed: PackedPairs | None = None,
+    **model_kwargs: Any,
 ) -> tuple[PairLogProbs, ModelOutput]:
     """
     One forward of `model` over a preference batch and the log-probabilities of its completions.
-
-    Under mixed precision the per-token values are summed in float32: a bfloat16 sum over a hundred tokens is off by
-    more than the hinge's slack.
 
     Args:
         model (`torch.nn.Module`):
@@ -50,19 +62,56 @@ def pair_log_probs(
             chosen and the second half rejected; further keys go to the model.
         ld_alpha (`float`, *optional*):
             Weight of the tokens beyond the shorter completion of the pair (LD-DPO, 2409.06411).
+        packed (`PackedPairs`, *optional*):
+            Computes these pairs of the batch in the packed layout; the values of other pairs are 0.
         **model_kwargs:
             Further arguments of the forward.
 
     Returns:
         `tuple[PairLogProbs, ModelOutput]`: the log-probabilities, and the model's output (per-token statistics).
     """
+    outputs = token_outputs(model, inputs, packed, **model_kwargs)
+    return sum_tokens(outputs.log_probs, inputs["completion_mask"], ld_alpha), outputs
+
+
+def token_outputs(
+    model: torch.nn.Module, inputs: Mapping[str, Any], packed: PackedPairs | None = None, **model_kwargs: Any
+) -> ModelOutput:
+    """
+    The statistics of every completion token, in the plain layout `[2B, T-1]` whatever the layout of the forward.
+
+    Args:
+        model, inputs, packed, **model_kwargs:
+            As in [`pair_log_probs`].
+
+    Returns:
+        `ModelOutput`: `log_probs`, `entropy`, `mean_logits`, `is_top1`, each 0 outside the completions.
+    """
+    if packed is not None:
+        return packed_token_outputs(model, inputs["input_ids"], packed, **model_kwargs)
     forward = {key: value for key, value in inputs.items() if key not in NON_MODEL_KEYS}
     labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-    outputs = model(**forward, **model_kwargs, use_cache=False, labels=labels, fused_lm_head=True)
+    return model(**forward, **model_kwargs, use_cache=False, labels=labels, fused_lm_head=True)
 
-    mask = inputs["completion_mask"][:, 1:]  # [2B, T-1]: position t predicts token t+1
+
+def sum_tokens(log_probs: torch.Tensor, completion_mask: torch.Tensor, ld_alpha: float | None) -> PairLogProbs:
+    """
+    From log-probabilities of tokens to those of completions.
+
+    Under mixed precision the per-token values are summed in float32: a bfloat16 sum over a hundred tokens is off by
+    more than the hinge's slack.
+
+    Args:
+        log_probs (`torch.Tensor`):
+            `[2B, T-1]` or longer, 0 outside the completions.
+        completion_mask (`torch.Tensor`):
+            `[2B, T]`.
+        ld_alpha (`float`, *optional*):
+            As in [`pair_log_probs`].
+    """
+    mask = completion_mask[:, 1:]  # [2B, T-1]: position t predicts token t+1
     # Prompt-learning PEFT methods prepend virtual tokens to the output; keep the positions of the real ones.
-    tokens = outputs.log_probs[:, -mask.size(1) :]
+    tokens = log_probs[:, -mask.size(1) :]
     tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))  # [2B, T-1], 0 outside the completion
 
     lengths = mask.sum(dim=1).clamp(min=1)  # [2B]
@@ -73,4 +122,4 @@ def pair_log_probs(
         shared = torch.minimum(*lengths.chunk(2)).repeat(2).unsqueeze(1)  # [2B, 1]
         position = mask.cumsum(dim=1)  # 1, 2, ... along each completion
         sums = torch.where(position <= shared, tokens, ld_alpha * tokens).sum(dim=1)
-    return PairLogProbs(*sums.chunk(2), *means.chunk(2)), outputs
+    return PairLogProbs(*sums.chunk(2), *means.chunk(2))

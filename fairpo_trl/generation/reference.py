@@ -177,7 +177,7 @@ def check_adapter(model: Any, is_reference: bool) -> None:
     moving = [
         name
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and _adapter_of(model, name) is None
+        if parameter.requires_grad and adapter_of(model, name) is None
     ]
     if not moving:
         return
@@ -194,7 +194,7 @@ def check_adapter(model: Any, is_reference: bool) -> None:
     )
 
 
-def _adapter_of(model: Any, name: str) -> str | None:
+def adapter_of(model: Any, name: str) -> str | None:
     """The adapter that a parameter of a PEFT model belongs to; `None` for one of the model itself."""
     parts = name.split(".")
     prefix = getattr(model.base_model, "prefix", "adaption_")  # of methods that do not name the adapter

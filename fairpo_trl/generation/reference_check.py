@@ -126,8 +126,6 @@ class StartCheck:
         outside = 1 - start.inside_hinge
         hinge = f", and {outside:.0%} of the pairs are outside the hinge before any step" if outside else ""
         mend = "If another reference is meant, pass it as `ref_model`."
-        if self.args.precompute_ref_log_probs:
-            mend += " Otherwise delete the cache of the data set, which may hold the log-probs of another model."
         return (
             f"The policy is not its reference at the start: on the first batch their log-probs differ by "
             f"{start.difference:.2g} nats per token, so the DPO loss is {start.dpo:.4f} instead of log 2 = "

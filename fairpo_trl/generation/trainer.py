@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,8 +11,6 @@ from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_callback import ProgressCallback
-from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import use_adapter
 
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Partition
@@ -21,13 +18,15 @@ from fairpo_trl.core.reduction import group_sums
 from fairpo_trl.generation.collator import PAIR_WEIGHTS, ROW_COLUMN, WEIGHT_COLUMN, AttributeCollator, describe_pairs
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_overlap
-from fairpo_trl.generation.log_probs import pair_log_probs
+from fairpo_trl.generation.log_probs import PairLogProbs
 from fairpo_trl.generation.metrics import MetricSums
 from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.noise import silence
+from fairpo_trl.generation.pair_forward import PairForward
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
 from fairpo_trl.generation.predictions import PredictsRewards
 from fairpo_trl.generation.reference import check_adapter, choose_reference
+from fairpo_trl.generation.reference_cache import CachedReference
 from fairpo_trl.generation.reference_check import StartCheck
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.rows import prepare_rows
@@ -47,7 +46,7 @@ from fairpo_trl.training.window import padded_duplicates
 logger = get_logger(__name__)
 
 
-class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, PredictsRewards):
+class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTrainer, PredictsRewards):
     r"""
     Trainer for FairPO: privileged attributes get better, the others do not get worse than the reference.
 
@@ -278,20 +277,20 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, PredictsRewards):
         """This batch's share of sum_g alpha_g * mean_g: scaled for accumulation and processes while training."""
         attribute_mask = inputs["attribute_mask"].to(self._membership.device)  # [B, A]
         members = self._members(attribute_mask)  # [B, K]
-        kwargs = {"output_router_logits": True} if self.aux_loss_enabled else {}
-        policy, outputs = pair_log_probs(model, inputs, self.ld_alpha, **kwargs)
-        if self.precompute_ref_logps:
-            ref_chosen, ref_rejected = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
-        else:
-            # Not `or`: a compiled model asked for its truth looks for a length.
-            reference = self.model if self.ref_model is None else self.ref_model
-            ref_chosen, ref_rejected = self.compute_ref_log_probs(reference, inputs)
+        gates = self._open_gates(attribute_mask)
+        ref_chosen, ref_rejected = self.reference_of(inputs)
+
+        def losses_of(policy: PairLogProbs) -> torch.Tensor:
+            pairs = pair_losses(policy, ref_chosen, ref_rejected, self.args)
+            return losses_per_group(pairs, self._is_held, gates)
+
+        policy, outputs = self.policy_log_probs(model, inputs, members, self._is_held, losses_of)
         pairs = pair_losses(policy, ref_chosen, ref_rejected, self.args)
         self.watch(inputs, policy.chosen, policy.rejected, ref_chosen, ref_rejected, pairs.privileged)
         line = self._start_check.look(self.state.global_step, model, inputs, policy, ref_chosen, ref_rejected)
         if line is not None:
             self.accelerator.print(line, flush=True)
-        losses = losses_per_group(pairs, self._is_held, self._open_gates(attribute_mask))  # [B, K]
+        losses = losses_per_group(pairs, self._is_held, gates)  # [B, K]
 
         mode = "train" if self.model.training else "eval"
         self._pair_sums[mode].add(pairs, policy, ref_chosen, ref_rejected, attribute_mask, inputs, outputs)
@@ -324,22 +323,6 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, PredictsRewards):
         above = self.running_losses.estimates > self._mean_hinge  # [A]
         return self._members(attribute_mask & above.to(attribute_mask.device))
 
-    def compute_ref_log_probs(
-        self, model: torch.nn.Module, inputs: dict[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Log-probabilities of both completions under the reference: a separate model, the adapter switched off, or the
-        frozen "ref" copy of an adapter that was trained before. Each `[B]`, without gradient.
-        """
-        adapter: contextlib.AbstractContextManager = contextlib.nullcontext()
-        if self.ref_model is None and is_peft_model(self.model):
-            unwrapped = self.accelerator.unwrap_model(self.model)
-            adapter = use_adapter(unwrapped, adapter_name="ref" if "ref" in unwrapped.peft_config else None)
-        checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
-        with torch.no_grad(), checkpointing, adapter, self.accelerator.autocast():
-            reference, _ = pair_log_probs(model, inputs, self.ld_alpha)
-        return reference.chosen, reference.rejected
-
     # ---- logs, checkpoints, card ----
 
     def read_metrics(self, mode: str) -> dict[str, float]:
@@ -353,12 +336,14 @@ class FairPOTrainer(SafeCheckpoints, GroupRobustTrainer, PredictsRewards):
 
     def group_state(self) -> dict[str, Any]:
         """Everything of the groups that a checkpoint keeps, and the count of training tokens."""
-        return {**super().group_state(), "num_tokens": self._total_train_tokens}
+        idle = self.idle_state()
+        return {**super().group_state(), "num_tokens": self._total_train_tokens, "idle_pairs": idle}
 
     def load_group_state(self, state: Mapping[str, Any]) -> None:
         """Restores [`group_state`]."""
         super().load_group_state(state)
         self._total_train_tokens = state["num_tokens"]
+        self.load_idle_state(state.get("idle_pairs"))  # a checkpoint of an earlier version has none
 
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
