@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,13 @@ import pytest
 import torch
 from helpers_classification import multilabel
 from helpers_classification import rows as label_rows
-from helpers_trainer import data, fairpo
+from helpers_trainer import data, fairpo, logs
 from transformers import TrainerCallback
 
 from fairpo_trl.classification.config import MultiLabelFairPOConfig
+from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.losses import LOG_2
+from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation import FairPOConfig
 from fairpo_trl.training.best_metric import greater_is_better
 
@@ -195,3 +199,38 @@ def test_the_better_direction_is_set_for_our_metrics(tmp_path: Path, metric: str
 def test_other_metrics_are_left_to_transformers() -> None:
     assert greater_is_better("eval_my_score") is None
     assert greater_is_better("eval_runtime") is None
+
+
+# ---- options that say what they do ----
+
+
+def test_copies_of_a_configuration_keep_the_token_and_pickles_do_not(tmp_path: Path) -> None:
+    for config in (FairPOConfig, MultiLabelFairPOConfig):
+        args = config(output_dir=str(tmp_path), use_cpu=True, report_to="none", hub_token="hf_a")
+        for twin in (copy.copy(args), copy.deepcopy(args)):
+            assert twin.hub_token == "hf_a"
+            assert twin.to_dict() == args.to_dict()
+        assert pickle.loads(pickle.dumps(args)).hub_token is None
+
+
+def test_estimates_are_what_present_groups_are_seen_by(tmp_path: Path) -> None:
+    groups = Partition.by_name(["a", "b"], ["a"]).groups()
+    seen = {}
+    for absent in ("estimate", "zero"):
+        weights = GroupWeights(groups, absent=absent, decay=0.5)
+        weights.update(torch.tensor([1.0, 2.0]), torch.tensor([1, 1]))
+        seen[absent] = weights.update(torch.tensor([4.0, 0.0]), torch.tensor([1, 0])).tolist()
+    # Bias-corrected means of 1 and 4 with decay 0.5: (0.25 + 2) / 0.75; the absent group keeps its 2.
+    assert seen["estimate"] == pytest.approx([3.0, 2.0])
+    assert seen["zero"] == [4.0, 0.0]
+
+
+@pytest.mark.parametrize(("above", "opens"), [(0.04, False), (0.06, True)])
+def test_the_hinge_of_a_mean_opens_epsilon_above_log_2(tmp_path: Path, above: float, opens: bool) -> None:
+    trainer = fairpo(tmp_path, data(12), hinge_level="attribute", epsilon=0.05, max_steps=1)
+    trainer.running_losses.update(torch.full((3,), LOG_2 + above), torch.ones(3))
+    trainer.train()
+    (entry,) = logs(trainer)
+    excess = entry["loss/role/non_privileged"] - LOG_2 - 0.05
+    assert entry["group_loss/non_privileged"] == pytest.approx(excess if opens else 0, abs=1e-9)
+    assert abs(excess) > 1e-3

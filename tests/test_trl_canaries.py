@@ -6,6 +6,7 @@ When one fails after an upgrade, its comment says what of ours breaks. They run 
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from accelerate import Accelerator
 from conftest import make_model, make_rows
 from datasets import Dataset
 from helpers_trainer import data, dpo, logs, lora
+from transformers import LlamaForCausalLM, Trainer, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
-from trl.trainer.utils import add_fused_lm_head, use_adapter
+from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model, use_adapter
 
 
 ROW = {"prompt_ids": [5, 6], "chosen_ids": [7, 8, 1], "rejected_ids": [9, 1]}
@@ -294,3 +296,42 @@ def test_dict_fields_can_be_extended():
 def test_versions():
     # The range the facts above were read in.
     assert trl.__version__.startswith("1.16.") and int(transformers.__version__.split(".")[0]) == 5
+
+
+# ---- the reference, dropout, evaluations ----
+
+
+def test_a_reference_that_is_left_out_is_loaded_by_name(tmp_path, tiny_model_path):
+    # Breaks: `choose_reference` copies the model that was passed instead.
+    model = LlamaForCausalLM.from_pretrained(tiny_model_path)
+    with torch.no_grad():
+        model.lm_head.weight += 1
+    trainer = dpo(tmp_path, data(6), model, ref=None)
+    assert not trainer.ref_model.lm_head.weight.equal(model.lm_head.weight)
+
+
+def test_disable_dropout_reaches_modules_only():
+    # Breaks: `noise.silence` switches off what is called as a function.
+    model = make_model()
+    model.model.layers[0].self_attn.attention_dropout = 0.5
+    disable_dropout_in_model(model)
+    assert model.model.layers[0].self_attn.attention_dropout == 0.5
+
+
+def test_an_evaluation_logs_the_very_metrics_of_its_loop():
+    # Breaks: `GroupRobustTrainer.log` tells an evaluation's log from training's by this object.
+    source = inspect.getsource(Trainer.evaluate)
+    assert source.index("output = self.evaluation_loop(") < source.index("self.log(output.metrics)")
+
+
+def test_transformers_looks_at_the_end_of_a_metrics_name(tmp_path):
+    # Breaks: `settle_best_metric` sets the direction for our names.
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, metric_for_best_model="eval_loss/role/privileged")
+    assert args.greater_is_better is True
+
+
+def test_preparing_a_dataset_needs_nothing_of_the_trainer_but_its_tokenizer():
+    # Breaks: `tokenise_pairs` calls it without a trainer.
+    source = inspect.getsource(DPOTrainer._prepare_dataset)
+    assert set(re.findall(r"self\.(\w+)", source)) == {"_tokenizer"}
+    assert set(re.findall(r"args\.(\w+)", source)) == {"dataset_num_proc", "max_length", "truncation_mode"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -33,7 +34,10 @@ class GroupWeightArguments:
             split over micro-batches and processes. `"current"` (Algorithm 2): the step's own losses move the weights
             first; needs `gradient_accumulation_steps=1`.
         absent (`str`, *optional*, defaults to `"estimate"`):
-            What mirror ascent takes for a group without examples in a step: its running `"estimate"`, or `"zero"`.
+            What mirror ascent sees. `"estimate"`: the running mean of each group's loss, which a group without
+            examples in a step keeps; present groups are seen by their running means too, not by the losses of the
+            step as in Algorithm 2 and Group DRO (`estimate_decay=0.0` is the last loss seen). `"zero"`: Algorithm 2
+            as printed, the losses of the step and 0 for an absent group.
         estimate_decay (`float`, *optional*, defaults to `0.9`):
             Decay of the running loss estimates.
         group_prior (`dict[str, float]`, *optional*):
@@ -72,7 +76,10 @@ class GroupWeightArguments:
     )
     absent: Literal["estimate", "zero"] = field(
         default="estimate",
-        metadata={"help": "What mirror ascent takes for an absent group: its running 'estimate', or 'zero'."},
+        metadata={
+            "help": "What mirror ascent sees: 'estimate' the running mean loss of every group, which an absent one "
+            "keeps; 'zero' the losses of the step and 0 for an absent group (Algorithm 2)."
+        },
     )
     estimate_decay: float = field(default=0.9, metadata={"help": "Decay of the running loss estimates."})
     group_prior: dict[str, float] | str | None = field(
@@ -87,6 +94,18 @@ class GroupWeightArguments:
     def __getstate__(self) -> dict[str, Any]:
         # The Trainer pickles its arguments into `training_args.bin`, which may be pushed: the token stays here.
         return {**self.__dict__, "hub_token": None}
+
+    def __copy__(self) -> GroupWeightArguments:
+        # Copies stay in this process and keep what pickling leaves out.
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GroupWeightArguments:
+        new = object.__new__(type(self))
+        memo[id(self)] = new
+        new.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return new
 
 
 def read_group_prior(args: Any) -> None:
