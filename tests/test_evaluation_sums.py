@@ -232,5 +232,5 @@ def test_the_hinge_of_a_mean_opens_epsilon_above_log_2(tmp_path: Path, above: fl
     trainer.train()
     (entry,) = logs(trainer)
     excess = entry["loss/role/non_privileged"] - LOG_2 - 0.05
-    assert entry["group_loss/non_privileged"] == pytest.approx(excess if opens else 0, abs=1e-9)
+    assert entry["group_loss/non_privileged"] == pytest.approx(excess if opens else 0, abs=1e-7)
     assert abs(excess) > 1e-3
