@@ -16,7 +16,8 @@ from rich.console import Console
 
 from fairpo_trl.commands import check
 from fairpo_trl.generation.data import DataArguments, load_data
-from fairpo_trl.generation.data_check import check_overlap, check_rows, check_tokens
+from fairpo_trl.generation.data_check import check_overlap, check_rows
+from fairpo_trl.generation.token_check import check_tokens
 from fairpo_trl.preferences import check_preferences, load_preferences, mix, pairs_from_ratings, read_pairs
 from fairpo_trl.preferences.rules import explicit_pair
 from fairpo_trl.preferences.tokens import token_problems, tokenize_pair
@@ -346,7 +347,7 @@ def test_the_rules_for_tokens(row: tuple, limit: int | None, mode: str, rule: st
     assert [(problem.rule, problem.rows) for problem in problems] == ([(rule, (7,))] if rule else [])
     if rule:
         with pytest.raises(ValueError, match="train data"):
-            check_tokens(Dataset.from_list([tokens]), "train", limit, mode)
+            check_tokens([tokens], "train", limit, mode)
 
 
 def test_the_check_looks_at_tokens_with_a_model_and_says_so_without(tmp_path: Path) -> None:
@@ -517,3 +518,17 @@ def test_tmu_as_published_and_renamed(tmp_path: Path) -> None:
     assert plain["prompt"] == say("user", "He go to school by foots .")
     with pytest.raises(ValueError, match="`task` must say where the sentence goes"):
         load_preferences(path, source="tmu_gfm", console=quiet(), task="Correct it.")
+
+
+def test_the_check_knows_the_limits_of_the_model_and_the_end_token(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    model = {"model_type": "gpt2", "vocab_size": 64, "n_positions": 12, "n_embd": 8, "n_layer": 1, "n_head": 1}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(model))
+    rows = make_rows(3)
+    rows[1]["chosen"] = " ".join(["tea"] * 20)
+    path = write(tmp_path / "pairs.jsonl", rows)
+    report, _ = checked(path, "--model_name_or_path", str(tmp_path / "model"))
+    assert [(problem.rule, problem.rows) for problem in report.refused] == [("too_long", (1,))]
+    tokenizer.eos_token = None
+    assert [problem.rule for problem in check_preferences(rows, tokenizer=tokenizer).refused] == ["no_end_token"]

@@ -76,15 +76,17 @@ def run(args: CheckArguments, console: Console | None = None) -> PreferenceRepor
         ValueError: If an option is wrong, or the data cannot be read as pairs at all; unusable rows are in the report.
     """
     console = console or main_console()
-    tokenizer, max_length = None, None
+    tokenizer, max_length, limits = None, None, None
     if args.model_name_or_path is not None:
         from transformers import AutoTokenizer
 
         from fairpo_trl.generation.config import FairPOConfig
+        from fairpo_trl.generation.token_check import model_limits
 
         with explained(args.model_name_or_path, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path, trust_remote_code=False)
         max_length = FairPOConfig.max_length if args.max_length is None else args.max_length
+        limits = model_limits(args.model_name_or_path)
     elif args.max_length is not None:
         raise ValueError("`max_length` is in tokens: name the `model_name_or_path`, or its `tokenizer`.")
     report = check_preferences(
@@ -94,6 +96,7 @@ def run(args: CheckArguments, console: Console | None = None) -> PreferenceRepor
         tokenizer=tokenizer,
         max_length=max_length,
         truncation_mode=args.truncation_mode,
+        limits=limits,
         train_split=args.dataset_train_split,
         evaluation_splits=[args.dataset_test_split],
         allow_prompt_overlap=args.allow_prompt_overlap,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +10,11 @@ import torch
 
 from fairpo_trl.core.names import shortened, unknown_names_message
 from fairpo_trl.generation.packing import pair_spans
-from fairpo_trl.preferences.rules import attribute_names
+from fairpo_trl.preferences.rules import WEIGHT_COLUMN, attribute_names, is_weight
 
 
 ROW_COLUMN = "fairpo_row"
 """Number of a pair in its dataset; the trainer adds it, so that an error while training can name the pair."""
-
-WEIGHT_COLUMN = "weight"
-"""How much a pair counts in the mean loss of its groups; a column that data may have."""
 
 PAIR_WEIGHTS = "pair_weights"
 
@@ -60,7 +56,7 @@ def describe_pairs(
 def _weight(example: Mapping[str, Any]) -> float:
     """The weight of a pair; of a stream it is seen only now."""
     weight = example[WEIGHT_COLUMN]
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+    if not is_weight(weight):
         raise ValueError(
             f"The column {WEIGHT_COLUMN!r} must hold a finite number of 0 or more for each pair, got "
             f"{shortened(weight)}."

@@ -15,7 +15,7 @@ from transformers.trainer_callback import ProgressCallback
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.core.reduction import group_sums
-from fairpo_trl.generation.collator import PAIR_WEIGHTS, ROW_COLUMN, WEIGHT_COLUMN, AttributeCollator, describe_pairs
+from fairpo_trl.generation.collator import PAIR_WEIGHTS, ROW_COLUMN, AttributeCollator, describe_pairs
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_overlap
 from fairpo_trl.generation.log_probs import PairLogProbs
@@ -34,7 +34,7 @@ from fairpo_trl.generation.summary import print_summary
 from fairpo_trl.generation.token_check import TOKENS, model_limits, prepare_tokens
 from fairpo_trl.hashing import sha256_of_rows, sha256_of_tensors
 from fairpo_trl.hub.card import PAPER
-from fairpo_trl.preferences.rules import attribute_names
+from fairpo_trl.preferences.rules import WEIGHT_COLUMN, attribute_names
 from fairpo_trl.training.engines import whole_parameters
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.progress import CompactProgressCallback

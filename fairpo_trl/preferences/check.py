@@ -25,7 +25,7 @@ from fairpo_trl.preferences.rules import (
     find_problems,
     prompt_key,
 )
-from fairpo_trl.preferences.tokens import TokenLengths, token_lengths
+from fairpo_trl.preferences.tokens import ModelLimits, TokenLengths, token_lengths
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,7 @@ def check_preferences(
     tokenizer: Any = None,
     max_length: int | None = None,
     truncation_mode: str = "keep_start",
+    limits: ModelLimits | None = None,
     train_split: str = "train",
     evaluation_splits: Sequence[str] | None = None,
     allow_prompt_overlap: bool = False,
@@ -160,6 +161,8 @@ def check_preferences(
             The trainer's `max_length`: what would be cut. Needs the tokenizer.
         truncation_mode (`str`, *optional*, defaults to `"keep_start"`):
             The trainer's: which end `max_length` keeps.
+        limits ([`~fairpo_trl.preferences.tokens.ModelLimits`], *optional*):
+            Tokens and positions of the model. Needs the tokenizer.
         train_split (`str`, *optional*, defaults to `"train"`):
             The split that is trained on.
         evaluation_splits (`Sequence[str]`, *optional*):
@@ -204,7 +207,7 @@ def check_preferences(
     prompts = {split: {index: explicit_pair(row)[0] for index, row in part} for split, part in usable.items()}
     lengths = None
     if tokenizer is not None:
-        lengths, on_tokens = token_lengths(usable, attribute_column, tokenizer, max_length, truncation_mode)
+        lengths, on_tokens = token_lengths(usable, attribute_column, tokenizer, max_length, truncation_mode, limits)
         refused += on_tokens
     if not allow_prompt_overlap:
         evaluated = (

@@ -143,7 +143,7 @@ def find_problems(
                 first=near,
             )
             problems.append(Problem(rule, tuple(sorted(set(indices))), text))
-    if counts and total == 0:
+    if counts and total == 0 and names is None:  # an evaluation may weigh as it likes
         problems.append(
             Problem(
                 "malformed_weight", (), f"Every {WEIGHT_COLUMN!r} of the {split} data is 0: nothing would be learned."

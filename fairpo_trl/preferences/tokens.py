@@ -195,6 +195,7 @@ def token_lengths(
     tokenizer: Any,
     max_length: int | None,
     truncation_mode: str = "keep_start",
+    limits: ModelLimits | None = None,
 ) -> tuple[TokenLengths | None, list[Problem]]:
     """
     Measures every pair as the trainer would tokenise it.
@@ -210,10 +211,12 @@ def token_lengths(
             The trainer's limit; `None` for none.
         truncation_mode (`str`, *optional*, defaults to `"keep_start"`):
             Which end the limit keeps.
+        limits (`ModelLimits`, *optional*):
+            Of the model, if it is known.
 
     Returns:
         `tuple[TokenLengths | None, list[Problem]]`: the lengths (`None` without pairs), and what [`token_problems`]
-        finds; `chat_template` for conversations that the template refuses.
+        finds; `chat_template` for conversations that the template refuses, `no_end_token` for plain text without one.
     """
     lengths: list[int] = []
     cut: dict[str, int] = {}
@@ -222,6 +225,12 @@ def token_lengths(
     for split, part in usable.items():
         tokens: list[tuple[int, TokenRow]] = []
         refused: list[tuple[int, str]] = []
+        if tokenizer.eos_token is None and any(isinstance(row["chosen"], str) for _, row in part):
+            message = (
+                f"The {split} data are text, but the tokenizer has no end-of-sequence token, with which every "
+                "completion ends: set `tokenizer.eos_token`."
+            )
+            problems.append(Problem("no_end_token", (), message))
         for index, row in part:
             try:
                 ids = tokenize_pair(tokenizer, row)
@@ -240,7 +249,7 @@ def token_lengths(
                 f"tokenizer's chat template: {refused[0][1]}. Change these rows, or use a model with another template."
             )
             problems.append(Problem("chat_template", tuple(index for index, _ in refused), message))
-        problems += token_problems(tokens, split, max_length, truncation_mode)
+        problems += token_problems(tokens, split, max_length, truncation_mode, limits)
     if not lengths:
         return None, problems
     median, p95 = np.percentile(lengths, [50, 95], method="higher")
