@@ -27,6 +27,7 @@ from fairpo_trl.commands.select_inputs import (
 from fairpo_trl.core.names import shortened
 from fairpo_trl.evaluation.comparison import Writing
 from fairpo_trl.evaluation.completions import Completion, Prompt
+from fairpo_trl.evaluation.held_texts import TextLogProbs, read_documents
 from fairpo_trl.evaluation.judges import JUDGE_NAMES, KINDS, assign_judges, parse_judge
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource, load_tokenizer
 from fairpo_trl.evaluation.paths import Source, copy_model
@@ -124,6 +125,8 @@ def run(
     margins = parse_margins(args, partition.non_privileged)
     output = Path(args.output_dir)
     judges = load_judges(specs, judging, attributes, output, args.batch_size)
+    if args.held_texts and not (len(here) == len(sources) and isinstance(reference, ModelSource)):
+        raise ValueError("`held_texts` needs models that are loaded here: a server or a file gives texts only.")
     check_templates(prompts, {**here, **({"": reference} if isinstance(reference, ModelSource) else {})})
 
     judged, described = [], {}
@@ -140,6 +143,13 @@ def run(
         soft_wrap=True,
     )
     models = LoadedModels(args.dtype)
+    measures = []
+    if args.held_texts is not None:
+        documents = TextLogProbs(
+            read_documents(args.held_texts), models.open, output / "texts", "held texts", args.held_texts_margin
+        )
+        measures.append(documents)
+        described[documents.name] = documents.description
 
     def report(test: CandidateTest) -> None:
         worst = f"; worst: {describe(test.worst)}" if test.worst else ""
@@ -152,6 +162,7 @@ def run(
         judged,
         prompts,
         test_prompts,
+        measures=measures,
         level=args.level,
         bound=args.bound,  # type: ignore[arg-type]
         seed=args.seed,

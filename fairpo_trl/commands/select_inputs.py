@@ -49,6 +49,16 @@ class SelectArguments(EvaluateArguments):
     margins: list[str] | None = field(
         default=None, metadata={"help": "Other margins for some attributes, as polite=0.1."}
     )
+    held_texts: str | None = field(
+        default=None,
+        metadata={
+            "help": "A file of documents whose log-probability per token is held too, against forgetting: JSON lines "
+            "with `text`, or plain text with an empty line between two documents."
+        },
+    )
+    held_texts_margin: float = field(
+        default=0.02, metadata={"help": "How far it may fall, in nats per token; 0.02 is 2 %% of perplexity."}
+    )
     level: float = field(
         default=0.05, metadata={"help": "Largest chance that a model is handed over which breaks a margin."}
     )
@@ -88,6 +98,12 @@ class SelectArguments(EvaluateArguments):
             raise ValueError(f"`level` must be between 0 and 0.5, got {self.level}.")
         if not 0 < self.margin < 1:
             raise ValueError(f"`margin` must be between 0 and 1, got {self.margin}: it is a difference of win rates.")
+        if not self.held_texts_margin > 0:
+            raise ValueError(f"`held_texts_margin` must be positive, got {self.held_texts_margin}.")
+        if self.held_texts and self.bound == "betting":
+            raise ValueError(
+                "`held_texts` cannot be held with `bound betting`, which needs values of a known range: choose `t`."
+            )
         if self.test_prompts < 0:
             raise ValueError(f"`test_prompts` must be at least 0, got {self.test_prompts}.")
         if self.scales is not None and self.path != "scales":

@@ -17,6 +17,7 @@ ROW_COLUMN = "fairpo_row"
 """Number of a pair in its dataset; the trainer adds it, so that an error while training can name the pair."""
 
 PAIR_WEIGHTS = "pair_weights"
+"""How much each pair of a batch counts in the mean loss of its groups."""
 
 _NAMED_PAIRS = 4
 
