@@ -33,7 +33,7 @@ MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 BACKBONE = "timm:vit_base_patch16_224.augreg_in21k"
 ON_A_CPU = "--use_cpu true --bf16 false --report_to none --disable_tqdm true --logging_steps 1 --dtype float32".split()
 RUNS_ITS_OWN_WAY = {"label-sets.md"}  # a recipe of half an hour; test_label_sets.py runs it on 30 items
-TRAINED = {"report.md", "share.md"}  # go on from what train.md has made
+TRAINED = {"promise.md", "report.md", "share.md"}  # go on from what train.md has made
 
 
 def run_page(page: Path, model: str) -> None:
@@ -73,6 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("docs")
     rows = make_rows(30)
     write(path / "pairs.jsonl", rows)
+    write(path / "held-out.jsonl", make_rows(44, seed=5))
     for name in ("concise", "polite"):
         own = [{key: value for key, value in row.items() if key != "attribute"} for row in rows]
         write(path / f"{name}.jsonl", own[::2] if name == "concise" else own[1::2])
@@ -140,6 +141,8 @@ def test_pages_that_go_on_from_a_trained_adapter(
     run_page(DOCS / name, tiny_model_path)
     if name == "report.md":
         assert (trained / "report" / "report.html").is_file()
+    if name == "promise.md":
+        assert (trained / "chosen" / "selection.html").is_file()
 
 
 @pytest.mark.slow

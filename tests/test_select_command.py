@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from fairpo_trl.commands import select
 from fairpo_trl.commands.evaluate_judges import JudgeArguments
 from fairpo_trl.commands.main import main
+from fairpo_trl.commands.push_card import compose_card
 from fairpo_trl.commands.select_inputs import SelectArguments
 from fairpo_trl.evaluation import differences
 from fairpo_trl.evaluation.differences import AttributeMeasure
@@ -102,6 +103,9 @@ def test_the_boldest_that_passes_is_handed_over_as_a_plain_folder(place, tmp_pat
         assert "is handed over" in shown
         assert "On prompts that decided nothing" in shown
     assert str(place) not in page + text + (tmp_path / "out" / "selection.json").read_text(encoding="utf-8")
+    card = compose_card(tmp_path / "out" / "chosen", "adapter", "me/chosen")
+    assert card.count("## What was tested") == 1
+    assert "every safer candidate passed" in card
     base = AutoModelForCausalLM.from_pretrained(place / "base")
     model = PeftModel.from_pretrained(base, str(tmp_path / "out" / "chosen"))
     own = load_file(place / "adapter" / "adapter_model.safetensors")

@@ -37,10 +37,11 @@ from fairpo_trl.evaluation.selection_file import SelectionResults, write_selecti
 from fairpo_trl.evaluation.served import ServedModel, WrittenModel
 from fairpo_trl.evaluation.statement import describe, statement
 from fairpo_trl.evaluation.writing import Sampling, write_completions
+from fairpo_trl.files import write_text
 from fairpo_trl.generation.data import DataArguments, load_data, main_console
 from fairpo_trl.hub.privacy import last_part, public_command
 from fairpo_trl.preferences.rules import prompt_key
-from fairpo_trl.reporting.selection_report import print_selection, write_selection_report
+from fairpo_trl.reporting.selection_report import card_of_chosen, print_selection, write_selection_report
 
 
 MOST_PROMPTS = 10**9
@@ -199,6 +200,7 @@ def run(
     source = None if chosen is None else chosen.make()
     if isinstance(source, ModelSource):
         copy_model(source, output / "chosen")
+        write_text(output / "chosen" / "README.md", card_of_chosen(results, adapter=source.base is not None))
     console.print()
     print_selection(results, console)
     if isinstance(source, ModelSource):

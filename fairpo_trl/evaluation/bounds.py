@@ -10,7 +10,7 @@ A bound at `level` 0.05 lies above the true mean in at most 5 % of samples. Thre
   2015, "What teachers should know about the bootstrap", section 5.3), and with the same additional example.
 - `betting`: holds at every number of examples and for every distribution on a known interval (Waudby-Smith and Ramdas,
   2024, "Estimating means of bounded random variables by betting"). It assumes independent examples and the interval,
-  and needs about twice as many examples.
+  and needs about a quarter more examples.
 """
 
 from __future__ import annotations

@@ -74,18 +74,20 @@ def plot_selection(results: SelectionResults, path: str | os.PathLike[str]) -> P
     below.axhline(0, color=BAND, linewidth=1)
     below.set_ylabel("lower bound / margin", fontsize=9)
     below.set_xlabel("scale of the adapter" if scaled else "candidate, from the safest", fontsize=9)
-    below.legend(fontsize=8, frameon=False, loc="lower left", ncols=2 if len(names) > 4 else 1)
+    # Below the axes: curves may be anywhere within.
+    figure.legend(handles=below.lines[: len(names)], fontsize=8, frameon=False, loc="outside lower center", ncols=3)
     below.set_xticks(places, [f"{x:g}" for x in places] if scaled else [plain(test.name) for test in tests])
     below.margins(x=0.06)
+    half = 0.02 * (max(places) - min(places)) or 0.05
     for axes in (above, below):
         for x, test in zip(places, tests, strict=True):
             if test.name == results.selection.chosen:
-                axes.axvspan(x - 0.06, x + 0.06, color="#F0E442", alpha=0.45, zorder=0)
+                axes.axvspan(x - half, x + half, color="#F0E442", alpha=0.45, zorder=0)
             elif test.status == "untested":
-                axes.axvspan(x - 0.06, x + 0.06, color="#EEEEEE", zorder=0)
-    chosen_name = results.selection.chosen or "the reference"
+                axes.axvspan(x - half, x + half, color="#EEEEEE", zorder=0)
     sure = f"{100 * (1 - results.selection.level):g} %"
-    subtitle = f"one-sided {sure} bounds; handed over: {chosen_name} (shaded yellow)"
+    chosen_name = results.selection.chosen
+    subtitle = f"{sure} bounds; handed over: " + (f"{chosen_name} (yellow)" if chosen_name else "the reference")
     if any(test.status == "untested" for test in tests):
-        subtitle += "; grey: measured, not tested"
+        subtitle += "; grey: not tested"
     return save_titled(figure, above, f"{results.model} against {results.reference}", subtitle, path)

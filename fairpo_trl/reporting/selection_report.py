@@ -13,7 +13,7 @@ from fairpo_trl.files import write_text
 from fairpo_trl.reporting.blocks import Block, Report, Row, Sentences, with_content
 from fairpo_trl.reporting.numbers import ABSENT, duration
 from fairpo_trl.reporting.render.html import write_page
-from fairpo_trl.reporting.render.markdown import report_markdown
+from fairpo_trl.reporting.render.markdown import escape, part_markdown, report_markdown
 from fairpo_trl.reporting.render.terminal import print_report
 from fairpo_trl.reporting.selection_plot import plot_selection
 
@@ -30,8 +30,8 @@ def selection_report(results: SelectionResults) -> Report:
     shown = selection.chosen_test or next((test for test in selection.candidates if test.status == "failed"), None)
     blocks = [
         candidates_block(results),
-        held_block(results, shown, "Held measures") if shown else None,
-        held_block(results, results.test, "On prompts that decided nothing") if results.test else None,
+        held_block(shown, "Held measures") if shown else None,
+        held_block(results.test, "On prompts that decided nothing") if results.test else None,
     ]
     facts = {
         "data": results.data,
@@ -39,6 +39,7 @@ def selection_report(results: SelectionResults) -> Report:
         "level": f"{100 * selection.level:g} %",
         "bounds": selection.bound,
         "time": duration(results.seconds),
+        "measured by": "; ".join(f"{measure}: {who}" for measure, who in results.judges.items()),
     }
     return Report(
         title=f"Selection: {results.model} against {results.reference}",
@@ -73,21 +74,19 @@ def candidates_block(results: SelectionResults) -> Block:
     )
 
 
-def held_block(results: SelectionResults, test: CandidateTest, title: str) -> Block:
+def held_block(test: CandidateTest, title: str) -> Block:
     """Every held measure of one candidate, the worst first."""
     rows = tuple(
         (
             held.measure,
-            results.judges.get(held.measure, ABSENT),
             "yes" if held.passed else "no",
             *_numbers(held),
-            f"{held.spread:.2f}",
             str(held.examples),
         )
         for held in sorted(test.held, key=lambda held: held.bound / held.margin)
     )
-    header = ("measure", "by", "above", "mean", "lower\nbound", "minus the\nmargin", "spread", "examples")
-    return Block(f"{title}: {test.name}", header, (("", rows),), texts=3)
+    header = ("measure", "passed", "mean", "lower\nbound", "minus the\nmargin", "examples")
+    return Block(f"{title}: {test.name}", header, (("", rows),), texts=2)
 
 
 def write_selection_report(results: SelectionResults, folder: str | os.PathLike[str]) -> Path:
@@ -109,6 +108,36 @@ def write_selection_report(results: SelectionResults, folder: str | os.PathLike[
     images = {"Privileged gain, and lower bounds of held measures in units of their margins": picture.name}
     write_text(folder / "selection.md", report_markdown(report, images))
     return write_page([report], folder / "selection.html")
+
+
+def card_of_chosen(results: SelectionResults, adapter: bool) -> str:
+    """
+    The model card of what is handed over; `fairpo push` keeps its section "What was tested" and adds the rest.
+
+    Args:
+        results (`SelectionResults`):
+            What was found; something is chosen.
+        adapter (`bool`):
+            Whether it is an adapter, or a full model.
+
+    Returns:
+        `str`: front matter and Markdown.
+    """
+    chosen = results.selection.chosen_test
+    assert chosen is not None
+    blocks = [candidates_block(results), held_block(chosen, "Held measures")]
+    if results.test is not None:
+        blocks.append(held_block(results.test, "On prompts that decided nothing"))
+    parts = [
+        f"---\nlibrary_name: {'peft' if adapter else 'transformers'}\npipeline_tag: text-generation\n---",
+        f"# {escape(results.model)}, {escape(chosen.name)}",
+        f"Selected from {escape(results.model)} against {escape(results.reference)}.",
+        "## What was tested",
+        escape(results.statement),
+        *(part_markdown(block, level=3) for block in blocks),
+        f"Data: {escape(results.data)}.",
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def print_selection(results: SelectionResults, console: Console | None = None) -> None:
