@@ -24,6 +24,7 @@ from fairpo_trl.evaluation import differences
 from fairpo_trl.evaluation.differences import AttributeMeasure
 from fairpo_trl.evaluation.judges import Verdicts
 from fairpo_trl.evaluation.selection_file import read_selection
+from fairpo_trl.evaluation.writing import Sampling
 from fairpo_trl.reporting import selection_report
 
 
@@ -272,3 +273,39 @@ def test_a_pairwise_judge_that_fails_on_a_candidate_counts_against_it():
     found = measure.differences([[""], ["xx"]])
     np.testing.assert_allclose(found.values, [0.0 - 0.5, 1.0 - 1.0])
     assert found.lost == 1
+
+
+# ---- train, select, report ----
+
+ON_A_CPU = "--use_cpu true --bf16 false --privileged_attributes concise"
+
+
+def test_training_goes_on_to_the_test_in_one_command(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(select, "Sampling", lambda samples, tokens, *rest: Sampling(1, 4, *rest))
+    options = (
+        f"--model_name_or_path {place / 'base'} --dataset_name {place / 'pairs.jsonl'} --test_share 0.6 {ON_A_CPU} "
+        f"--output_dir {tmp_path / 'out'} --use_peft true --lora_target_modules q_proj v_proj --max_steps 1 "
+        "--dtype float32 --learning_rate 0.01 --gradient_checkpointing false --report_to none --save_strategy no --disable_tqdm true"
+    )
+    main(["generation", *options.split(), "--select", "true", "--margin", "0.3", "--judges", *COUNTS])
+    results = read_selection(tmp_path / "out" / "selection")
+    assert results.selection.candidates[0].name == "scale 0.25"
+    assert results.reference == "base"
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    assert "Selection: out against base" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--select true", "`select` needs `judges`"),
+        ("--judges concise=count:words:more", "`judges` has no effect without `select`"),
+        ("--select true --margin 2 --judges concise=count:words:more", "`margin` must be between 0 and 1"),
+        ("--select true --judges concise=count:lines:more", "Unknown count: 'lines'"),
+    ],
+)
+def test_what_cannot_be_selected_is_said_before_training(options, words, place, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(f"generation --output_dir {tmp_path / 'out'} {ON_A_CPU} {options}".split())
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

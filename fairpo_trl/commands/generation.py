@@ -1,13 +1,19 @@
-"""`fairpo generation`: trains a language model on preference pairs."""
+"""`fairpo generation`: trains a language model on preference pairs, and tests it if asked to (`--select true`)."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from trl import DPOConfig, ModelConfig
 
+from fairpo_trl.commands import select
+from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges
 from fairpo_trl.commands.parsing import CommandParser
+from fairpo_trl.commands.select_inputs import SelectArguments
+from fairpo_trl.evaluation.judges import KINDS, parse_judge
 from fairpo_trl.generation.config import FairPOConfig
+from fairpo_trl.generation.data import DataArguments
 from fairpo_trl.generation.run import GenerationArguments, run
 
 
@@ -21,18 +27,46 @@ TRAINING = (
 """What is set most often of transformers' training options."""
 
 
-def make_parser(command: str = "fairpo generation") -> CommandParser:
+@dataclass
+class SelectAfterwards(JudgeArguments):
+    """Whether the model is tested after training, and by whom."""
+
+    select: bool = field(
+        default=False,
+        metadata={
+            "help": "Test the model after training as `fairpo select` does, and hand over the boldest scale of it "
+            "that is shown not to be worse, in `output_dir`/selection. Needs `judges`."
+        },
+    )
+    margin: float = field(default=0.05, metadata={"help": "How far the win rate of a held attribute may fall."})
+    level: float = field(default=0.05, metadata={"help": "Largest chance that a margin is broken by what passes."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        SelectArguments(margin=self.margin, level=self.level)  # says what is wrong with them, before training
+        if not self.select:
+            if self.judges:
+                raise ValueError("`judges` has no effect without `select`: set `--select true`, or leave it out.")
+            return
+        if not self.judges:
+            raise ValueError(f"`select` needs `judges`: ATTRIBUTE=KIND:TARGET. Kinds: {'; '.join(KINDS.values())}.")
+        check_judges([parse_judge(entry) for entry in self.judges], self)
+
+
+def make_parser(command: str = "fairpo generation", selects: bool = False) -> CommandParser:
     """
     Parser of a run: YAML with `--config`, every option also on the command line.
 
     Args:
         command (`str`, *optional*, defaults to `"fairpo generation"`):
             What is typed to call it, for help and errors.
+        selects (`bool`, *optional*, defaults to `False`):
+            Whether it also parses [`SelectAfterwards`], as a fourth dataclass.
     """
     inherited = {entry.name for entry in fields(DPOConfig)}
     training = {entry.name for base in DPOConfig.__mro__[1:-1] for entry in fields(base)} - {"max_length"}
     return CommandParser(
-        (GenerationArguments, FairPOConfig, ModelConfig),
+        (GenerationArguments, FairPOConfig, ModelConfig, *((SelectAfterwards,) if selects else ())),
         command=command,
         summary="Trains a language model: privileged attributes get better, the others do not get worse.",
         examples=(
@@ -46,10 +80,42 @@ def make_parser(command: str = "fairpo generation") -> CommandParser:
             "dpo": [entry.name for entry in fields(DPOConfig) if entry.name not in training],
             "training": TRAINING,
             "model": [entry.name for entry in fields(ModelConfig)],
+            **({"selection": [entry.name for entry in fields(SelectAfterwards)]} if selects else {}),
         },
     )
 
 
 def main(arguments: list[str]) -> None:
     """Parses and runs."""
-    run(*make_parser().parse(arguments))
+    script_args, training_args, model_args, after = make_parser(selects=True).parse(arguments)
+    run(script_args, training_args, model_args)
+    if after.select and training_args.process_index == 0:
+        select_after_training(script_args, training_args, model_args, after)
+
+
+def select_after_training(
+    script_args: GenerationArguments, training_args: FairPOConfig, model_args: ModelConfig, after: SelectAfterwards
+) -> None:
+    """
+    Tests the scales of the model that was trained against the one it was trained from.
+
+    Raises:
+        ValueError: If nothing can be tested, as with too few prompts in the test split; the trained model is saved.
+    """
+    output = Path(training_args.output_dir)
+    start = model_args.model_name_or_path
+    select.run(
+        SelectArguments(
+            **{entry.name: getattr(script_args, entry.name) for entry in fields(DataArguments) if entry.init},
+            models=[str(output)],
+            base_model=start if model_args.use_peft else None,
+            reference=start,
+            privileged_attributes=training_args.privileged_attributes,
+            attribute_column=training_args.attribute_column,
+            margin=after.margin,
+            level=after.level,
+            seed=training_args.seed,
+            output_dir=str(output / "selection"),
+        ),
+        after,
+    )
