@@ -12,7 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from fairpo_trl.classification.evaluation.comparison import Comparison, compare_with_reference, hinge_satisfaction
+from fairpo_trl.classification.evaluation.comparison import (
+    ReferenceComparison,
+    compare_with_reference,
+    hinge_satisfaction,
+)
 from fairpo_trl.classification.evaluation.confusion import confusion_of_privileged, most_confused_pairs
 from fairpo_trl.classification.evaluation.group_report import BASELINES, GroupEvaluation, evaluate_groups
 from fairpo_trl.classification.evaluation.paper_protocol import paper_protocol_map
@@ -157,7 +161,7 @@ def _against(
     seeds: Sequence[int],
     runs: NDArray[np.float32],
     resamples: int,
-) -> Comparison:
+) -> ReferenceComparison:
     test = experiment.splits["test"]
     base = np.stack([experiment.logits(other, head, seed, "test") for seed in seeds])
     return compare_with_reference(
@@ -165,7 +169,7 @@ def _against(
     )
 
 
-def _deltas(comparison: Comparison) -> dict[str, dict[str, float]]:
+def _deltas(comparison: ReferenceComparison) -> dict[str, dict[str, float]]:
     """Group -> mean, interval over series, and spread over seeds, of the change of mAP."""
     return {
         str(group): {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairpo_trl.classification.evaluation.comparison import Comparison, compare_with_reference
+from fairpo_trl.classification.evaluation.comparison import ReferenceComparison, compare_with_reference
 from fairpo_trl.reporting.cells import change_text as delta
 from fairpo_trl.reporting.numbers import points
 from fairpo_trl.reporting.render.markdown import pipe_table
@@ -183,7 +183,7 @@ def _verdict(gap: Mapping[str, Any]) -> str:
     return f"it gains more than every factor of the curve ({surely}), at more cost to the held labels than its best"
 
 
-def _changes(comparison: Comparison) -> dict[str, Any]:
+def _changes(comparison: ReferenceComparison) -> dict[str, Any]:
     return {
         str(group): {"mean": row["delta"], "low": row["low"], "high": row["high"]}
         | ({} if np.isnan(row["seed_sd"]) else {"seed_sd": row["seed_sd"]})

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from fairpo_trl.classification.evaluation.comparison import Comparison
+from fairpo_trl.classification.evaluation.comparison import ReferenceComparison
 from fairpo_trl.classification.evaluation.group_report import GroupEvaluation
 from fairpo_trl.hub.card import PAPER, PAPERS, command_section, escape, markdown_table, package_version
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
@@ -27,7 +27,7 @@ _METRICS = {"map": "mAP", "sample_f1": "sample F1", "accuracy": "accuracy", "exa
 def write_model_card(
     trainer: Any,
     evaluation: GroupEvaluation | None = None,
-    comparison: Comparison | None = None,
+    comparison: ReferenceComparison | None = None,
     *,
     data: str | None = None,
     licence: str | None = None,
@@ -40,7 +40,7 @@ def write_model_card(
             After training.
         evaluation (`GroupEvaluation`, *optional*):
             On the reported split; else the trainer's last one, if there was any.
-        comparison (`Comparison`, *optional*):
+        comparison (`ReferenceComparison`, *optional*):
             Against the reference, for the deltas with their intervals.
         data (`str`, *optional*):
             What it was trained on: a Hub id or a name.
@@ -153,7 +153,7 @@ def loading_snippet(repository: str, config: Any) -> str:
     return "```python\n" + "\n".join(lines) + "\n```"
 
 
-def _results(trainer: Any, evaluation: GroupEvaluation | None, comparison: Comparison | None) -> str:
+def _results(trainer: Any, evaluation: GroupEvaluation | None, comparison: ReferenceComparison | None) -> str:
     if evaluation is None:
         return "No evaluation has been run yet."
     weights = trainer.group_weights
@@ -185,7 +185,7 @@ def _results(trainer: Any, evaluation: GroupEvaluation | None, comparison: Compa
     return "\n\n".join(parts)
 
 
-def _labels(trainer: Any, evaluation: GroupEvaluation | None, comparison: Comparison | None) -> str:
+def _labels(trainer: Any, evaluation: GroupEvaluation | None, comparison: ReferenceComparison | None) -> str:
     partition = trainer.partition
     header = ["Label", "Role", "Test positives", "AP", "Change against the reference"]
     rows = []

@@ -17,7 +17,7 @@ from fairpo_trl.classification.data.split import MultiLabelSplit, first_differen
 from fairpo_trl.classification.data_check import check_data, check_roles
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits, keep_batch, model_inputs
 from fairpo_trl.classification.draws import keyed_uniform
-from fairpo_trl.classification.evaluation.comparison import Comparison
+from fairpo_trl.classification.evaluation.comparison import ReferenceComparison
 from fairpo_trl.classification.evaluation.group_report import GroupEvaluation, evaluate_groups
 from fairpo_trl.classification.features.cache import images_hash
 from fairpo_trl.classification.model import MultiLabelClassifier
@@ -83,8 +83,8 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
     Attributes:
         evaluations (`dict[str, GroupEvaluation]`): `"eval"` (last `evaluate`) and `"predict"` (last `predict`) -> the
             metrics of the whole split, as DataFrames.
-        reported (`GroupEvaluation`), comparison (`Comparison`): Results on the reported split; set them to have them
-            on the card.
+        reported (`GroupEvaluation`), comparison (`ReferenceComparison`): Results on the reported split; set them to
+            have them on the card.
 
     Raises:
         ValueError: For data or options that cannot work; names the labels or the option, and the mend.
@@ -127,7 +127,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         )
         self.evaluations: dict[str, GroupEvaluation] = {}
         self.reported: GroupEvaluation | None = None
-        self.comparison: Comparison | None = None
+        self.comparison: ReferenceComparison | None = None
 
         super().__init__(
             model=model,

@@ -100,7 +100,7 @@ class GroupEvaluationPart(Part):
 
 
 class ComparisonPart(Part):
-    """`Comparison.to_dict()`, or that of label sets."""
+    """`ReferenceComparison.to_dict()`, or that of label sets."""
 
     by_group: dict[str, ChangeRow]
     by_label: dict[str, ChangeRow]

@@ -26,7 +26,7 @@ from fairpo_trl.core.partition import Partition
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ReferenceComparison:
     """
     The result of [`compare_with_reference`]. All differences are method minus reference: positive is better.
 
@@ -85,7 +85,7 @@ def compare_with_reference(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-) -> Comparison:
+) -> ReferenceComparison:
     """
     Change of average precision against the reference: per label and per group, with paired bootstrap intervals.
 
@@ -115,7 +115,7 @@ def compare_with_reference(
             Seed of the resampling.
 
     Returns:
-        [`Comparison`].
+        [`ReferenceComparison`].
 
     Raises:
         ValueError: If shapes differ, a label or score is invalid, there are fewer than two series, or an option is
@@ -186,7 +186,7 @@ def compare_with_reference(
             }
         )
     held = by_label[by_label["role"] == "non_privileged"].sort_values("delta", kind="stable")
-    return Comparison(
+    return ReferenceComparison(
         by_group=pd.DataFrame(rows, index=pd.Index(list(members), name="group")),
         by_label=by_label,
         fell=tuple(held.index[held["delta"] < -eps]),
