@@ -183,6 +183,7 @@ def test_a_half_tree_is_one_error(coco, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_without_a_tree_it_says_what_it_runs(tmp_path, capsys):
     arguments = options(output_dir=str(tmp_path), live_images="0", reference_epochs="60", learning_rate="0.001")
     trainer = coco_fairpo.main(*coco_fairpo.parse(arguments))

@@ -302,6 +302,7 @@ def test_three_kills_and_a_resume_after_each_end_bit_equal(tmp_path):
     assert outcome.differences == []
 
 
+@pytest.mark.slow
 def test_feature_extraction_survives_kills_and_computes_nothing_twice(tmp_path):
     work = torture_files.Features(tmp_path, images=120)
     outcome = torture_files.torture_files(work, tmp_path, kills=4, seed=1)

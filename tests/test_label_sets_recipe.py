@@ -116,6 +116,13 @@ def test_a_mistake_is_said_before_a_model_is_trained(tmp_path, model_path, items
     assert not (out / "reference").exists()
 
 
+def vectors_of_numbers(texts):
+    """From `thing number 5` what its labels depend on, and noise: a classifier learns it, but not in one epoch."""
+    numbers = np.array([int(text.split()[-1]) for text in texts])
+    noise = np.random.default_rng(0).normal(size=(len(texts), 4))
+    return np.column_stack([numbers % 2, numbers % 6 == 0, noise]).astype(np.float32)
+
+
 def test_the_comparison_keeps_its_points_and_computes_none_twice(tmp_path, model_path, items, monkeypatch):
     config = yaml.safe_load(DEFAULT_CONFIG.read_text(encoding="utf-8"))
     changes = {"sft_epochs": 1, "max_steps": 1, "samples_per_item": 1, "constrained_sampling": True}
@@ -127,9 +134,8 @@ def test_the_comparison_keeps_its_points_and_computes_none_twice(tmp_path, model
         "attn_implementation": "eager",
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config | changes), encoding="utf-8")
-    monkeypatch.setattr(
-        classifier, "embed", lambda texts: np.random.default_rng(0).normal(size=(len(texts), 6)).astype(np.float32)
-    )
+    monkeypatch.setattr(classifier, "embed", vectors_of_numbers)
+    monkeypatch.setattr(classifier, "VALIDATION_SHARE", 0.5)  # of 21 items: every label but `any` there and not there
     monkeypatch.setattr(classifier, "EPOCHS", 2)
     command = ["--output_dir", str(tmp_path), "--config", str(tmp_path / "tiny.yaml"), "--dataset_name", items]
     command += ["--model_name_or_path", model_path, "--seeds", "0", "--workers", "1", "--rows"]
