@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from fairpo_trl.classification.confusing import confused_entries, confused_mask
-from fairpo_trl.classification.draws import keyed_uniform
+from fairpo_trl.classification.keyed_random import keyed_uniform
 from fairpo_trl.classification.losses import (
     asymmetric_loss,
     bce,

@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 
 from fairpo_trl import Partition
 from fairpo_trl.classification import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelFairPOTrainer
-from fairpo_trl.classification.draws import keyed_uniform
+from fairpo_trl.classification.keyed_random import keyed_uniform
 from fairpo_trl.classification.losses import bce
 from fairpo_trl.classification.methods import Method, apply_method
 from fairpo_trl.training.arguments import GroupWeightArguments
