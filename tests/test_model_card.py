@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -66,7 +67,9 @@ def written(trainer: FairPOTrainer) -> tuple[ModelCard, str]:
 def table_rows(text: str, heading: str) -> list[list[str]]:
     part = text.partition(heading)[2].partition("\n## ")[0]
     return [
-        [cell.strip() for cell in line.strip("|").split(" | ")] for line in part.splitlines() if line.startswith("|")
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]  # as Markdown divides a row
+        for line in part.splitlines()
+        if line.startswith("|")
     ]
 
 
@@ -184,7 +187,7 @@ def test_a_model_in_the_hub_cache_is_named_by_its_id() -> None:
 
 
 def test_names_from_data_are_escaped(tmp_path: Path) -> None:
-    evil = "a|b <script>alert(1)</script> [x](http://evil.example) `c` **d**\n---\n# e"
+    evil = "a | b <script>alert(1)</script> [x](http://evil.example) `c` **d**\n---\n# e"
     trainer = make_trainer(
         tmp_path,
         make_model(dtype=torch.float32),

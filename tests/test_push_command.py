@@ -24,10 +24,10 @@ from peft import LoraConfig
 from fairpo_trl.commands import push as push_module
 from fairpo_trl.commands.main import main as fairpo
 from fairpo_trl.commands.push import PushArguments, run
-from fairpo_trl.commands.push_card import CardFacts, compose_card
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.trainer import FairPOTrainer
+from fairpo_trl.hub.compose import CardFacts, compose_card
 from fairpo_trl.hub.push import plan_push, stage
 
 

@@ -276,6 +276,32 @@ def test_set_epoch_reaches_a_sampler():
     assert sampler.epoch == 4
 
 
+# ---- pushes and connections ----
+
+
+def test_pushes_go_through_the_two_methods_that_ours_replace():
+    # Breaks: PublishingTrainer no longer decides what is uploaded.
+    assert "self._push_from_checkpoint(output_dir)" in inspect.getsource(transformers.Trainer._save_checkpoint)
+    uploads = [
+        name
+        for name, method in inspect.getmembers(transformers.Trainer, inspect.isfunction)
+        if "upload_f" in inspect.getsource(method)
+    ]
+    assert sorted(uploads) == ["_push_from_checkpoint", "push_to_hub"]
+    asked = ["self", "commit_message", "blocking", "token", "revision", "private", "kwargs"]
+    assert list(inspect.signature(transformers.Trainer.push_to_hub).parameters) == asked
+
+
+def test_a_client_reads_through_a_backend_that_can_be_wrapped():
+    # Breaks: the deadline of a whole request (evaluation/http.py).
+    import httpcore2
+    import httpx2
+
+    with httpx2.Client() as client:
+        assert isinstance(client._transport._pool._network_backend, httpcore2.NetworkBackend)
+        assert isinstance(client._mounts, dict)
+
+
 # ---- defaults ----
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from huggingface_hub import get_token
 
 from fairpo_trl.commands.parsing import CommandParser
-from fairpo_trl.commands.push_card import CardFacts, compose_card
-from fairpo_trl.commands.push_results import read_any_results
+from fairpo_trl.hub.compose import CardFacts, compose_card
 from fairpo_trl.hub.contents import saved_kind
 from fairpo_trl.hub.push import PushPlan, check_repo_id, plan_push, upload
+from fairpo_trl.hub.results import read_any_results
 
 
 @dataclass

@@ -13,12 +13,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fairpo_trl.classification import model_card as classifier_card
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
-from fairpo_trl.commands.push_results import AnyResults, became_worse, evaluation_results, evaluation_section
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation import model_card as language_card
 from fairpo_trl.hub.card import BaseModel, escape, markdown_table, public_card
 from fairpo_trl.hub.contents import Kind, has_chat_template, has_tokenizer, read_json
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable, public_value
+from fairpo_trl.hub.results import AnyResults, became_worse, evaluation_results, evaluation_section
 from fairpo_trl.reporting.numbers import role_text
 from fairpo_trl.training.checkpoints import list_checkpoints
 from fairpo_trl.training.state import STATE_NAME
@@ -79,7 +79,7 @@ def compose_card(
         repo_id (`str`):
             Hub id it will have.
         results (`dict`, *optional*):
-            The results of the run; see [`~fairpo_trl.commands.push_results.read_any_results`].
+            The results of the run; see [`~fairpo_trl.hub.results.read_any_results`].
         facts ([`CardFacts`], *optional*):
             Licences and data.
         adapter (`str` or `Path`, *optional*):
