@@ -21,6 +21,7 @@ TRAINED_ON = ("prompt", "chosen", "rejected", WEIGHT_COLUMN, "tools", "chat_temp
 
 _NAMED_ROWS = 5
 _WRITTEN_MESSAGES = re.compile(r"\s*\[?\s*\{\s*['\"](role|content|from|value|type|text)['\"]\s*:")
+_WRITTEN_LIST = re.compile(r"\s*[\[{](\s*[\]}]|.*['\",:])", re.DOTALL)  # "[safety]" is a name
 _READ_THEM = "`fairpo_trl.preferences.read_pairs(rows)` reads them, as the command line does with files"
 
 
@@ -53,7 +54,7 @@ def attribute_names(value: Any) -> tuple[str, ...]:
     names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
     if not names or any(not isinstance(name, str) or not name.strip() for name in names):
         raise ValueError(f"expected a non-empty string or a non-empty list of strings, got {shortened(value)}")
-    if any(name.lstrip()[:1] in "[{" for name in names):
+    if any(_WRITTEN_LIST.match(name) for name in names):
         raise ValueError(f"expected names, got the text of a list, {shortened(value)}; {_READ_THEM}")
     return names
 
