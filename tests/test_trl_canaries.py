@@ -361,3 +361,48 @@ def test_preparing_a_dataset_needs_nothing_of_the_trainer_but_its_tokenizer():
     source = inspect.getsource(DPOTrainer._prepare_dataset)
     assert set(re.findall(r"self\.(\w+)", source)) == {"_tokenizer"}
     assert set(re.findall(r"args\.(\w+)", source)) == {"dataset_num_proc", "max_length", "truncation_mode"}
+
+
+# ---- the packed layout and the reference cache ----
+
+
+def test_the_fused_head_scores_what_the_backbone_returns_at_the_places_of_shift_labels():
+    # Breaks: packed_forward selects positions in a hook of `base_model`; the head would score others, or all.
+    model = make_model(dtype=torch.float32)
+    add_fused_lm_head(model)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    whole = model(input_ids=ids, labels=ids, fused_lm_head=True).log_probs  # [1, 4]
+    seen = []
+
+    def select(module, args, output):
+        seen.append(output.last_hidden_state.shape)
+        output.last_hidden_state = output.last_hidden_state[:, [2, 0]]
+        return output
+
+    model.base_model.register_forward_hook(select)
+    some = model(input_ids=ids, shift_labels=ids[:, [3, 1]], fused_lm_head=True).log_probs
+    assert seen == [(1, 5, 16)]
+    torch.testing.assert_close(some, whole[:, [2, 0]])
+
+
+def test_a_mask_of_four_dimensions_is_taken_as_it_is():
+    # Breaks: packed_forward says with it which token sees which.
+    model = make_model()
+    ids = torch.tensor([[5, 6, 7]])
+    allowed = torch.eye(3, dtype=torch.bool)[None, None]  # nobody sees anybody else
+    alone = model(input_ids=ids, attention_mask=allowed, position_ids=torch.zeros_like(ids)).logits
+    expected = model(input_ids=torch.tensor([[6]])).logits
+    torch.testing.assert_close(alone[:, 1], expected[:, 0])
+
+
+def test_precomputing_goes_through_the_hook_that_the_cache_replaces(pairs, tmp_path, monkeypatch):
+    # Breaks: CachedReference._precompute_ref_logps would not be called, and TRL's own cache misses max_length.
+    calls = []
+
+    def hook(self, dataset, name, batch_size):
+        calls.append((name, len(dataset), batch_size, len(self._precompute_model_hash), self._precompute_engine))
+        return dataset
+
+    monkeypatch.setattr(DPOTrainer, "_precompute_ref_logps", hook)
+    dpo(tmp_path, pairs, precompute_ref_log_probs=True, precompute_ref_batch_size=5, eval_dataset=pairs.select([0]))
+    assert calls == [("train", 13, 5, 64, None), ("eval", 1, 5, 64, None)]

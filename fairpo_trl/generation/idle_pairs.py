@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from transformers.modeling_outputs import ModelOutput
@@ -83,7 +82,7 @@ def join_outputs(first: ModelOutput, second: ModelOutput | None, idle: torch.Ten
     return second
 
 
-def without_gradient(parameters: Mapping[str, torch.nn.Parameter] | Any) -> torch.Tensor:
+def without_gradient(parameters: Iterable[torch.nn.Parameter]) -> torch.Tensor:
     """
     A 0 that depends on every trainable parameter: a micro-batch of idle pairs alone still gives each a gradient of 0.
 

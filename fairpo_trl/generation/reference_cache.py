@@ -204,9 +204,13 @@ class CachedReference:
             if main:
                 pairs = [hashes[i] for i in missing]
                 known.update(zip(pairs, map(tuple, computed.tolist()), strict=True))
-                finite = np.isfinite(computed).all(axis=1)  # others are an error as soon as they are trained on
+                finite: NDArray[np.bool_] = np.isfinite(computed).all(
+                    axis=1
+                )  # others are an error as soon as they are trained on
                 try:
-                    cache.add([pair for pair, fine in zip(pairs, finite, strict=True) if fine], computed[finite])
+                    cache.add(
+                        [pair for pair, fine in zip(pairs, finite.tolist(), strict=True) if fine], computed[finite]
+                    )
                 except OSError as error:
                     logger.warning(f"The reference log-probabilities are not kept for later runs: {error}")
         both = [np.array([known[pair] for pair in hashes], dtype=np.float64).reshape(-1, 2) if main else None]

@@ -1,0 +1,159 @@
+"""A FairPO step beside a DPOTrainer step on one GPU. Prepared, and not run yet: no figure in the docs comes from it.
+
+    python benchmarks/gpu_step.py --json gpu_step.json
+
+Random weights in the shape of Qwen2.5-0.5B and -1.5B, bf16, full fine-tuning, 8 pairs a step with prompts of 512 and
+completions of 256 tokens, with and without gradient checkpointing. For each: seconds of a step (median of alternating
+steps), the ratio to DPOTrainer, peak memory, and whether the log-probabilities of the first batch are DPOTrainer's.
+It should take less than 8 minutes; `--models 0.5b` alone less than 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from trl import DPOConfig, DPOTrainer
+
+from fairpo_trl.generation import FairPOConfig, FairPOTrainer
+
+
+SHAPES = {
+    "0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
+    "1.5b": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
+}
+VOCABULARY, PAIRS, PROMPT, COMPLETION = 151_936, 8, 512, 256
+SIDES = {
+    "DPOTrainer, sdpa": (False, "sdpa", {}),
+    "FairPO, plain layout, sdpa": (True, "sdpa", {"packing": "never"}),
+    "FairPO, packed, sdpa": (True, "sdpa", {"packing": "always"}),
+    "FairPO, packed, flex_attention": (True, "flex_attention", {"packing": "always"}),
+}
+
+
+def tokenizer() -> Any:
+    """One token a word."""
+    words = {"<pad>": 0, "<eos>": 1, **{f"w{i}": i for i in range(2, 4096)}}
+    raw = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")
+
+
+def pairs(steps: int) -> Dataset:
+    """Random words, half of the pairs privileged; lengths vary by a quarter, as padding does."""
+    draw = torch.Generator().manual_seed(0)
+
+    def words(k: int) -> str:
+        length = int(k * (0.75 + 0.5 * torch.rand((), generator=draw)))
+        return " ".join(f"w{i}" for i in torch.randint(2, 4096, (length,), generator=draw).tolist())
+
+    return Dataset.from_list(
+        [
+            {
+                "prompt": words(PROMPT) + " ",
+                "chosen": words(COMPLETION),
+                "rejected": words(COMPLETION),
+                "attribute": "ab"[i % 2],
+            }
+            for i in range(steps * PAIRS)
+        ]
+    )
+
+
+def trainer_of(shape: str, side: str, checkpointing: bool, steps: int, out: str) -> Any:
+    """A trainer whose steps can be taken one at a time."""
+    ours, attention, options = SIDES[side]
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        **SHAPES[shape], num_key_value_heads=2, vocab_size=VOCABULARY, tie_word_embeddings=True, pad_token_id=0,
+        eos_token_id=1, attn_implementation=attention,
+    )  # fmt: skip
+    dataset = pairs(steps)
+    common = {
+        "output_dir": out, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "bf16": True,
+        "gradient_checkpointing": checkpointing, "per_device_train_batch_size": PAIRS, "max_length": None,
+        "logging_strategy": "no", "train_sampling_strategy": "sequential", "learning_rate": 1e-6,
+    }  # fmt: skip
+    if ours:
+        arguments: Any = FairPOConfig(**common, privileged_attributes=["a"], **options)
+    else:
+        dataset, arguments = dataset.remove_columns("attribute"), DPOConfig(**common)
+    with torch.device("cuda"):  # drawn there in seconds
+        model = Qwen2ForCausalLM(config).to(torch.bfloat16)
+        reference = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    reference.load_state_dict(model.state_dict())
+    trainer = (FairPOTrainer if ours else DPOTrainer)(
+        model=model, ref_model=reference, args=arguments, train_dataset=dataset, processing_class=tokenizer()
+    )
+    trainer.create_optimizer_and_scheduler(10_000)
+    trainer.wrapped = trainer._wrap_model(trainer.model)
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.wrapped.train()
+    trainer.loader = iter(trainer.get_train_dataloader())
+    return trainer
+
+
+def step(trainer: Any) -> float:
+    """Seconds of one optimizer step."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    batches, items = trainer.get_batch_samples(trainer.loader, 1, trainer.args.device)
+    trainer.training_step(trainer.wrapped, batches[0], items)
+    trainer.optimizer.step()
+    trainer.wrapped.zero_grad()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--steps", type=int, default=7, help="Timed steps of each side.")
+    parser.add_argument("--json", type=Path, help="Where to write the numbers.")
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("there is no GPU")
+    results: dict[str, Any] = {"card": torch.cuda.get_device_name()}
+    print(results["card"])
+    for shape in arguments.models:
+        for checkpointing in (False, True):
+            base, first = None, None
+            for side in SIDES:
+                name = f"{shape}, {side}{', gradient checkpointing' if checkpointing else ''}"
+                with tempfile.TemporaryDirectory() as out:
+                    try:
+                        trainer = trainer_of(shape, side, checkpointing, arguments.steps + 4, out)
+                        batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+                        values = torch.stack(trainer.compute_ref_log_probs(trainer.ref_model, batch)).float().cpu()
+                        step(trainer)
+                        step(trainer)  # compiled, allocated
+                        torch.cuda.reset_peak_memory_stats()
+                        seconds = statistics.median(step(trainer) for _ in range(arguments.steps))
+                        memory = torch.cuda.max_memory_allocated() / 2**30
+                    except torch.OutOfMemoryError:
+                        print(f"{name}: out of memory")
+                        continue
+                    finally:
+                        trainer = None
+                        torch.cuda.empty_cache()
+                base, first = base or seconds, values if first is None else first
+                far = float((values - first).abs().max())
+                results[name] = {"seconds": seconds, "ratio": seconds / base, "memory_gb": memory, "difference": far}
+                print(
+                    f"{name}: {seconds:.3f} s, ratio {seconds / base:.2f}, {memory:.1f} GB, {far:.2g} nats a sequence"
+                )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
