@@ -99,6 +99,9 @@ class MultiLabelClassifier(PreTrainedModel):
         # Heads draw their own weights; loading a file that lacks some raises.
         return
 
+    def get_input_embeddings(self) -> None:
+        """None: there are no tokens. FSDP asks."""
+
     # ---- features ----
 
     def set_feature_statistics(self, features: np.ndarray | torch.Tensor) -> None:

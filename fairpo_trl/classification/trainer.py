@@ -23,6 +23,7 @@ from fairpo_trl.classification.keyed_random import keyed_uniform
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.model_card import write_model_card
 from fairpo_trl.classification.objective import LabelLosses, label_losses
+from fairpo_trl.classification.sharding import keep_float32, prepare_for_fsdp, whole
 from fairpo_trl.classification.train_metrics import LabelMetricSums
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Grouping, Partition
@@ -129,6 +130,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         self.reported: GroupEvaluation | None = None
         self.comparison: ReferenceComparison | None = None
 
+        keep_float32(args)
         super().__init__(
             model=model,
             args=args,
@@ -162,10 +164,14 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             for mode in ("train", "eval")
         }
         by_mean = args.hinge and args.hinge_level == "label"
+        prepare_for_fsdp(self.accelerator, self.model, ref_model)
         self.start_groups(self._label_sums, mean_hinge=args.epsilon if by_mean else None)
         self._reference: MultiLabelClassifier | None = None
         if args.needs_reference:
-            reference = copy.deepcopy(self.accelerator.unwrap_model(self.model)) if ref_model is None else ref_model
+            with whole(self.model):
+                reference = (
+                    copy.deepcopy(self.accelerator.unwrap_model(self.model)) if ref_model is None else ref_model
+                )
             if tuple(reference.config.label_names) != names:
                 raise ValueError(
                     "The reference model has other labels, or another order: "
@@ -268,10 +274,14 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
     ) -> Any:
         """This batch's share of sum_g alpha_g * mean_g over the labels of each group."""
         outputs = model(**model_inputs(inputs, self.accelerator.unwrap_model(model), self.accelerator.device))
+        with torch.autocast(outputs.logits.device.type, enabled=False):  # sums over labels stay in float32
+            loss = self._objective(outputs.logits, inputs, "train" if self.model.training else "eval")
+        return (loss, outputs) if return_outputs else loss
+
+    def _objective(self, logits: torch.Tensor, inputs: dict[str, Any], mode: str) -> torch.Tensor:
         labels = inputs["labels"]  # [B, T]
-        mode = "train" if self.model.training else "eval"
-        found = self._label_losses(outputs.logits, labels, inputs, mode)
-        self.watch(inputs, outputs.logits, found.losses)
+        found = self._label_losses(logits, labels, inputs, mode)
+        self.watch(inputs, logits, found.losses)
         losses, known = found.losses, labels >= 0
         if self._draws_labels(mode):
             drawn = self._drawn_labels(inputs["row"], labels.size(1))
@@ -280,7 +290,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         inside = (found.above_reference <= self.args.epsilon) & known
         self._label_sums[mode].add(known, found.bce * known, losses, inside, found.confused & known)
         members = torch.ones(len(labels), self._membership.size(1), dtype=torch.bool, device=labels.device)
-        loss = self.group_objective(
+        return self.group_objective(
             losses @ self._membership.to(losses.dtype),  # [B, K]: summed over the labels of a group
             members,
             self.count_groups(inputs),
@@ -288,7 +298,6 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             known.sum(dim=0),
             training=mode == "train",
         )
-        return (loss, outputs) if return_outputs else loss
 
     def _draws_labels(self, mode: str) -> bool:
         """Whether one label of each image is drawn; an evaluation looks at all of them."""

@@ -1,0 +1,57 @@
+"""A classifier under FSDP and DeepSpeed: its head stays in float32, and its reference is whole on every process."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, broadcast
+from torch import nn
+
+
+def keep_float32(args: Any) -> None:
+    """
+    Under DeepSpeed trains in float32; called before the Trainer makes its accelerator.
+
+    DeepSpeed's half precisions round a whole model, its head and the statistics of its features too: it would not start
+    from its reference any more.
+    """
+    plugin = args.deepspeed_plugin
+    if plugin is None or args.mixed_precision == "no":
+        return
+    for precision in ("bf16", "fp16"):
+        plugin.deepspeed_config.get(precision, {})["enabled"] = False
+    args.mixed_precision, args.bf16, args.fp16 = "no", False, False
+
+
+def prepare_for_fsdp(accelerator: Accelerator, *models: nn.Module | None) -> None:
+    """
+    Lets FSDP shard a classifier; called before the first step.
+
+    Args:
+        accelerator (`Accelerator`):
+            Of the Trainer. Its plugin must neither load the weights by itself, which fails on buffers, nor compute in
+            half precision, which the head is kept out of (a backbone still does, under autocast).
+        *models (`nn.Module`):
+            Those that the main process alone may have read; it gives the others their weights.
+    """
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return
+    plugin = accelerator.state.fsdp_plugin
+    plugin.cpu_ram_efficient_loading, plugin.mixed_precision_policy = False, None
+    for model in models:
+        for value in () if model is None else (*model.parameters(), *model.buffers()):
+            with torch.no_grad():
+                value.copy_(broadcast(value.detach().to(accelerator.device), from_process=0))
+
+
+def whole(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """Within it, parameters that ZeRO-3 has spread over the processes are whole on each of them."""
+    parts = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_tensor")]
+    if not parts:
+        return contextlib.nullcontext()
+    from deepspeed.zero import GatheredParameters
+
+    return GatheredParameters(parts)

@@ -1,0 +1,141 @@
+"""FSDP2, ZeRO-2 and ZeRO-3, launched with the shipped configurations on the CPU, give what one process gives."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import helpers_engines
+import pytest
+import torch
+from helpers_trainer import assert_same
+
+from fairpo_trl.training.checkpoints import verify
+
+
+# One launch an engine, for all tests of the file: the seconds go into starting processes.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
+
+ROOT = Path(__file__).resolve().parents[1]
+ENGINES = {
+    "fsdp2": "FSDP2 FULL_STATE_DICT",
+    "deepspeed_zero2": "DeepSpeed ZeRO-2",
+    "deepspeed_zero3": "DeepSpeed ZeRO-3",
+}
+CASES = [f"pairs {name}" for name in (*helpers_engines.PAIRS, "resumed")]
+CASES += [f"labels {name}" for name in (*helpers_engines.LABELS, "resumed")]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Launches:
+    """What each engine found, launched when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.found = folder, {}
+
+    def folder_of(self, engine: str) -> Path:
+        return self.folder / engine
+
+    def __getitem__(self, engine: str) -> list[dict[str, Any]]:
+        if engine not in self.found:
+            folder = self.folder_of(engine)
+            folder.mkdir()
+            helpers_engines.make_base(folder)
+            self.found[engine] = [helpers_engines.run_all(folder)] if engine == "one" else self.launch(engine, folder)
+        return self.found[engine]
+
+    def launch(self, engine: str, folder: Path) -> list[dict[str, Any]]:
+        config = str(ROOT / "accelerate_configs" / f"{engine}.yaml")
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
+        script = str(Path(__file__).with_name("helpers_engines.py"))
+        done = subprocess.run(
+            [*launch, "--main_process_port", str(free_port()), script, str(folder)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=900,
+        )
+        assert done.returncode == 0, done.stderr[-8000:]
+        (folder / "output.txt").write_text(done.stdout)
+        return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Launches:
+    return Launches(tmp_path_factory.mktemp("engines"))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_is_one_process(engine, case, found):
+    one, other = found["one"][0][case], found[engine][0][case]
+    adam = case.endswith(("saved", "resumed"))  # which divides by the size of the gradient, and so rounding shows
+    assert one["steps"] == other["steps"] == 4
+    assert_same(one["parameters"], other["parameters"], 2e-5 if adam else 1e-6)
+    for key in ("log_weights", "estimates"):
+        assert other["weights"][key] == pytest.approx(one["weights"][key], abs=1e-5 if adam else 1e-6)
+    for a, b in zip(one["logs"], other["logs"], strict=True):
+        same = {key for key in a if not key.endswith(("runtime", "per_second", "total_flos", "preparation_time"))}
+        assert {key: b[key] for key in same} == pytest.approx({key: a[key] for key in same}, rel=1e-4, abs=2e-5)
+    for key, value in one["evaluated"].items():
+        if not key.endswith(("runtime", "per_second", "preparation_time")):
+            assert other["evaluated"][key] == pytest.approx(value, rel=1e-4, abs=2e-5), key
+    assert found[engine][1][case]["weights"] == other["weights"]  # equal on every process
+
+
+@pytest.mark.parametrize("half", ["pairs", "labels"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_checkpoints_are_whole_and_name_the_engine(engine, half, found):
+    assert found[engine]
+    folder = found.folder_of(engine) / f"{half} saved" / "checkpoint-4"
+    verify(folder)
+    state = json.loads((folder / "fairpo_state.json").read_text())
+    assert state["settings"]["meaning"]["engine"] == ENGINES[engine]
+    assert state["processes"] == 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sigterm_to_one_process_stops_all_of_them_with_one_checkpoint(engine, found):
+    # It comes within step 2, after its exchange: all of them learn of it in step 3.
+    assert [rank["stopped"] for rank in found[engine]] == [[143, 3], [143, 3]]
+    verify(found.folder_of(engine) / "pairs stopped" / "checkpoint-3")
+    said = (found.folder_of(engine) / "output.txt").read_text()
+    assert said.count("Stopped after step 3, checkpoint-3 is written") == 1
+
+
+@pytest.mark.parametrize("half", ["pairs", "labels"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_gradient_that_is_not_finite_raises_on_every_process(engine, half, found):
+    for rank in found[engine]:
+        assert "Optimizer step 2: the gradient is not finite" in rank[f"{half} infinite"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bf16_starts_from_log_2_with_a_precomputed_reference_too(engine, found):
+    for case in ("pairs bf16", "pairs bf16 precomputed"):
+        run = found[engine][0][case]
+        assert run["steps"] == 2
+        losses = {key: value for key, value in run["logs"][0].items() if key.startswith("dpo_loss/")}
+        assert losses and losses == pytest.approx(dict.fromkeys(losses, math.log(2)), abs=0.01)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_classifier_in_bf16_keeps_its_head_in_float32(engine, found):
+    run = found[engine][0]["labels bf16"]
+    assert run["steps"] == 2
+    assert {value.dtype for value in run["parameters"].values()} == {torch.float32}
+    plain = found["one"][0]["labels plain"]
+    first, exact = run["logs"][0], plain["logs"][0]
+    same = [key for key in exact if key.startswith(("bce/", "loss"))]
+    assert same and {k: first[k] for k in same} == pytest.approx({k: exact[k] for k in same}, rel=1e-4)
