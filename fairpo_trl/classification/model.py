@@ -96,8 +96,7 @@ class MultiLabelClassifier(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        # Heads draw their own weights; loading a file that lacks some raises.
-        return
+        return  # heads draw their own weights; loading a file that lacks some raises
 
     def get_input_embeddings(self) -> None:
         """None: there are no tokens. FSDP asks."""

@@ -36,6 +36,7 @@ from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.reporting import LabelResults, print_label_results, write_label_report
+from fairpo_trl.training.engines import PLAIN, engine_of
 from fairpo_trl.training.places import check_model, check_output_dir
 
 
@@ -206,9 +207,9 @@ def _reference(
     )
     saved = os.path.join(args.output_dir, "reference")
     resumed = args.resume_from_checkpoint and os.path.isfile(os.path.join(saved, "config.json"))
+    # On features the backbone stays apart; it would only weigh on copies of the model.
+    attached = None if script_args.backbone_trainable == "none" else backbone
     if script_args.reference or resumed:
-        # On features the backbone stays apart; it would only weigh on copies of the model.
-        attached = None if script_args.backbone_trainable == "none" else backbone
         reference = MultiLabelClassifier.from_pretrained(script_args.reference or saved, backbone=attached)
     else:
         reference = _new_model(train, script_args, args, backbone)
@@ -226,6 +227,8 @@ def _reference(
             anneal_epochs=script_args.anneal_epochs,
         )
         trainer.save_model(saved)
+        if engine_of(trainer.accelerator) != PLAIN:  # it has laid out the model in its own way
+            reference = MultiLabelClassifier.from_pretrained(saved, backbone=copy.deepcopy(attached))
     if script_args.partition == "worst_reference_ap" and not names:
         plain = MultiLabelFairPOConfig(**{**options_of(args, with_method=False), "push_to_hub": False})
         apply_method("bce", plain, partition)

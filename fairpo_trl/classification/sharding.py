@@ -15,8 +15,8 @@ def keep_float32(args: Any) -> None:
     """
     Under DeepSpeed trains in float32; called before the Trainer makes its accelerator.
 
-    DeepSpeed's half precisions round a whole model, its head and the statistics of its features too: it would not start
-    from its reference any more.
+    DeepSpeed's half precisions round a whole model, its head and the statistics of its features too: it would not
+    start from its reference any more.
     """
     plugin = args.deepspeed_plugin
     if plugin is None or args.mixed_precision == "no":

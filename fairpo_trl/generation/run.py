@@ -14,6 +14,7 @@ from fairpo_trl.generation.data import DataArguments, load_data
 from fairpo_trl.generation.methods import Method, apply_method
 from fairpo_trl.generation.trainer import FairPOTrainer
 from fairpo_trl.training.places import OVERWRITE, check_model, check_output_dir
+from fairpo_trl.training.saving import where_saved
 
 
 @dataclass
@@ -95,7 +96,7 @@ def run(script_args: GenerationArguments, training_args: FairPOConfig, model_arg
     trainer = train(script_args, training_args, model_args)
     trainer.save_model(training_args.output_dir)
     trainer.create_model_card(dataset_name=script_args.dataset_name)
-    trainer.accelerator.print(f"Model saved to {training_args.output_dir}.")
+    trainer.accelerator.print(where_saved(training_args.output_dir))
     if training_args.push_to_hub:
         trainer.push_to_hub(dataset_name=script_args.dataset_name)
         trainer.accelerator.print(f"Pushed to https://huggingface.co/{trainer.hub_model_id}.")

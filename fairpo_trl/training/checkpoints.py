@@ -204,6 +204,58 @@ def rotate(
     return surplus
 
 
+def only_run(run_dir: Path) -> RunIdentity | None:
+    """
+    The run of all complete checkpoints of a folder that does not say which run was its last; `None` if there are none.
+
+    Raises:
+        ValueError: If they are of several runs; names them.
+    """
+    found = [(folder, run) for folder in list_checkpoints(run_dir) if is_marked(folder) and (run := run_of(folder))]
+    if not found:
+        return None
+    newest = found[-1][1]
+    foreign = [folder.name for folder, run in found if not newest.owns(run, checkpoint_step(folder) or 0)]
+    if foreign:
+        raise ValueError(
+            f"{str(run_dir)!r} holds checkpoints of several runs ({found[-1][0].name} and {', '.join(foreign)}), and "
+            "nothing says which was the last. Name the checkpoint to go on from: `--resume_from_checkpoint FOLDER`."
+        )
+    return newest
+
+
+def best_of(folder: Path, wanted: bool) -> str | None:
+    """
+    Where the best checkpoint of a run lies, from the state of one of its checkpoints; `None` if none is known.
+
+    Args:
+        folder (`Path`):
+            The checkpoint.
+        wanted (`bool`):
+            Whether the best is to be loaded at the end, and so must be whole.
+
+    Raises:
+        FileNotFoundError: If it is wanted and gone.
+        DamagedCheckpoint: If it is wanted and not whole.
+    """
+    facts = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    step, noted, run = facts.get("best_global_step"), facts.get("best_model_checkpoint"), run_of(folder)
+    if step is None or run is None:
+        return None
+    for place in (folder.parent / f"checkpoint-{step}", Path(noted or "")):  # the folder may have moved since
+        if place.is_dir() and run.owns(run_of(place), step):
+            if wanted and place.resolve() != folder.resolve():
+                require_complete(place)
+            return str(place)
+    if wanted:
+        raise FileNotFoundError(
+            f"The best checkpoint of the run that {folder.name} belongs to, checkpoint-{step}, is gone from "
+            f"{str(folder.parent)!r}: the model to be loaded at the end could be lost. Put it back, or go on without "
+            "`load_best_model_at_end`."
+        )
+    return None
+
+
 def _is_of(run: RunIdentity, folder: Path) -> bool:
     return run.owns(run_of(folder), checkpoint_step(folder) or 0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import weakref
 from collections.abc import Callable
@@ -15,10 +14,12 @@ from accelerate.utils import broadcast_object_list
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.training.checkpoints import (
     DamagedCheckpoint,
+    best_of,
     checkpoint_step,
     is_marked,
     list_checkpoints,
     newest_complete,
+    only_run,
     require_complete,
     rotate,
     verify,
@@ -36,7 +37,7 @@ from fairpo_trl.training.settings import (
     compare_settings,
     settings_of,
 )
-from fairpo_trl.training.state import load_state, run_of
+from fairpo_trl.training.state import load_state
 from fairpo_trl.training.window import StepWindow
 
 
@@ -208,7 +209,7 @@ class SafeCheckpoints(SafeSaving):
     def _find_checkpoint(self, asked: str | bool, run_dir: Path) -> tuple[str | None, RunIdentity, str | None]:
         """The checkpoint, the run that goes on from it, and where its best checkpoint is."""
         if isinstance(asked, bool):
-            run = current_run(run_dir) or _only_run(run_dir)
+            run = current_run(run_dir) or only_run(run_dir)
             folder, passed_over = newest_complete(run_dir, run)
             for other, reason in passed_over:
                 self._say(f"{other.name} is passed over: {reason}.")
@@ -220,7 +221,7 @@ class SafeCheckpoints(SafeSaving):
             require_complete(folder)
         state = load_state(folder, self.partition)
         self._check_same_run(folder, state)
-        best = _best_of(folder, self.args.load_best_model_at_end)
+        best = best_of(folder, self.args.load_best_model_at_end)
         run, step = RunIdentity.from_dict(state["run"]), checkpoint_step(folder) or 0
         if not isinstance(asked, bool) and newest_complete(run_dir, run)[0] not in (None, folder):
             run = run.branched(step)  # what this run wrote later is not what comes next
@@ -355,41 +356,6 @@ class SafeCheckpoints(SafeSaving):
             "data_hash": self._data_hash,
             "processes": self.accelerator.num_processes,
         }
-
-
-def _only_run(run_dir: Path) -> RunIdentity | None:
-    """The run of all complete checkpoints of a folder that does not say which run was its last."""
-    found = [(folder, run) for folder in list_checkpoints(run_dir) if is_marked(folder) and (run := run_of(folder))]
-    if not found:
-        return None
-    newest = found[-1][1]
-    foreign = [folder.name for folder, run in found if not newest.owns(run, checkpoint_step(folder) or 0)]
-    if foreign:
-        raise ValueError(
-            f"{str(run_dir)!r} holds checkpoints of several runs ({found[-1][0].name} and {', '.join(foreign)}), and "
-            "nothing says which was the last. Name the checkpoint to go on from: `--resume_from_checkpoint FOLDER`."
-        )
-    return newest
-
-
-def _best_of(folder: Path, wanted: bool) -> str | None:
-    """Where the best checkpoint of a run lies, from the state of one of its checkpoints."""
-    facts = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-    step, noted, run = facts.get("best_global_step"), facts.get("best_model_checkpoint"), run_of(folder)
-    if step is None or run is None:
-        return None
-    for place in (folder.parent / f"checkpoint-{step}", Path(noted or "")):  # the folder may have moved since
-        if place.is_dir() and run.owns(run_of(place), step):
-            if wanted and place.resolve() != folder.resolve():
-                require_complete(place)
-            return str(place)
-    if wanted:
-        raise FileNotFoundError(
-            f"The best checkpoint of the run that {folder.name} belongs to, checkpoint-{step}, is gone from "
-            f"{str(folder.parent)!r}: the model to be loaded at the end could be lost. Put it back, or go on without "
-            "`load_best_model_at_end`."
-        )
-    return None
 
 
 def _facts_of_adapter(config: Any) -> dict[str, Any]:

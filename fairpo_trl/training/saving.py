@@ -35,6 +35,16 @@ def holds_model(folder: str | os.PathLike[str]) -> bool:
     return any(any(Path(folder).glob(pattern)) for pattern in _WEIGHTS)
 
 
+def where_saved(folder: str | os.PathLike[str]) -> str:
+    """A line that says whether a model was written to a folder."""
+    if holds_model(folder):
+        return f"Model saved to {folder}."
+    return (
+        f"No model was written to {folder}: DeepSpeed keeps it there in parts. Put them together with `python "
+        f"{folder}/zero_to_fp32.py {folder} {folder}`, or launch with `zero3_save_16bit_model: true`."
+    )
+
+
 class SafeSaving(TrainerBase):
     r"""
     Mixin before [`GroupRobustTrainer`]: a file is either whole or not used, and nothing complete is lost to a failure.
