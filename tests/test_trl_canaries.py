@@ -235,6 +235,37 @@ def test_optimizer_state_hooks_are_called_at_save_and_resume(pairs, tmp_path, mo
     assert [c for c in calls if c == ("save", folder)] and ("load", folder) in calls
 
 
+def test_a_resume_after_the_last_step_would_train_one_more_and_epochs_know_that_it_is_one(pairs, tmp_path):
+    # Breaks: `_run_epoch` is where a resumed run finds that nothing is left, by this keyword; `_finalize_training` is
+    # where a stop writes its checkpoint. When the first line fails, the override of `_run_epoch` can go.
+    options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    dpo(tmp_path, pairs, **options).train()
+    calls = []
+
+    class Spy(DPOTrainer):
+        def _run_epoch(self, *args, **kwargs):
+            calls.append((args, kwargs["resume_from_checkpoint"]))
+            return super()._run_epoch(*args, **kwargs)
+
+        def _finalize_training(self, trial, num_train_samples, start_time):
+            calls.append("end")
+            return super()._finalize_training(trial, num_train_samples, start_time)
+
+    again = dpo(tmp_path, pairs, **options)
+    again.__class__ = Spy
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert again.state.global_step == 2
+    assert calls == [((), str(tmp_path / "checkpoint-1")), "end"]
+
+
+def test_the_optimizers_state_brings_its_settings_along(tmp_path):
+    # Breaks: a resumed run says that learning rate and weight decay stay those of the checkpoint.
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    one, other = (torch.optim.AdamW([parameter], lr=rate, weight_decay=rate) for rate in (0.5, 0.1))
+    other.load_state_dict(one.state_dict())
+    assert (other.param_groups[0]["lr"], other.param_groups[0]["weight_decay"]) == (0.5, 0.5)
+
+
 def test_create_model_card_is_the_hook_for_the_card():
     # Breaks: our facts are added after super().create_model_card(model_name, dataset_name, tags).
     assert list(inspect.signature(DPOTrainer.create_model_card).parameters) == [

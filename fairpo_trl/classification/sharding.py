@@ -52,6 +52,6 @@ def whole(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     parts = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_tensor")]
     if not parts:
         return contextlib.nullcontext()
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    return GatheredParameters(parts)
+    return deepspeed.zero.GatheredParameters(parts)

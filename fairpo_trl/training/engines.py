@@ -155,9 +155,9 @@ def whole_parameters(model: nn.Module, frozen_only: bool = False) -> Iterator[tu
         if isinstance(parameter, DTensor):
             yield name, parameter.full_tensor()
         elif hasattr(parameter, "ds_tensor"):
-            from deepspeed.zero import GatheredParameters
+            import deepspeed
 
-            with GatheredParameters(parameter):
+            with deepspeed.zero.GatheredParameters(parameter):
                 yield name, parameter
         elif not parameter.is_meta:  # FSDP reads the weights in the main process only
             yield name, parameter
