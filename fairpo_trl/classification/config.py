@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from transformers import TrainingArguments
 
+from fairpo_trl.classification.sharding import keep_float32
 from fairpo_trl.core.names import shortened
 from fairpo_trl.core.options import check_choices, check_number, check_training_numbers, is_number
 from fairpo_trl.training.arguments import (
@@ -223,6 +224,7 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
         read_group_prior(self)
         given = self.greater_is_better
         super().__post_init__()
+        keep_float32(self)
         settle_best_metric(self, given)
         if isinstance(self.privileged_labels, str):
             raise ValueError(

@@ -13,7 +13,7 @@ from torch import nn
 
 def keep_float32(args: Any) -> None:
     """
-    Under DeepSpeed trains in float32; called before the Trainer makes its accelerator.
+    Under DeepSpeed trains in float32; called before a model is loaded, which ZeRO-3 does in the dtype it will train.
 
     DeepSpeed's half precisions round a whole model, its head and the statistics of its features too: it would not
     start from its reference any more.

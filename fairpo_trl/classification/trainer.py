@@ -23,7 +23,7 @@ from fairpo_trl.classification.keyed_random import keyed_uniform
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.model_card import write_model_card
 from fairpo_trl.classification.objective import LabelLosses, label_losses
-from fairpo_trl.classification.sharding import keep_float32, prepare_for_fsdp, whole
+from fairpo_trl.classification.sharding import prepare_for_fsdp, whole
 from fairpo_trl.classification.train_metrics import LabelMetricSums
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Grouping, Partition
@@ -130,7 +130,6 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         self.reported: GroupEvaluation | None = None
         self.comparison: ReferenceComparison | None = None
 
-        keep_float32(args)
         super().__init__(
             model=model,
             args=args,
