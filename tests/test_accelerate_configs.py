@@ -76,7 +76,9 @@ def test_the_recipes_run_with_two_processes_and_resume_with_one(half, tmp_path):
     assert "Training goes on from" not in done.stdout
     assert_newest(tmp_path / "out", processes=2, steps=6)
 
-    command = [str(ROOT / script), *options, "--max_steps", "9", "--resume_from_checkpoint", "true"]
+    whole = {"generation": "4", "classification": "8"}[half]  # as many examples in a step as two processes had
+    command = [str(ROOT / script), *options, "--max_steps", "9", "--per_device_train_batch_size", whole]
+    command += ["--resume_from_checkpoint", "true"]
     said = together(torture.run_script, (command,), 1, tmp_path / "log")
     assert said.count("Training goes on from") == 1
     assert_newest(tmp_path / "out", processes=1, steps=9)
