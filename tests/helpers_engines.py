@@ -45,7 +45,7 @@ PAIRS: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulated": {"gradient_accumulation_steps": 2},
     "lora": {"lora": True, "learning_rate": 1.0},
-    # TMP "precomputed": {"precompute_ref_log_probs": True},
+    "precomputed": {"precompute_ref_log_probs": True},
     "saved": {**ADAM, "save_strategy": "steps"},
 }
 LABELS: dict[str, dict[str, Any]] = {
@@ -178,7 +178,7 @@ def run_only_here(folder: Path, world: int) -> dict[str, Any]:
         except FloatingPointError as error:
             found[f"{half} infinite"] = str(error)
     half_precision = {"bf16": True, "max_steps": 2}
-    for name, case in {"bf16": {}}.items():
+    for name, case in {"bf16": {}, "bf16 precomputed": {"precompute_ref_log_probs": True}}.items():
         found[f"pairs {name}"] = trained(pair_trainer(folder, name, {**case, **half_precision}, world))
     found["labels bf16"] = trained(label_trainer(folder, "bf16", half_precision, world))
     return found

@@ -23,6 +23,7 @@ def keep_float32(args: Any) -> None:
         return
     for precision in ("bf16", "fp16"):
         plugin.deepspeed_config.get(precision, {})["enabled"] = False
+    plugin.set_deepspeed_weakref()  # what `from_pretrained` reads is a copy
     args.mixed_precision, args.bf16, args.fp16 = "no", False, False
 
 
