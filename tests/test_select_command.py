@@ -285,7 +285,8 @@ def test_training_goes_on_to_the_test_in_one_command(place, tmp_path, capsys, mo
     options = (
         f"--model_name_or_path {place / 'base'} --dataset_name {place / 'pairs.jsonl'} --test_share 0.6 {ON_A_CPU} "
         f"--output_dir {tmp_path / 'out'} --use_peft true --lora_target_modules q_proj v_proj --max_steps 1 "
-        "--dtype float32 --learning_rate 0.01 --gradient_checkpointing false --report_to none --save_strategy no --disable_tqdm true"
+        "--dtype float32 --learning_rate 0.01 --gradient_checkpointing false --report_to none --save_strategy no "
+        "--disable_tqdm true"
     )
     main(["generation", *options.split(), "--select", "true", "--margin", "0.3", "--judges", *COUNTS])
     results = read_selection(tmp_path / "out" / "selection")

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from fairpo_trl.core.names import shortened
 from fairpo_trl.evaluation.completions import Model, context_length, evaluation_mode
 from fairpo_trl.evaluation.models import ModelSource, load_tokenizer
+from fairpo_trl.evaluation.paths import Source
 from fairpo_trl.files import write_json
 from fairpo_trl.hashing import sha256_of_json
 
@@ -67,13 +68,16 @@ class TextLogProbs:
         self.name, self.margin = name, margin
         self.description = f"log-probability per token of {len(documents)} documents"
 
-    def values(self, source: ModelSource) -> NDArray[np.float64]:
+    def values(self, source: Source) -> NDArray[np.float64]:
         """
         Log-probability per token of each document, `[documents]`.
 
         Raises:
-            ValueError: If a document has fewer than two tokens, or the kept numbers are damaged.
+            ValueError: If the model is not loaded here, a document has fewer than two tokens, or the kept numbers are
+                damaged.
         """
+        if not isinstance(source, ModelSource):
+            raise ValueError(f"{source.name!r} is written elsewhere: documents need a model that is loaded here.")
         key = {"model": source.fingerprint(), "documents": self._documents}
         path = self._folder / f"text-{sha256_of_json(key)[:16]}.json"
         if path.is_file():
