@@ -71,6 +71,11 @@ class Launches:
         return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+def skip_labels(engine: str, case: str) -> None:
+    if engine == "deepspeed_zero3" and case.startswith("labels"):
+        pytest.skip("a classifier is refused under ZeRO-3")
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Launches:
     return Launches(tmp_path_factory.mktemp("engines"))
@@ -79,6 +84,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Launches:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_is_one_process(engine, case, found):
+    skip_labels(engine, case)
     one, other = found["one"][0][case], found[engine][0][case]
     adam = case.endswith(("saved", "resumed"))  # which divides by the size of the gradient, and so rounding shows
     assert one["steps"] == other["steps"] == 4
@@ -97,6 +103,7 @@ def test_an_engine_is_one_process(engine, case, found):
 @pytest.mark.parametrize("half", ["pairs", "labels"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_checkpoints_are_whole_and_name_the_engine(engine, half, found):
+    skip_labels(engine, half)
     assert found[engine]
     folder = found.folder_of(engine) / f"{half} saved" / "checkpoint-4"
     verify(folder)
@@ -117,6 +124,7 @@ def test_sigterm_to_one_process_stops_all_of_them_with_one_checkpoint(engine, fo
 @pytest.mark.parametrize("half", ["pairs", "labels"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_gradient_that_is_not_finite_raises_on_every_process(engine, half, found):
+    skip_labels(engine, half)
     for rank in found[engine]:
         assert "Optimizer step 2: the gradient is not finite" in rank[f"{half} infinite"]
 
@@ -132,6 +140,7 @@ def test_bf16_starts_from_log_2_with_a_precomputed_reference_too(engine, found):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_classifier_in_bf16_keeps_its_head_in_float32(engine, found):
+    skip_labels(engine, "labels")
     run = found[engine][0]["labels bf16"]
     assert run["steps"] == 2
     assert {value.dtype for value in run["parameters"].values()} == {torch.float32}

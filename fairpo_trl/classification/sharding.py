@@ -17,8 +17,16 @@ def keep_float32(args: Any) -> None:
 
     DeepSpeed's half precisions round a whole model, its head and the statistics of its features too: it would not
     start from its reference any more.
+
+    Raises:
+        ValueError: Under ZeRO-3.
     """
     plugin = args.deepspeed_plugin
+    if plugin is not None and plugin.zero_stage == 3:
+        raise ValueError(
+            "A classifier does not train under DeepSpeed ZeRO-3: launch with accelerate_configs/deepspeed_zero2.yaml or "
+            "fsdp2.yaml."
+        )
     if plugin is None or args.mixed_precision == "no":
         return
     for precision in ("bf16", "fp16"):
