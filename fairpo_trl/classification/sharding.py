@@ -24,8 +24,8 @@ def keep_float32(args: Any) -> None:
     plugin = args.deepspeed_plugin
     if plugin is not None and plugin.zero_stage == 3:
         raise ValueError(
-            "A classifier does not train under DeepSpeed ZeRO-3: launch with accelerate_configs/deepspeed_zero2.yaml or "
-            "fsdp2.yaml."
+            "A classifier does not train under DeepSpeed ZeRO-3: launch with accelerate_configs/deepspeed_zero2.yaml "
+            "or fsdp2.yaml."
         )
     if plugin is None or args.mixed_precision == "no":
         return
