@@ -18,13 +18,13 @@ from transformers import AutoModelForCausalLM
 from fairpo_trl.commands import select
 from fairpo_trl.commands.evaluate_judges import JudgeArguments
 from fairpo_trl.commands.main import main
-from fairpo_trl.commands.push_card import compose_card
 from fairpo_trl.commands.select_inputs import SelectArguments
 from fairpo_trl.evaluation import differences
 from fairpo_trl.evaluation.differences import AttributeMeasure
 from fairpo_trl.evaluation.judges import Verdicts
 from fairpo_trl.evaluation.selection_file import read_selection
 from fairpo_trl.evaluation.writing import Sampling
+from fairpo_trl.hub.compose import compose_card
 from fairpo_trl.reporting import selection_report
 
 

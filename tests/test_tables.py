@@ -24,7 +24,7 @@ CSV = 'path,text,n\n"a, b.png","he said ""no""",1\nc.png,"x\ny",\n'
         ("t.csv", CSV.encode()),
         ("t.csv", b"\xef\xbb\xbf" + CSV.encode()),  # a byte order mark, as Excel writes it
         ("t.csv", CSV.replace("\n", "\r\n").replace("x\r\ny", "x\ny").encode()),
-        ("t.csv.gz", gzip.compress(CSV.encode())),
+        ("t.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("t.csv", b'path;text;n\n"a, b.png";"he said ""no""";1\nc.png;"x\ny";\n'),
         ("t.csv", b'sep=;\npath;text;n\n"a, b.png";"he said ""no""";1\nc.png;"x\ny";\n'),
         ("t.tsv", b'path\ttext\tn\na, b.png\t"he said ""no"""\t1\nc.png\t"x\ny"\t\n'),

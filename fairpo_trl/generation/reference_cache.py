@@ -204,9 +204,8 @@ class CachedReference:
             if main:
                 pairs = [hashes[i] for i in missing]
                 known.update(zip(pairs, map(tuple, computed.tolist()), strict=True))
-                finite: NDArray[np.bool_] = np.isfinite(computed).all(
-                    axis=1
-                )  # others are an error as soon as they are trained on
+                # Others are an error as soon as they are trained on.
+                finite = np.asarray(np.isfinite(computed).all(axis=1))
                 try:
                     cache.add(
                         [pair for pair, fine in zip(pairs, finite.tolist(), strict=True) if fine], computed[finite]
