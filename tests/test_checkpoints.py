@@ -382,7 +382,8 @@ def test_the_marker_comes_before_rotation_and_push(tmp_path, monkeypatch):
     trainer = fairpo(tmp_path, data(12), **{**RUN, "save_total_limit": 1})
     trainer.args.push_to_hub = True
     monkeypatch.setattr(
-        "transformers.Trainer._push_from_checkpoint", lambda self, folder: order.append(("push", folder))
+        "fairpo_trl.training.publishing.PublishingTrainer._push_from_checkpoint",
+        lambda self, folder: order.append(("push", folder)),
     )
     monkeypatch.setattr(
         "fairpo_trl.training.saving.mark_complete",
