@@ -192,3 +192,11 @@ def test_the_share_of_idle_pairs_is_part_of_a_checkpoint(tmp_path):
     assert other.idle_state() == state["idle_pairs"]
     del state["idle_pairs"]
     other.load_group_state(state)  # a checkpoint from before
+
+
+def test_a_run_goes_on_with_another_layout(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2, "model": drifted()}
+    fairpo(tmp_path, data(8), packing="never", skip_idle_pairs=False, **options).train()
+    trainer = fairpo(tmp_path, data(8), **{**options, "max_steps": 3, "model": drifted()})
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 3 and trainer._packs

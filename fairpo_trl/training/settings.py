@@ -24,6 +24,7 @@ _INDIFFERENT = {
     *("precompute_ref_log_probs", "precompute_ref_batch_size", "activation_offloading", "allow_prompt_overlap"),
     *("packing", "skip_idle_pairs", "reference_cache_dir"),  # how a step is computed, not what
     *("attribute_column", "privileged_attributes", "non_privileged_attributes", "privileged_labels"),
+    *("packing", "skip_idle_pairs", "reference_cache_dir"),  # of the speed: they round differently at most
 }
 _KEPT_BY_THE_OPTIMIZER = {"learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
 _OF_TRANSFORMERS = {field.name for field in dataclasses.fields(TrainingArguments)}
