@@ -161,7 +161,7 @@ def test_files_of_completions_are_tested(place, tmp_path):  # noqa: F811
     [
         ("served:http://127.0.0.1:1/v1", "names no model"),
         ("served:ftp://127.0.0.1/v1#m", "begins with http"),
-        ("served:http://user:key@127.0.0.1/v1#m", "no password"),
+        ("served:http://user:key@127.0.0.1/v1#m", "no password"),  # pragma: allowlist secret
     ],
 )
 def test_a_wrong_name_is_refused_before_anything_is_asked(name, words):
