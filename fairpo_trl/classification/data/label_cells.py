@@ -169,8 +169,7 @@ def matrix_of_columns(
 
     Raises:
         ValueError: For any other cell, and for empty cells in a column without a single 0, unless `unknown` or
-        `absent`
-            is `""`. Rows count from 1.
+            `absent` is `""`. Rows count from 1.
     """
     said = {None if value is None else str(value).strip(): code for value, code in ((unknown, -1), (absent, 0))}
     if unknown is not None and absent is not None and len(said) < 2:
@@ -184,11 +183,14 @@ def matrix_of_columns(
         bad = next((row for row, text in enumerate(texts) if codes[text] is None), None)
         if bad is not None:
             value = texts[bad]
+            means = (  # a code is short; a text, a list or a long number stands for neither
+                f"If that value means absent (as in CelebA), pass `--absent_value {value}` (in Python "
+                f"absent={value!r}); if it means unknown, `--unknown_value {value}` (unknown={value!r}). "
+            )
             raise ValueError(
                 f"{where}, row {bad + 1}, column {column!r} holds {shortened(cells[bad])}; a label is 1, 0, or empty "
-                f"where it is unknown. If that value means absent (as in CelebA), pass `--absent_value {value}` (in "
-                f"Python absent={value!r}); if it means unknown, `--unknown_value {value}` (unknown={value!r}). If "
-                "the column is not a label, name those that are in `label_columns`."
+                f"where it is unknown. {means if len(value) <= 20 else ''}If the column is not a label, name those "
+                "that are in `label_columns`."
             )
         labels[:, position] = np.array([codes[text] for text in texts], dtype=np.int8)
         if "" in codes and "" not in said and not (labels[:, position] == 0).any():
