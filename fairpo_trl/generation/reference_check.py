@@ -90,8 +90,11 @@ class StartCheck:
         self._seen.add(model.training)
         if step > 0:
             return None
+        looked_at = (policy.chosen, policy.rejected, ref_chosen_logps, ref_rejected_logps)
+        if not all(bool(torch.isfinite(values).all()) for values in looked_at):
+            return None  # that has an error of its own, which names the rows
         start = _compare(policy, ref_chosen_logps, ref_rejected_logps, inputs, self.args)
-        agree = not start.difference > self._tolerance(model)  # what is not finite has an error of its own
+        agree = start.difference <= self._tolerance(model)
         expected = self.reference.differs_because is None
         # A reference of its own is never random, and a difference may be meant: only a second look tells.
         if self.args.disable_dropout and model.training and (not expected or not agree):
