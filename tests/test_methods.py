@@ -167,8 +167,8 @@ def test_an_unknown_method_is_named_with_its_near_match(tmp_path: Path) -> None:
 
 
 def trained(tmp_path: Path, method: Method, pairs: Dataset, **given: Any) -> FairPOTrainer:
-    """Two steps of a method on the drifted tiny model."""
-    args = config(tmp_path, max_steps=2, **given)
+    """Two steps of a method on the drifted tiny model, in DPOTrainer's layout, so that equal means 1e-9."""
+    args = config(tmp_path, max_steps=2, packing="never", **given)
     kept, _ = apply_method(method, args, pairs)
     trainer = FairPOTrainer(
         model=drifted(), ref_model=make_model(), args=args, train_dataset=kept, processing_class=make_tokenizer()
