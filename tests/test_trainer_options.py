@@ -74,6 +74,7 @@ def test_option_runs(option, tmp_path):
         ("padding_free", True),
         ("label_smoothing_factor", 0.1),
         ("auto_find_batch_size", True),
+        ("neftune_noise_alpha", 5.0),
     ],
 )
 def test_refused_options_say_why(option, value):
