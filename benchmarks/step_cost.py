@@ -72,7 +72,9 @@ def demo_folder() -> str:
 def load_model(tiny: bool) -> Any:
     """The demo's model, or a random LLaMA whose step takes some tenths of a second."""
     if not tiny:
-        return AutoModelForCausalLM.from_pretrained(demo_folder(), dtype=torch.float32, use_safetensors=True)
+        return AutoModelForCausalLM.from_pretrained(
+            demo_folder(), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=256, intermediate_size=704, num_hidden_layers=4, num_attention_heads=4,
@@ -84,7 +86,7 @@ def load_model(tiny: bool) -> Any:
 def load_tokenizer(row: str) -> Any:
     """The demo's tokenizer for its pairs, else one token a word."""
     if ROWS[row][2] is None:
-        return AutoTokenizer.from_pretrained(demo_folder())
+        return AutoTokenizer.from_pretrained(demo_folder(), trust_remote_code=False)
     words = {"<pad>": 0, "<eos>": 1, **{f"w{i}": i for i in range(2, VOCABULARY)}}
     raw = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
