@@ -7,7 +7,7 @@ The strongest opponent of a hinge: where freezing gains as much for the privileg
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
@@ -52,6 +52,17 @@ class BranchedHead(nn.Module):
         return logits.index_add(1, self.columns, self.branch(features).to(logits.dtype))
 
 
+def head_of(config: MultiLabelClassifierConfig) -> nn.Module:
+    """
+    The head that a configuration describes, with its branch if there is one.
+
+    Raises:
+        ValueError: For an unknown head, a number out of its range, or an unknown label of the branch.
+    """
+    head = _plain_head(config, len(config.label_names))
+    return branched(head, config) if config.branch_labels else head
+
+
 def branched(head: nn.Module, config: MultiLabelClassifierConfig) -> BranchedHead:
     """
     A head with a branch of its own kind for `config.branch_labels`, which starts at exactly zero.
@@ -63,22 +74,25 @@ def branched(head: nn.Module, config: MultiLabelClassifierConfig) -> BranchedHea
     Raises:
         ValueError: If a label is unknown.
     """
-    labels, names = list(config.branch_labels or ()), config.label_names
-    unknown = [name for name in labels if name not in names]
-    if unknown:
-        raise ValueError(unknown_names_message("label", unknown, names))
-    branch = build_head(
-        config.head,  # type: ignore[arg-type]  # checked there
-        config.feature_size,
-        len(labels),
-        config.hidden_size,
-        config.dropout,
-    )
+    labels, names = list(config.branch_labels or ()), list(config.label_names)
+    _check_known(labels, names)
+    branch = _plain_head(config, len(labels))
     # The layer before the logits is 0, the one before it is drawn: the first step moves the last layer, as in LoRA.
     for name, parameter in branch.named_parameters():
         if name.startswith(("out.", "weight_out", "bias_out")):
             nn.init.zeros_(parameter)
-    return BranchedHead(head, branch, [list(names).index(name) for name in labels])
+    return BranchedHead(head, branch, [names.index(name) for name in labels])
+
+
+def _plain_head(config: MultiLabelClassifierConfig, n_labels: int) -> nn.Module:
+    kind: Any = config.head  # checked by `build_head`
+    return build_head(kind, config.feature_size, n_labels, config.hidden_size, config.dropout)
+
+
+def _check_known(labels: Sequence[str], names: Sequence[str]) -> None:
+    unknown = [name for name in labels if name not in names]
+    if unknown:
+        raise ValueError(unknown_names_message("label", unknown, names))
 
 
 def freeze_held_labels(model: MultiLabelClassifier, privileged: Sequence[str]) -> None:
@@ -115,10 +129,7 @@ def freeze_held_labels(model: MultiLabelClassifier, privileged: Sequence[str]) -
             f"The backbone is trained too (backbone_trainable={config.backbone_trainable!r}) and every label uses it: "
             "held labels can only be frozen over a frozen backbone."
         )
+    _check_known(privileged, config.label_names)
     config.branch_labels = list(privileged)
-    try:
-        model.head = branched(model.head, config).to(model.device)
-    except ValueError:
-        config.branch_labels = None
-        raise
+    model.head = branched(model.head, config).to(model.device)
     model.head.train(model.training)

@@ -14,14 +14,13 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput, cached_file
 
-from fairpo_trl.classification.branch import branched
+from fairpo_trl.classification.branch import head_of
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
 from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.features.adaptation import Trainable, adapt_backbone, trained_keys
 from fairpo_trl.classification.features.backbones import Backbone, load_backbone
 from fairpo_trl.classification.features.preprocessing import Transform
 from fairpo_trl.classification.features.statistics import mean_and_std
-from fairpo_trl.classification.heads import build_head
 from fairpo_trl.classification.prediction import image_sources, scored_row
 from fairpo_trl.core.names import unknown_names_message
 from fairpo_trl.hashing import sha256_of_tensors
@@ -81,15 +80,7 @@ class MultiLabelClassifier(PreTrainedModel):
 
     def __init__(self, config: MultiLabelClassifierConfig) -> None:
         super().__init__(config)
-        self.head = build_head(
-            config.head,  # type: ignore[arg-type]  # checked there
-            config.feature_size,
-            len(config.label_names),
-            config.hidden_size,
-            config.dropout,
-        )
-        if config.branch_labels:
-            self.head = branched(self.head, config)
+        self.head = head_of(config)
         self.register_buffer("feature_mean", torch.zeros(config.feature_size))
         self.register_buffer("feature_std", torch.ones(config.feature_size))
         self.backbone: Backbone | None = None
