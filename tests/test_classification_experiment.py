@@ -14,6 +14,8 @@ from experiments.classification import runs as engine
 from experiments.classification.compare import ABLATIONS, METHODS, REWEIGHTING, SECTIONS, VARIANTS, rows_of
 from experiments.classification.compare_tables import write_tables
 from experiments.classification.folds import fold_of_rows
+from experiments.classification.photographs import SECTIONS as PHOTOGRAPHS
+from experiments.classification.photographs import with_rate
 from experiments.classification.pool import Job, run_jobs
 from experiments.classification.runs import REFERENCE, Experiment, Head, Row
 from experiments.classification.search import CURVE, candidates
@@ -90,6 +92,17 @@ def test_a_damaged_run_is_named(done, tmp_path):
         copy.logits(CPO, HEAD, 0, "test")
 
 
+def test_a_mix_lies_between_the_logits_and_is_trained_once(done):
+    half = Row("fairpo_cpo_mix0.5", "half", "fairpo_cpo", mix=0.5)
+    assert done.path(half, HEAD, 0) == done.path(CPO, HEAD, 0)
+    middle = (done.logits(REFERENCE, HEAD, 0, "test") + done.logits(CPO, HEAD, 0, "test")) / 2
+    np.testing.assert_allclose(done.logits(half, HEAD, 0, "test"), middle, rtol=0, atol=1e-6)
+    methods = {row.name for row in PHOTOGRAPHS["methods"]}
+    mixes = PHOTOGRAPHS["interpolation"]
+    assert {row.trained.name for row in mixes} < methods and len({row.name for row in mixes}) == len(mixes) == 9
+    assert with_rate(mixes[0], {mixes[0].trained.name: 0.5}).options["learning_rate"] == 0.5
+
+
 def test_tables_say_what_the_logits_say(done, capsys):
     sections = {"reference": [REFERENCE], "methods": [CONTINUED, CPO], "reweighting": [REWEIGHTING[0]]}
     comparison = write_tables(done, sections, [HEAD], [0, 1, 2], resamples=50).to_dict()
@@ -123,7 +136,7 @@ def test_without_runs_the_tables_say_what_to_do(tmp_path):
 
 
 def test_the_rows_are_every_method_and_ablation_of_the_paper():
-    named = {row.method for section in SECTIONS.values() for row in section}
+    named = {row.method for sections in (SECTIONS, PHOTOGRAPHS) for rows in sections.values() for row in rows}
     assert named == set(Method.__args__) - {"fairpo"}
     assert [row.factor for row in REWEIGHTING] == sorted(row.factor for row in REWEIGHTING)
     assert len(ABLATIONS) == 6 and all(len(row.options) <= 2 for row in ABLATIONS)

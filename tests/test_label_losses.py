@@ -13,8 +13,11 @@ import torch.nn.functional as F
 from fairpo_trl.classification.confusing import confused_entries, confused_mask
 from fairpo_trl.classification.keyed_random import keyed_uniform
 from fairpo_trl.classification.losses import (
+    LabelCounts,
     asymmetric_loss,
     bce,
+    class_balanced_bce,
+    distribution_balanced_loss,
     focal_loss,
     logit_adjusted_bce,
     privileged_losses,
@@ -261,6 +264,54 @@ def test_logit_adjustment_shifts_by_the_prior():
     prior = torch.tensor([-2.0, 1.0])
     expected = bce(torch.tensor([[0.5 - 4.0, -1.0 + 2.0]]), labels)
     torch.testing.assert_close(logit_adjusted_bce(logits, labels, prior, 2.0), expected)
+
+
+def test_counts_leave_out_unknown_labels_and_are_never_0():
+    counts = LabelCounts.of(torch.tensor([[1, 0, -1], [1, -1, 0], [0, 1, 0]], dtype=torch.int8))
+    assert counts.positives.tolist() == [2.0, 1.0, 0.5]
+    assert counts.prior_logits.tolist() == pytest.approx([math.log(2.5 / 1.5), 0.0, math.log(0.5 / 2.5)])
+
+
+def test_class_balanced_weights_are_the_inverse_effective_numbers():
+    logits, _, labels, _ = batch(labels=3)
+    positives = torch.tensor([1.0, 2.0, 900.0])
+    # E_n = 1 + beta + ... + beta^(n - 1)
+    inverse = [1 / sum(0.9**i for i in range(n)) for n in (1, 2, 900)]
+    ratios = class_balanced_bce(logits, labels, positives, beta=0.9) / bce(logits, labels)
+    for column, weight in enumerate(inverse):
+        known = labels[:, column] >= 0
+        assert ratios[known, column].tolist() == pytest.approx([3 * weight / sum(inverse)] * int(known.sum()))
+    rare = class_balanced_bce(logits, labels, torch.tensor([1.0, 2.0, 4.0]), beta=1 - 1e-12)
+    expected = bce(logits, labels) * 3 * torch.tensor([4 / 7, 2 / 7, 1 / 7], dtype=torch.float64)
+    torch.testing.assert_close(rare, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_distribution_balanced_loss_by_hand():
+    # Present are the labels with 10 and 40 rows of 100; the third, with 5, is absent.
+    logits = torch.tensor([[0.5, -1.0, 2.0]], dtype=torch.float64)
+    labels = torch.tensor([[1, 1, 0]], dtype=torch.int8)
+    n, share = [10, 40, 5], [0.1, 0.4, 0.05]
+    counts = LabelCounts(torch.tensor([10.0, 40.0, 5.0]), torch.logit(torch.tensor(share)))
+    expected = []
+    for k, (z, y) in enumerate(zip(logits[0].tolist(), labels[0].tolist(), strict=True)):
+        r = (1 / n[k]) / (1 / 10 + 1 / 40)
+        weight = 0.1 + 1 / (1 + math.exp(-10 * (r - 0.2)))
+        z += 0.05 * math.log(share[k] / (1 - share[k]))
+        expected.append(weight * (math.log1p(math.exp(-z)) if y else math.log1p(math.exp(2 * z)) / 2))
+    assert distribution_balanced_loss(logits, labels, counts, 0.0).tolist()[0] == pytest.approx(expected, rel=1e-6)
+    focal = distribution_balanced_loss(logits, labels, counts, 2.0)
+    z = 2 * (2.0 + 0.05 * math.log(0.05 / 0.95))
+    assert float(focal[0, 2]) == pytest.approx(expected[2] / (1 + math.exp(-z)) ** 2, rel=1e-6)
+
+
+def test_distribution_balanced_loss_is_finite_for_images_without_labels_and_0_where_unknown():
+    logits = torch.zeros(2, 2, requires_grad=True)
+    labels = torch.tensor([[0, -1], [-1, -1]], dtype=torch.int8)
+    losses = distribution_balanced_loss(logits, labels, LabelCounts.of(torch.tensor([[0, 1], [1, 1]])), 0.0)
+    assert float(losses[0, 0].detach()) == pytest.approx(1.1 * math.log(2) / 2)  # the shift of a share of 1/2 is 0
+    assert losses[labels < 0].tolist() == [0.0, 0.0, 0.0]
+    losses.sum().backward()
+    assert torch.isfinite(logits.grad).all()
 
 
 # ---- draws ----

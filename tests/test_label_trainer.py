@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -19,7 +20,7 @@ from fairpo_trl import Partition
 from fairpo_trl.classification import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelFairPOTrainer
 from fairpo_trl.classification.keyed_random import keyed_uniform
 from fairpo_trl.classification.losses import bce
-from fairpo_trl.classification.methods import Method, apply_method
+from fairpo_trl.classification.methods import Method, apply_method, prepare_model
 from fairpo_trl.training.arguments import GroupWeightArguments
 
 
@@ -447,12 +448,24 @@ def test_methods_differ(tmp_path):
         ends[method] = trainer.model.head.out.weight.detach().clone()
     same = {(a, b) for a, b in itertools.combinations(ends, 2) if torch.allclose(ends[a], ends[b], rtol=0, atol=1e-9)}
     # The sampler is what these would differ by; `bce_continued` differs by its start.
-    assert same == {
-        ("fairpo", "fairpo_dpo"),  # the defaults
-        ("bce", "bce_continued"),
-        ("bce", "balanced_sampler"),
-        ("bce_continued", "balanced_sampler"),
-    }
+    bce = ("bce", "bce_continued", "balanced_sampler", "decoupled")
+    assert same == {("fairpo", "fairpo_dpo"), *itertools.combinations(bce, 2)}  # the first two are the defaults
+
+
+@pytest.mark.parametrize(("head", "trained"), [("linear", 2), ("shared_mlp", 2), ("label_mlp", 2)])
+def test_decoupled_trains_the_last_layer_alone(tmp_path, head, trained):
+    model = classifier(head=head)
+    prepare_model("decoupled", model)
+    assert sum(parameter.requires_grad for parameter in model.parameters()) == trained
+    before = copy.deepcopy(model.state_dict())
+    trainer = multilabel(
+        tmp_path, model=model, privileged_loss="bce", non_privileged_loss="bce", balanced_sampling="label",
+        train_sampling_strategy="random",
+    )  # fmt: skip
+    trainer.train()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {f"head.{name}" for name in dict(model.head.named_parameters()) if "out" in name}
+    assert len(moved) == trained
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,10 @@ SECTIONS = {
         Row("group_dro", "Group DRO", "group_dro"),
         Row("logit_adjustment", "logit adjustment", "logit_adjustment"),
         Row("balanced_sampler", "balanced sampler", "balanced_sampler"),
+        Row("class_balanced", "class-balanced BCE", "class_balanced"),
+        Row("distribution_balanced", "distribution-balanced, focal", "distribution_balanced"),
+        Row("distribution_balanced_plain", "distribution-balanced", "distribution_balanced", {"focal_gamma": 0.0}),
+        Row("decoupled", "decoupled: last layer, every label drawn equally often", "decoupled"),
     ],
     "reweighting": [
         Row(f"reweighted_{factor}", f"re-weighted x{factor}", "reweighted", factor=float(factor))
@@ -68,6 +72,14 @@ SECTIONS = {
             {"privileged_loss": "logit_adjustment"}, frozen=True),
     ],
 }  # fmt: skip
+MIXES = (0.5, 1.5, 2.0)
+SECTIONS["interpolation"] = [
+    replace(row, name=f"{row.name}_mix{mix:g}", label=f"{row.label}, {mix:g} of the way", mix=mix)
+    for row in SECTIONS["methods"]
+    if row.name in ("bce_continued", "fairpo_dpo", "logit_adjustment")
+    for mix in MIXES
+]
+"""Between the logits of reference and trained model, and beyond. They cost no training and no setting of their own."""
 
 
 def head_of(name: str, weight_decay: float) -> Head:
@@ -103,7 +115,8 @@ def search(experiment: Experiment, workers: int) -> None:
             for head in heads
         }
         head = head_of(name, max(maps, key=lambda decay: maps[decay]))
-        rows = [row for section, rows in SECTIONS.items() if section != "reference" for row in rows]
+        every = [row for rows in SECTIONS.values() for row in rows]
+        rows = [row for row in every if row is not REFERENCE and row.trained == row]
         tried = [setting for row in rows for setting in settings_of(row)]
         run_jobs([Job(f"search-{name}-seed{seed}", experiment, tried, head, seed) for seed in SEARCH_SEEDS], workers)
         choice[name] = {
@@ -188,7 +201,7 @@ def main() -> None:
 
 def with_rate(row: Row, rates: dict[str, float]) -> Row:
     """A row at the learning rate that the search chose."""
-    return row if row is REFERENCE else replace(row, options={**row.options, "learning_rate": rates[row.name]})
+    return row if row is REFERENCE else replace(row, options={**row.options, "learning_rate": rates[row.trained.name]})
 
 
 def read_label_names(folder: Path) -> list[str]:

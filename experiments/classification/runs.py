@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from fairpo_trl.classification import MultiLabelClassifierConfig
 from fairpo_trl.classification.branch import freeze_held_labels
 from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.evaluation.group_report import evaluate_groups
-from fairpo_trl.classification.methods import apply_method
+from fairpo_trl.classification.methods import apply_method, prepare_model
 from fairpo_trl.classification.reference import options_of, train_reference
 from fairpo_trl.core.names import unknown_names_message
 
@@ -57,6 +57,12 @@ class Row(points.Row):
     factor: float = 3.0  # of `reweighted`
     fresh: bool = False  # starts from new weights instead of the reference
     frozen: bool = False  # held labels are frozen, privileged ones get a branch
+    mix: float = 1.0  # logits are (1 - mix) * reference + mix * trained: for a linear head, those of mixed weights
+
+    @property
+    def trained(self) -> Row:
+        """The row that is trained; a mix is made of its logits, and named after it."""
+        return self if self.mix == 1 else replace(self, name=self.name.removesuffix(f"_mix{self.mix:g}"), mix=1.0)
 
 
 COMMON: dict[str, Any] = {
@@ -112,6 +118,7 @@ class Experiment:
 
     def path(self, row: Row, head: Head, seed: int) -> Path:
         """File of one run: its name holds a hash of everything it depends on."""
+        row = row.trained
         reference = [self.data_key, head.model, head.options, COMMON, PATIENCE, ANNEAL, seed]
         depends: list[Any] = reference
         if row.name != "reference":
@@ -127,6 +134,9 @@ class Experiment:
 
     def logits(self, row: Row, head: Head, seed: int, split: str) -> NDArray[np.float32]:
         """Logits of a run on a split, `[N, T]`."""
+        if row.mix != 1:
+            before, after = (self.logits(part, head, seed, split) for part in (REFERENCE, row.trained))
+            return before + row.mix * (after - before)
         path = self.path(row, head, seed)
         try:
             with safe_open(path, "np") as file:
@@ -195,6 +205,7 @@ class Experiment:
         if row.frozen:
             torch.manual_seed(seed + 2000)  # the branch draws its hidden layer
             freeze_held_labels(model, self.partition.privileged)
+        prepare_model(row.method, model)
         started = time.time()
         with tempfile.TemporaryDirectory() as scratch:
             shared = {**COMMON, **head.options, "num_train_epochs": self.epochs}

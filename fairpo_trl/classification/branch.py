@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from fairpo_trl.classification.heads import build_head
+from fairpo_trl.classification.heads import LAST_LAYER, build_head
 from fairpo_trl.core.names import unknown_names_message
 
 
@@ -79,7 +79,7 @@ def branched(head: nn.Module, config: MultiLabelClassifierConfig) -> BranchedHea
     branch = _plain_head(config, len(labels))
     # The layer before the logits is 0, the one before it is drawn: the first step moves the last layer, as in LoRA.
     for name, parameter in branch.named_parameters():
-        if name.startswith(("out.", "weight_out", "bias_out")):
+        if name.startswith(LAST_LAYER):
             nn.init.zeros_(parameter)
     return BranchedHead(head, branch, [names.index(name) for name in labels])
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from transformers import TrainingArguments
 
+from fairpo_trl.classification.losses import PointwiseLoss, PreferenceLoss
 from fairpo_trl.classification.sharding import keep_float32
 from fairpo_trl.core.names import shortened
 from fairpo_trl.core.options import check_choices, check_number, check_training_numbers, is_number
@@ -20,7 +21,7 @@ from fairpo_trl.training.arguments import (
 from fairpo_trl.training.best_metric import settle_best_metric
 
 
-PREFERENCES = ("dpo", "simpo", "cpo")
+PREFERENCES = get_args(PreferenceLoss)
 """Privileged losses that compare a label with one it is confused with."""
 
 # Options that mean something only beside others: a value set without them would be ignored.
@@ -75,7 +76,8 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
 
         privileged_loss (`str`, *optional*, defaults to `"dpo"`):
             Loss of privileged labels: `"dpo"` (Eq. 8-9), `"simpo"` (Eq. 14) or `"cpo"` (Eq. 15-17) against a label
-            they are confused with; or a pointwise loss: `"bce"`, `"focal"`, `"asymmetric"`, `"logit_adjustment"`.
+            they are confused with; or a pointwise loss: `"bce"`, `"focal"`, `"asymmetric"`, `"logit_adjustment"`,
+            `"class_balanced"` (1901.05555) or `"distribution_balanced"` (2007.09654).
         non_privileged_loss (`str`, *optional*, defaults to `"hinge"`):
             Loss of all other labels: `"hinge"` is max(0, BCE - BCE of the reference - `epsilon`) (Eq. 10-13); or a
             pointwise loss.
@@ -111,7 +113,7 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
             With `balancer="lagrangian"`: the un-hinged `"excess"` BCE - BCE of the reference - epsilon, or its
             `"hinge"`.
         focal_gamma (`float`, *optional*, defaults to `2.0`):
-            Focusing of the focal loss.
+            Focusing of the focal loss, and of the distribution-balanced one (0 for none).
         asymmetric_gammas (`list[float]`, *optional*, defaults to `[0.0, 4.0]`):
             Focusing of present and of absent labels in the asymmetric loss.
         asymmetric_clip (`float`, *optional*, defaults to `0.05`):
@@ -149,14 +151,14 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
     )
 
     # Parameters that control the losses
-    privileged_loss: Literal["dpo", "simpo", "cpo", "bce", "focal", "asymmetric", "logit_adjustment"] = field(
+    privileged_loss: Literal[PreferenceLoss, PointwiseLoss] = field(
         default="dpo",
         metadata={
             "help": "Loss of privileged labels: 'dpo', 'simpo' or 'cpo' against a label they are confused with, or "
-            "'bce', 'focal', 'asymmetric', 'logit_adjustment'."
+            "'bce', 'focal', 'asymmetric', 'logit_adjustment', 'class_balanced', 'distribution_balanced'."
         },
     )
-    non_privileged_loss: Literal["hinge", "bce", "focal", "asymmetric", "logit_adjustment"] = field(
+    non_privileged_loss: Literal["hinge", PointwiseLoss] = field(
         default="hinge",
         metadata={"help": "Loss of all other labels: the 'hinge' against the reference, or a pointwise loss."},
     )
@@ -198,7 +200,9 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
         default="excess",
         metadata={"help": "With 'lagrangian': the un-hinged 'excess' over the bound, or its 'hinge' (a penalty)."},
     )
-    focal_gamma: float = field(default=2.0, metadata={"help": "Focusing of the focal loss."})
+    focal_gamma: float = field(
+        default=2.0, metadata={"help": "Focusing of the focal and of the distribution-balanced loss."}
+    )
     asymmetric_gammas: list[float] = field(
         default_factory=lambda: [0.0, 4.0],
         metadata={"help": "Focusing of present and of absent labels in the asymmetric loss."},

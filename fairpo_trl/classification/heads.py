@@ -13,6 +13,9 @@ from fairpo_trl.core.names import unknown_names_message
 
 HeadKind = Literal["linear", "label_mlp", "shared_mlp"]
 
+LAST_LAYER = ("out.", "weight_out", "bias_out")
+"""How the names of the parameters that make logits begin, in every head; those of a linear head are all of them."""
+
 
 class LinearHead(nn.Module):
     """

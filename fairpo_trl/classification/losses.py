@@ -7,6 +7,7 @@ exactly the hardest examples. Equation numbers are those of the FairPO paper (ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -18,7 +19,7 @@ from fairpo_trl.core.losses import cpo_loss, dpo_loss, log_ratio_margin, simpo_l
 
 
 PreferenceLoss = Literal["dpo", "simpo", "cpo"]
-PointwiseLoss = Literal["bce", "focal", "asymmetric", "logit_adjustment"]
+PointwiseLoss = Literal["bce", "focal", "asymmetric", "logit_adjustment", "class_balanced", "distribution_balanced"]
 Confuser = Literal["sample", "mean", "hardest"]
 Score = Literal["log_sigmoid", "logit"]
 CPOForm = Literal["positives", "all"]
@@ -75,6 +76,85 @@ def logit_adjusted_bce(
     The shift is part of the loss only: at test time the unshifted z are the scores, balanced across labels.
     """
     return bce(logits + tau * prior_logits.to(logits.dtype), labels)
+
+
+class LabelCounts(NamedTuple):
+    """
+    How often each label is present in train.
+
+    Attributes:
+        positives (`torch.Tensor`): `[T]`, n; half a row where a label is never present, so that 1 / n is finite.
+        prior_logits (`torch.Tensor`): `[T]`, log(pi / (1 - pi)) of the share pi among the known rows, never 0 or 1.
+    """
+
+    positives: torch.Tensor
+    prior_logits: torch.Tensor
+
+    @classmethod
+    def of(cls, labels: torch.Tensor) -> LabelCounts:
+        """Counts of a label matrix, `[N, T]`: 1 present, 0 absent, -1 unknown."""
+        positives, known = ((labels >= least).sum(dim=0).double() for least in (1, 0))
+        prior_logits = torch.logit((positives + 0.5) / (known + 1))
+        return cls(positives.clamp(min=0.5).float(), prior_logits.float())
+
+
+def class_balanced_bce(
+    logits: torch.Tensor, labels: torch.Tensor, positives: torch.Tensor, beta: float = 0.9999
+) -> torch.Tensor:
+    """
+    BCE weighted by the inverse effective number of each label, (1 - beta) / (1 - beta^n) (1901.05555).
+
+    The weights are normalised to a mean of 1 over the labels, as in the paper; for `beta` -> 1 they go as 1 / n.
+
+    Args:
+        logits, labels (`torch.Tensor`):
+            `[B, T]`.
+        positives (`torch.Tensor`):
+            `[T]`, n of [`LabelCounts`].
+        beta (`float`, *optional*, defaults to `0.9999`):
+            In (0, 1); that of the paper's long-tailed sets.
+    """
+    losses = bce(logits, labels)
+    weights = -1 / torch.expm1(positives.double() * math.log(beta))
+    return losses * (weights / weights.mean()).to(losses.dtype)
+
+
+def distribution_balanced_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    counts: LabelCounts,
+    gamma: float,
+    *,
+    smooth: tuple[float, float, float] = (0.1, 10.0, 0.2),
+    scale: float = 2.0,
+    kappa: float = 0.05,
+) -> torch.Tensor:
+    """
+    Distribution-balanced loss (2007.09654), for images drawn so that every label comes equally often.
+
+    Such a sampler repeats a label together with those it occurs with. The weight of label k on an image is smoothed
+    from r = (1 / n_k) / sum over its present labels i of 1 / n_i, the share that the draw for label k itself has in
+    all draws of the image: a + sigmoid(b (r - m)). Absent labels are tolerated: with v = -kappa log(pi / (1 - pi))
+    their term is 1 / scale log(1 + exp(scale (z - v))), which costs less than BCE once z is well below v.
+
+    Args:
+        logits, labels (`torch.Tensor`):
+            `[B, T]`.
+        counts ([`LabelCounts`]):
+            Of the train set.
+        gamma (`float`):
+            Of a focal factor on top, as in the paper's best variant; 0 for none.
+        smooth (`tuple[float, float, float]`, *optional*, defaults to `(0.1, 10.0, 0.2)`):
+            a, b and m.
+        scale, kappa (`float`, *optional*, default to `2.0` and `0.05`):
+            Of the tolerance. All defaults are those of the authors' run on MS-COCO.
+    """
+    rarity = 1 / counts.positives
+    drawn = (labels == 1).to(rarity.dtype) @ rarity  # [B]; 0 without a label: r is infinite
+    weights = smooth[0] + torch.sigmoid(smooth[1] * (rarity / drawn.unsqueeze(1) - smooth[2]))
+    slopes = torch.where(labels == 0, scale, 1.0)
+    shifted = logits + kappa * counts.prior_logits.to(logits.dtype)
+    return focal_loss(slopes * shifted, labels, gamma) * weights / slopes
 
 
 # ---- privileged labels ----

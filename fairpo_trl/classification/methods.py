@@ -6,6 +6,9 @@ import dataclasses
 from typing import Literal, get_args
 
 from fairpo_trl.classification.config import ONLY_WITH, MultiLabelFairPOConfig
+from fairpo_trl.classification.heads import LAST_LAYER
+from fairpo_trl.classification.losses import PointwiseLoss
+from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.core.names import unknown_names_message
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.training.arguments import unused_options
@@ -24,9 +27,12 @@ Method = Literal[
     "asymmetric",
     "logit_adjustment",
     "balanced_sampler",
+    "class_balanced",
+    "distribution_balanced",
+    "decoupled",
 ]
 
-_POINTWISE = {"focal": "focal", "asymmetric": "asymmetric", "logit_adjustment": "logit_adjustment"}
+_SAMPLING = {"balanced_sampler": "role", "distribution_balanced": "label", "decoupled": "label"}
 
 
 def apply_method(
@@ -43,8 +49,10 @@ def apply_method(
             reference: the control that shows what further training alone does). `"reweighted"`: the same with
             privileged labels counted `reweight_factor` times. `"group_dro"`: BCE in both groups, weights by mirror
             ascent (Eq. 3). `"fairpo_dpo"`, `"fairpo_simpo"`, `"fairpo_cpo"`: the privileged loss of that name, the
-            other options as they are. `"focal"`, `"asymmetric"`, `"logit_adjustment"`: that loss for all labels.
-            `"balanced_sampler"`: BCE on images drawn so that half of them have a privileged label.
+            other options as they are. `"focal"`, `"asymmetric"`, `"logit_adjustment"`, `"class_balanced"`: that loss
+            for all labels. `"balanced_sampler"`: BCE on images drawn so that half of them have a privileged label.
+            `"distribution_balanced"`: that loss, on images drawn so that every label comes equally often.
+            `"decoupled"`: BCE on such images for the last layer alone (1910.09217); see [`prepare_model`].
         args (`MultiLabelFairPOConfig`):
             Options of the run.
         partition (`Partition`):
@@ -68,7 +76,7 @@ def apply_method(
         args.privileged_loss = method.removeprefix("fairpo_")  # type: ignore[assignment]
         return _reset_unused(args)
 
-    loss = _POINTWISE.get(method, "bce")
+    loss = method if method in get_args(PointwiseLoss) else "bce"
     args.privileged_loss = args.non_privileged_loss = loss  # type: ignore[assignment]
     args.grouping = "role"
     if method == "group_dro":
@@ -80,9 +88,26 @@ def apply_method(
     args.group_prior = {"privileged": factor * len(partition.privileged)}
     if partition.non_privileged:
         args.group_prior["non_privileged"] = float(len(partition.non_privileged))
-    if method == "balanced_sampler":
-        args.balanced_sampling = "role"
+    if method in _SAMPLING:
+        args.balanced_sampling = _SAMPLING[method]  # type: ignore[assignment]
     return _reset_unused(args)
+
+
+def prepare_model(method: Method, model: MultiLabelClassifier) -> None:
+    """
+    Freezes what a method does not train, in place: all but the last layer for `"decoupled"`, nothing for others.
+
+    The last layer starts as it is in the reference, from which the other methods start too; the paper draws it anew.
+    For a linear head the last layer is the head.
+
+    Args:
+        method (`str`): As for [`apply_method`].
+        model (`MultiLabelClassifier`): A copy of the reference, with a head of one piece.
+    """
+    if method == "decoupled":
+        model.requires_grad_(False)
+        for name, parameter in model.head.named_parameters():
+            parameter.requires_grad_(name.startswith(LAST_LAYER))
 
 
 def _reset_unused(args: MultiLabelFairPOConfig) -> list[str]:

@@ -11,8 +11,11 @@ import torch.nn.functional as F
 from fairpo_trl.classification.config import PREFERENCES, MultiLabelFairPOConfig
 from fairpo_trl.classification.losses import (
     Confuser,
+    LabelCounts,
     asymmetric_loss,
     bce,
+    class_balanced_bce,
+    distribution_balanced_loss,
     focal_loss,
     logit_adjusted_bce,
     privileged_losses,
@@ -46,7 +49,7 @@ def label_losses(
     reference_logits: torch.Tensor | None = None,
     uniform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     gates: torch.Tensor | None = None,
-    prior_logits: torch.Tensor | None = None,
+    counts: LabelCounts | None = None,
     confuser: Confuser = "sample",
 ) -> LabelLosses:
     """
@@ -68,8 +71,8 @@ def label_losses(
         gates (`torch.Tensor`, *optional*):
             `[T]`, bool, for `hinge_level="label"`: labels whose running mean is above its bound. The hinge of a mean,
             max(0, m), has the gradient 1[m > 0] dm: the indicator is the gate.
-        prior_logits (`torch.Tensor`, *optional*):
-            `[T]`, log(pi / (1 - pi)) of the train frequencies, for logit adjustment.
+        counts ([`LabelCounts`], *optional*):
+            Of the train set, for the losses that know how rare a label is.
         confuser (`str`, *optional*, defaults to `"sample"`):
             Which confusing label a privileged one is compared with (`args.confuser` while training).
     """
@@ -85,10 +88,14 @@ def label_losses(
         if name == "asymmetric":
             present, absent = args.asymmetric_gammas
             return asymmetric_loss(logits, labels, present, absent, args.asymmetric_clip)
+        if name == "bce":
+            return plain
+        assert counts is not None
         if name == "logit_adjustment":
-            assert prior_logits is not None
-            return logit_adjusted_bce(logits, labels, prior_logits, args.logit_adjustment_tau)
-        return plain
+            return logit_adjusted_bce(logits, labels, counts.prior_logits, args.logit_adjustment_tau)
+        if name == "class_balanced":
+            return class_balanced_bce(logits, labels, counts.positives)
+        return distribution_balanced_loss(logits, labels, counts, args.focal_gamma)
 
     if args.non_privileged_loss != "hinge":
         losses = pointwise(args.non_privileged_loss)

@@ -27,7 +27,7 @@ from fairpo_trl.classification.evaluation.flips import decision_flips, flips_tab
 from fairpo_trl.classification.evaluation.group_report import evaluate_groups, frame_to_dict
 from fairpo_trl.classification.features.backbones import Backbone, load_backbone
 from fairpo_trl.classification.features.cache import extract_features
-from fairpo_trl.classification.methods import apply_method
+from fairpo_trl.classification.methods import apply_method, prepare_model
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.model_card import describe_reference
 from fairpo_trl.classification.reference import options_of, train_reference
@@ -101,6 +101,7 @@ def run(
         print(f"Not used by {script_args.method}: {', '.join(unused)}.")
     fresh = script_args.start == "fresh"
     model = _new_model(parts["train"], script_args, args, backbone) if fresh else copy.deepcopy(reference)
+    prepare_model(script_args.method, model)  # type: ignore[arg-type]
     trainer = MultiLabelFairPOTrainer(
         model=model,
         ref_model=reference,

@@ -69,6 +69,11 @@ class LabelArguments:
     def __post_init__(self) -> None:
         if self.patience < 1:
             raise ValueError(f"`patience` must be at least 1 epoch, got {self.patience}.")
+        if self.method == "decoupled" and self.start == "fresh":
+            raise ValueError(
+                "`method='decoupled'` trains the last layer over what the reference has learned, so that "
+                "`start='fresh'` would train it over random numbers: leave `start` out."
+            )
         if self.backbone_trainable == "none" and self.backbone_blocks:
             raise ValueError(
                 f"`backbone_blocks={self.backbone_blocks}` has no effect on a frozen backbone: set "

@@ -20,6 +20,7 @@ from fairpo_trl.classification.evaluation.comparison import ReferenceComparison
 from fairpo_trl.classification.evaluation.group_report import GroupEvaluation, evaluate_groups
 from fairpo_trl.classification.features.cache import images_hash
 from fairpo_trl.classification.keyed_random import keyed_uniform
+from fairpo_trl.classification.losses import LabelCounts
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.model_card import write_model_card
 from fairpo_trl.classification.objective import LabelLosses, label_losses
@@ -149,10 +150,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         device = self.accelerator.device
         self._privileged = torch.tensor([names.index(name) for name in self.partition.privileged], device=device)
         self._membership = self.partition.group_membership(_GROUPING[args.grouping]).float().to(device)  # [T, K]
-        counts = torch.from_numpy((train_dataset.labels == 1).sum(axis=0)).double()
-        known = torch.from_numpy((train_dataset.labels >= 0).sum(axis=0)).double()
-        frequency = ((counts + 0.5) / (known + 1)).to(torch.float32)  # never 0 or 1
-        self._prior_logits = torch.logit(frequency).to(device)  # [T]
+        self._counts = LabelCounts.of(torch.from_numpy(train_dataset.labels).to(device))
         self._label_sums = {
             mode: LabelMetricSums(
                 self.partition,
@@ -323,7 +321,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             reference_logits=inputs.get("reference_logits"),
             uniform=uniform,
             gates=gates,
-            prior_logits=self._prior_logits,
+            counts=self._counts,
             # An evaluation draws nothing: it takes the exact mean, so that it does not depend on the order of rows.
             confuser="mean" if mode == "eval" and args.confuser == "sample" else args.confuser,
         )
