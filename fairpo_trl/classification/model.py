@@ -23,6 +23,7 @@ from fairpo_trl.classification.features.preprocessing import Transform
 from fairpo_trl.classification.features.statistics import mean_and_std
 from fairpo_trl.classification.prediction import image_sources, scored_row
 from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.reduction import all_finite
 from fairpo_trl.hashing import sha256_of_tensors
 
 
@@ -155,9 +156,8 @@ class MultiLabelClassifier(PreTrainedModel):
                 features = backbone(pixel_values)
         else:
             self._check_features(features)
-            finite = torch.isfinite(features).all(dim=1)
-            if not finite.all():
-                bad = (~finite).nonzero().flatten().tolist()
+            if not all_finite(features):
+                bad = (~torch.isfinite(features).all(dim=1)).nonzero().flatten().tolist()
                 raise ValueError(f"Features of row {bad[:5]} of the batch are NaN or infinite: extract them again.")
         with torch.autocast(features.device.type, enabled=False):
             z = features.to(self.feature_mean.dtype)

@@ -270,7 +270,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """This batch's share of sum_g alpha_g * mean_g over the labels of each group."""
-        outputs = model(**model_inputs(inputs, self.accelerator.unwrap_model(model), self.accelerator.device))
+        outputs = model(**model_inputs(inputs, self.model, self.accelerator.device))
         with torch.autocast(outputs.logits.device.type, enabled=False):  # sums over labels stay in float32
             loss = self._objective(outputs.logits, inputs, "train" if self.model.training else "eval")
         return (loss, outputs) if return_outputs else loss

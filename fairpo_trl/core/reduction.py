@@ -50,3 +50,13 @@ def grouped_objective(
     # Counts are sums of pairs' weights where there are such, and may be below 1: only 0 is replaced.
     per_member = (weights / torch.where(counts > 0, counts, 1)).to(losses.dtype)  # [K]
     return (torch.where(membership, losses, torch.zeros_like(losses)) * per_member).sum()
+
+
+def all_finite(values: torch.Tensor) -> bool:
+    """
+    Whether every value of a tensor, of any shape, is finite.
+
+    A sum is finite only if all of its terms are, and costs a fraction of looking at each of them. Finite values whose
+    sum overflows are looked at one by one.
+    """
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())

@@ -18,6 +18,7 @@ from fairpo_trl.generation.idle_pairs import IdleShare, join_outputs, needs_grad
 from fairpo_trl.generation.log_probs import PairLogProbs, pair_log_probs, sum_tokens, token_outputs
 from fairpo_trl.generation.packed_forward import disagreement, why_not_packed
 from fairpo_trl.generation.packing import PackedPairs, pack_pairs, pair_spans
+from fairpo_trl.training.watched import Watched
 
 
 logger = get_logger(__name__)
@@ -41,7 +42,7 @@ class PairForward:
     precompute_ref_logps: bool
     sum_over_processes: Callable[[torch.Tensor], torch.Tensor]
 
-    _watched: Any
+    _watched: Watched | None
     _packs: bool | None = None  # None: not decided yet
     _idle: IdleShare | None = None
 
@@ -243,15 +244,15 @@ class PairForward:
     def _raise_for_watched(self, where: str) -> None:
         # In a packed row what is not finite reaches the neighbours too (0 * nan is nan): the plain layout tells them
         # apart. Sharded models are left out: their passes need every process.
-        watched, sharded = self._watched, self._is_sharded()
-        if self._packs and watched is not None and not sharded and not bool(watched[1].all()):
-            batch = watched[0]
+        watched = self._watched
+        if self._packs and watched is not None and not self._is_sharded() and not watched.is_finite():
+            batch = watched.batch
             with self._no_gradients():
                 outputs = token_outputs(self.model, batch)
                 alone = sum_tokens(outputs.log_probs, batch["completion_mask"], self.ld_alpha)
-            finite = torch.isfinite(alone.chosen) & torch.isfinite(alone.rejected)
-            if not bool(finite.all()):
-                self._watched = (batch, finite, watched[2])
+            alone_watched = Watched(batch, (alone.chosen, alone.rejected))
+            if not alone_watched.is_finite():
+                self._watched = alone_watched
         super()._raise_for_watched(where)  # type: ignore[misc]
 
     def idle_state(self) -> list[float] | None:

@@ -18,6 +18,7 @@ from fairpo_trl.training.hints import Hints
 from fairpo_trl.training.logs import weight_logs
 from fairpo_trl.training.publishing import PublishingTrainer
 from fairpo_trl.training.state import load_state, save_state
+from fairpo_trl.training.watched import Watched
 from fairpo_trl.training.window import StepWindow
 
 
@@ -118,7 +119,7 @@ class GroupRobustTrainer(PublishingTrainer):
         self._evaluated: dict[str, float] | None = None
         self._scaled_losses: torch.Tensor | None = None
         self._hints = Hints()
-        self._watched: tuple[Mapping[str, Any], torch.Tensor, list[torch.Tensor]] | None = None
+        self._watched: Watched | None = None
         self._step_batches: list[Mapping[str, Any]] = []
         self.group_metrics = {}
 
@@ -217,23 +218,16 @@ class GroupRobustTrainer(PublishingTrainer):
                 Losses or log-probabilities, `[B]`, or logits and losses of labels, `[B, A]`: then the labels are
                 named too.
         """
-        finite = [torch.isfinite(value.detach()) for value in values]
-        rows = [value if value.dim() == 1 else value.all(dim=1) for value in finite]
-        self._watched = (
-            batch,
-            torch.stack(rows).all(dim=0),
-            [value.all(dim=0) for value in finite if value.dim() > 1],
-        )
+        self._watched = Watched(batch, tuple(value.detach() for value in values))
         if not self.model.training:  # while training, the device is waited for after the backward pass
             self._raise_for_watched("Evaluation")
 
     def _raise_for_watched(self, where: str) -> None:
-        if self._watched is None:
+        watched, self._watched = self._watched, None
+        if watched is None or watched.is_finite():
             return
-        (batch, finite, labels), self._watched = self._watched, None
-        if bool(finite.all()):
-            return
-        bad = ~finite.cpu()
+        batch, bad = watched.batch, ~watched.finite_rows().cpu()
+        labels = watched.finite_labels()
         # The first value that is not finite: logits before the losses that they spoil.
         columns: list[bool] = next((label.tolist() for label in labels if not bool(label.all())), [])
         names = [name for name, fine in zip(self.partition.names, columns, strict=False) if not fine]
