@@ -9,7 +9,8 @@ Your model and data, on one or several GPUs:
 
     accelerate launch recipes/generation_fairpo.py --config recipes/generation/qwen2.5-0.5b-instruct/lora.yaml
 
-The baselines share this code path: `--method dpo | dpo_privileged_only | group_robust_dpo | sft_on_chosen`.
+The baselines share this code path: `--method dpo | dpo_privileged_only | privileged_only |
+group_robust_dpo | sft_on_chosen`.
 `fairpo generation` is the same without the demo. The run itself is `fairpo_trl.generation.run.run`, which this calls.
 """
 

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from fairpo_trl.core import (
     cpo_loss,
     dpo_loss,
+    dpop_loss,
     excess_over_reference,
     group_sums,
     grouped_objective,
     hinge_against_reference,
+    ipo_loss,
     log_ratio_margin,
     simpo_loss,
 )
@@ -50,6 +52,22 @@ def test_simpo_by_hand():
 def test_cpo_by_hand():
     # 0.1 * (-10 - -12) = 0.2: 0.598138869 + 0.5 * 1.25 = 1.223138869; no preference: log 2 + 0.5 * 3 = 2.193147181
     close(cpo_loss(t(-10, -3), t(-12, -3), nll=t(1.25, 3.0), beta=0.1, nll_weight=0.5), 1.223138869382, 2.193147180560)
+
+
+def test_ipo_by_hand():
+    # 1 / (2 * .25) = 2: (3 - 2)^2, (2 - 2)^2, (-1 - 2)^2. Best of 3: (3 - 1) (1 + 1/2) = 3 nats.
+    close(ipo_loss(t(3.0, 2.0, -1.0), beta=0.25), 1.0, 0.0, 9.0)
+    close(ipo_loss(t(3.0), beta=1 / (2 * 2 * 1.5)), 0.0)
+
+
+def test_dpop_by_hand():
+    # The chosen side fell by .5 (penalty 4 * .5 = 2) or rose: .1 * (22 - 2) = 2; .1 * 2 = .2.
+    got = dpop_loss(t(22.0, 2.0), t(-10.5, -9.0), t(-10.0, -10.0), beta=0.1, penalty=4.0)
+    close(got, 0.126928011043, 0.598138869382)
+    # One that fell is pushed up by the penalty as well: d/dc of -log sigmoid(beta (c - ... + lambda c)).
+    chosen = t(-12.0, grad=True)
+    dpop_loss(chosen + 12.0, chosen, t(-11.0), beta=0.1, penalty=4.0).sum().backward()
+    close(chosen.grad, -0.1 * 5 / (1 + math.exp(-0.4)))
 
 
 def test_excess_and_hinge_by_hand():

@@ -45,8 +45,9 @@ def rows(dataset: Dataset) -> list[dict[str, Any]]:
     return list(dataset)
 
 
-def test_there_are_five_methods() -> None:
-    assert set(METHODS) == {"fairpo", "dpo", "dpo_privileged_only", "group_robust_dpo", "sft_on_chosen"}
+def test_there_are_six_methods() -> None:
+    names = {"fairpo", "dpo", "dpo_privileged_only", "privileged_only", "group_robust_dpo", "sft_on_chosen"}
+    assert set(METHODS) == names
 
 
 def test_fairpo_leaves_options_and_data_alone(tmp_path: Path) -> None:
@@ -111,9 +112,11 @@ def test_dpo_finds_attributes_in_lists(tmp_path: Path) -> None:
     assert args.privileged_attributes == ["concise", "factual", "polite"]
 
 
-@pytest.mark.parametrize(("method", "loss"), [("dpo_privileged_only", "dpo"), ("sft_on_chosen", "sft")])
+@pytest.mark.parametrize(
+    ("method", "loss"), [("dpo_privileged_only", "dpo"), ("sft_on_chosen", "sft"), ("privileged_only", "dpop")]
+)
 def test_privileged_only_methods_keep_the_pairs_of_the_privileged(method: str, loss: str, tmp_path: Path) -> None:
-    args = config(tmp_path, **BALANCED)
+    args = config(tmp_path, **BALANCED, **({"privileged_loss": loss} if method == "privileged_only" else {}))
     train, held_out = data(12), data(7, seed=1)
     before = options(args)
     kept, kept_held_out = apply_method(method, args, train, held_out)
@@ -205,6 +208,44 @@ def test_dpo_privileged_only_is_dpo_on_those_pairs(tmp_path: Path, monkeypatch: 
     theirs.train()
     ours = trained(tmp_path, "dpo_privileged_only", pairs, **BALANCED)
     assert_same(parameters(ours), parameters(theirs), 1e-9)
+
+
+LENGTH = 4  # tokens of every completion below, its end included
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7]}, {"privileged_loss": "rpo", "cpo_lambda": 0.7}),
+        # TRL's IPO takes means over tokens: h / LENGTH against 1 / (2 beta).
+        (
+            {"loss_type": ["ipo"], "loss_weights": [LENGTH**2], "beta": 0.5 * LENGTH},
+            {"privileged_loss": "ipo", "beta": 0.5},
+        ),
+        (
+            {"loss_type": ["sft", "ipo"], "loss_weights": [0.2 * LENGTH, 0.8 * LENGTH**2], "beta": 0.5 * LENGTH},
+            {"privileged_loss": "ipo", "bonbon_alpha": 0.2, "beta": 0.5},
+        ),
+    ],
+    ids=["rpo", "ipo", "bonbon"],
+)
+def test_a_loss_on_privileged_pairs_is_that_of_trl(
+    theirs: dict[str, Any], ours: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trl.trainer.utils._ChunkedLogProbFunction", ExactHead)
+
+    def three_words(row: dict[str, Any]) -> dict[str, str]:
+        return {side: " ".join((row[side].split() * 2)[:3]) for side in ("chosen", "rejected")}
+
+    pairs = data(24).map(three_words)
+    kept = pairs.filter(lambda name: name == "concise", input_columns="attribute")
+    plain = dpo(tmp_path, kept, max_steps=2, learning_rate=0.005, **theirs)
+    start = parameters(plain)
+    plain.train()
+    other = trained(tmp_path, "privileged_only", pairs, learning_rate=0.005, **ours)
+    assert {len(row["chosen_ids"]) for row in plain.train_dataset} == {LENGTH}
+    assert_same(parameters(other), parameters(plain), 1e-9)
+    assert largest_difference(parameters(plain), start) > 1e-4
 
 
 def test_sft_on_chosen_does_not_look_at_what_was_rejected(tmp_path: Path) -> None:

@@ -231,6 +231,8 @@ def test_metrics_by_hand():
     assert a["loss"] == pytest.approx((0.313261687518 + 0.126928011043) / 2, abs=1e-9)
     assert b["loss"] == pytest.approx((LOG_2 + 0.126928011043 + 2.126928011043) / 3, abs=1e-9)
     assert b["inside_hinge"] == pytest.approx(2 / 3)
+    # rewards/chosen below, over beta, by pair: 2, 0, 0, -4.
+    assert (a["chosen_change"], b["chosen_change"]) == (1.0, pytest.approx(-4 / 3))
     # A pair of two attributes of different roles counts in both roles; c never occurred.
     assert metrics.by_role["pairs"].to_dict() == {"privileged": 2, "non_privileged": 3}
     assert "c" not in metrics.by_group.index and not [key for key in flat if key.endswith("/c")]

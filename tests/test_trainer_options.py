@@ -128,6 +128,8 @@ def test_every_field_is_documented_twice_with_its_default():
         ({"cpo_lambda": 0.1}, r"would be ignored: \['cpo_lambda'\]"),
         ({"multiplier_start": 0.1, "lagrangian_term": "hinge"}, r"ignored: \['lagrangian_term', 'multiplier_start'\]"),
         ({"scaling": "fixed", "privileged_loss": "cpo"}, "log 2 for dpo"),
+        ({"privileged_loss": "ipo", "bonbon_alpha": 1.5}, "`bonbon_alpha` is a share"),
+        ({"privileged_loss": "dpo", "dpop_lambda": 5.0}, r"would be ignored: \['dpop_lambda'\]"),
         ({"scaling": "fixed", "epsilon": 0.0}, "epsilon=0"),
         ({"train_sampling_strategy": "batch_rebalance"}, "uneven batches"),
         ({"balanced_sampling": "role", "train_sampling_strategy": "group_by_length"}, "set one of the two"),
@@ -162,6 +164,26 @@ def test_reference_free_privileged_losses_ignore_the_reference(loss, tmp_path):
     assert_same(run(loss, 0), run(loss, 3), 0.0)
     with pytest.raises(AssertionError, match="differs"):
         assert_same(run("dpo", 0), run("dpo", 3), 1e-4)
+
+
+def test_chosen_texts_that_get_less_likely_are_said_once_with_what_to_do(tmp_path, caplog):
+    # The model is far from its reference from the start, and its chosen texts have lost more than a nat.
+    def fall(**options):
+        caplog.clear()
+        trainer = fairpo(
+            tmp_path, data(12), learning_rate=1e-9, privileged_attributes=["polite", "factual"], num_train_epochs=2,
+            **options,
+        )  # fmt: skip
+        trainer.train()
+        changes = [entry["chosen_change/role/privileged"] for entry in logs(trainer)]
+        return changes, [record.message for record in caplog.records if "less likely" in record.message]
+
+    changes, said = fall()
+    below = [change for change in changes if change < -1]
+    assert len(changes) == 6 and len(below) == 2 and len(said) == 1
+    assert f"{-below[0]:.1f} nats" in said[0] and "privileged_loss='cpo'" in said[0]
+    changes, said = fall(model=make_model())
+    assert max(map(abs, changes)) < 1e-3 and said == []
 
 
 def test_sft_raises_the_likelihood_of_chosen_and_no_hinge_trains_all_pairs(tmp_path):

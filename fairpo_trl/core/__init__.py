@@ -4,8 +4,10 @@ from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.losses import (
     cpo_loss,
     dpo_loss,
+    dpop_loss,
     excess_over_reference,
     hinge_against_reference,
+    ipo_loss,
     log_ratio_margin,
     simpo_loss,
 )
@@ -20,10 +22,12 @@ __all__ = [
     "Role",
     "cpo_loss",
     "dpo_loss",
+    "dpop_loss",
     "excess_over_reference",
     "group_sums",
     "grouped_objective",
     "hinge_against_reference",
+    "ipo_loss",
     "log_ratio_margin",
     "simpo_loss",
 ]

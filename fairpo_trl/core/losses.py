@@ -80,6 +80,43 @@ def cpo_loss(
     return -F.logsigmoid(beta * (chosen_logps - rejected_logps)) + nll_weight * nll
 
 
+def ipo_loss(margin: torch.Tensor, beta: float) -> torch.Tensor:
+    """
+    (h - 1 / (2 beta))^2 (IPO, 2310.12036): the margin is drawn to a target, and not beyond it.
+
+    For the best and the worst of n samples of the reference the target (n - 1) H, with H = 1 + 1/2 + ... + 1/(n - 1),
+    that is `beta` = 1 / (2 (n - 1) H), is the margin of best-of-n itself (BoNBoN, 2406.00832).
+
+    Args:
+        margin (`torch.Tensor`):
+            h of [`log_ratio_margin`] over whole sequences, any shape.
+        beta (`float`):
+            Larger keeps closer to the reference.
+    """
+    return (margin - 1 / (2 * beta)) ** 2
+
+
+def dpop_loss(
+    margin: torch.Tensor, chosen_logps: torch.Tensor, ref_chosen_logps: torch.Tensor, beta: float, penalty: float
+) -> torch.Tensor:
+    """
+    -log sigmoid(beta * (h - lambda * max(0, log p_ref(chosen) - log p(chosen)))) (DPOP, 2402.13228).
+
+    A margin counts for less where it was won by a chosen side that has become less likely than under the reference.
+
+    Args:
+        margin (`torch.Tensor`):
+            h of [`log_ratio_margin`], any shape.
+        chosen_logps, ref_chosen_logps (`torch.Tensor`):
+            Log-probs of the preferred side under policy and reference.
+        beta (`float`):
+            As in [`dpo_loss`].
+        penalty (`float`):
+            lambda; at 0 this is [`dpo_loss`].
+    """
+    return dpo_loss(margin - penalty * F.relu(ref_chosen_logps - chosen_logps), beta)
+
+
 def excess_over_reference(loss: torch.Tensor, reference_loss: torch.Tensor | float, epsilon: float) -> torch.Tensor:
     """loss - reference loss - eps: negative while "not worse than the reference by more than eps" holds."""
     return loss - reference_loss - epsilon

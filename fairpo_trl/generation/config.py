@@ -22,7 +22,7 @@ from fairpo_trl.training.best_metric import settle_best_metric
 # What FairPO cannot honour, as (option, reason). Their TRL defaults are what FairPO does.
 _REFUSED = {
     "loss_type": "FairPO builds its losses from the DPO loss ('sigmoid'): choose the privileged one with "
-    "`privileged_loss` (dpo, simpo, cpo, sft)",
+    "`privileged_loss` (dpo, simpo, cpo, rpo, ipo, dpop, sft)",
     "loss_weights": "there is one loss per role; weigh the groups with `group_prior` and `balancer`",
     "f_divergence_type": "the hinge promises 'not worse than the reference' in log-ratios (reverse_kl), with log 2 as "
     "the loss at the reference",
@@ -42,10 +42,12 @@ _REFUSED = {
 }
 
 # FairPO options that mean something only beside others: a value set without them would be ignored.
-_ONLY_WITH: dict[str, dict[str, str]] = {
+_ONLY_WITH: dict[str, dict[str, Any]] = {
     "simpo_beta": {"privileged_loss": "simpo"},
     "simpo_gamma": {"privileged_loss": "simpo"},
-    "cpo_lambda": {"privileged_loss": "cpo"},
+    "cpo_lambda": {"privileged_loss": ("cpo", "rpo")},
+    "bonbon_alpha": {"privileged_loss": "ipo"},
+    "dpop_lambda": {"privileged_loss": "dpop"},
     "lagrangian_term": {"balancer": "lagrangian"},
     "multiplier_start": {"balancer": "lagrangian"},
     "multiplier_max": {"balancer": "lagrangian"},
@@ -85,14 +87,22 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
 
         privileged_loss (`str`, *optional*, defaults to `"dpo"`):
             Loss of privileged pairs: `"dpo"` (Eq. 18), `"simpo"` (length-normalised, no reference), `"cpo"`
-            (preference without reference + `cpo_lambda` * NLL per token) or `"sft"` (NLL per token of the chosen
-            completion: a baseline).
+            (preference without reference + `cpo_lambda` * NLL per token), `"rpo"` (the DPO loss + `cpo_lambda` * NLL
+            per token), `"ipo"` (squared distance of the log-ratio margin from 1 / (2 `beta`); with `bonbon_alpha` it
+            is BoNBoN), `"dpop"` (the DPO loss with a penalty where the chosen completion gets less likely) or `"sft"`
+            (NLL per token of the chosen completion: a baseline).
         simpo_beta (`float`, *optional*, defaults to `2.0`):
             Scale of the SimPO loss, on log-probs per token. `beta` stays that of the DPO losses and the hinge.
         simpo_gamma (`float`, *optional*, defaults to `0.5`):
             Target margin of the SimPO loss.
         cpo_lambda (`float`, *optional*, defaults to `1.0`):
-            Weight of the NLL of the chosen completion in the CPO loss.
+            Weight of the NLL of the chosen completion in the CPO and the RPO loss.
+        bonbon_alpha (`float`, *optional*, defaults to `0.0`):
+            In [0, 1]: alpha of alpha * NLL (of the whole chosen completion) + (1 - alpha) * IPO loss. Above 0 this is
+            BoNBoN for pairs of the best and the worst of n samples of the reference, with `beta` = 1 / (2 (n - 1) (1
+            + 1/2 + ... + 1/(n - 1))); its authors take 0.005.
+        dpop_lambda (`float`, *optional*, defaults to `50.0`):
+            Weight of the penalty in the DPOP loss.
         hinge (`bool`, *optional*, defaults to `True`):
             Whether non-privileged pairs get max(0, DPO loss - log 2 - epsilon) (Eq. 19). `False` gives them the plain
             DPO loss: Group Robust DPO (Eq. 3), the ablation without a constraint.
@@ -161,15 +171,23 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
     )
 
     # Parameters that control the losses
-    privileged_loss: Literal["dpo", "simpo", "cpo", "sft"] = field(
+    privileged_loss: Literal["dpo", "simpo", "cpo", "rpo", "ipo", "dpop", "sft"] = field(
         default="dpo",
-        metadata={"help": "Loss of privileged pairs: 'dpo' (Eq. 18), 'simpo', 'cpo', or 'sft' (a baseline)."},
+        metadata={
+            "help": "Loss of privileged pairs: 'dpo' (Eq. 18), 'simpo', 'cpo', 'rpo', 'ipo', 'dpop', or 'sft' (a "
+            "baseline)."
+        },
     )
     simpo_beta: float = field(default=2.0, metadata={"help": "Scale of the SimPO loss, on log-probs per token."})
     simpo_gamma: float = field(default=0.5, metadata={"help": "Target margin of the SimPO loss."})
     cpo_lambda: float = field(
-        default=1.0, metadata={"help": "Weight of the NLL of the chosen completion in the CPO loss."}
+        default=1.0, metadata={"help": "Weight of the NLL of the chosen completion in the CPO and the RPO loss."}
     )
+    bonbon_alpha: float = field(
+        default=0.0,
+        metadata={"help": "Share of the NLL beside the IPO loss: above 0 it is BoNBoN (its authors take 0.005)."},
+    )
+    dpop_lambda: float = field(default=50.0, metadata={"help": "Weight of the penalty in the DPOP loss."})
     hinge: bool = field(
         default=True,
         metadata={
@@ -253,8 +271,10 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
         check_training_numbers(self)
         for option in ("beta", "simpo_beta"):
             check_number(option, getattr(self, option), positive=True)
-        for option in ("epsilon", "cpo_lambda", "simpo_gamma"):
+        for option in ("epsilon", "cpo_lambda", "simpo_gamma", "bonbon_alpha", "dpop_lambda"):
             check_number(option, getattr(self, option))
+        if self.bonbon_alpha > 1:
+            raise ValueError(f"`bonbon_alpha` is a share and at most 1, got {self.bonbon_alpha}.")
         if self.max_length is not None:
             check_number("max_length", self.max_length, least=1, whole=True)
 

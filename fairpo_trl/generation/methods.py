@@ -11,7 +11,7 @@ from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.preferences.rules import attribute_names
 
 
-Method = Literal["fairpo", "dpo", "dpo_privileged_only", "group_robust_dpo", "sft_on_chosen"]
+Method = Literal["fairpo", "dpo", "dpo_privileged_only", "group_robust_dpo", "sft_on_chosen", "privileged_only"]
 
 
 def apply_method(
@@ -25,7 +25,7 @@ def apply_method(
             `"fairpo"`: `args` as they are. `"group_robust_dpo"`: no hinge, one mirror-ascent weight per attribute
             (Eq. 3). `"dpo"`: every attribute privileged, which is plain DPO. `"dpo_privileged_only"`: DPO on the pairs
             of the privileged attributes, the others left out. `"sft_on_chosen"`: maximum likelihood on the chosen
-            completions of the same pairs.
+            completions of the same pairs. `"privileged_only"`: `privileged_loss` on the same pairs.
         args (`FairPOConfig`):
             Options of the run; `privileged_attributes` must be set.
         train (`Dataset` or `IterableDataset`):
@@ -50,7 +50,8 @@ def apply_method(
 
     # What is left has one group, so nothing is balanced.
     args.grouping, args.balancer, args.scaling, args.floor, args.group_prior = "role", "fixed", "none", 0.0, None
-    args.privileged_loss = "sft" if method == "sft_on_chosen" else "dpo"
+    if method != "privileged_only":
+        args.privileged_loss = "sft" if method == "sft_on_chosen" else "dpo"
     column, privileged = args.attribute_column, set(args.privileged_attributes or ())
     if not isinstance(train, Dataset):
         raise ValueError(

@@ -17,7 +17,7 @@ from fairpo_trl.generation.log_probs import PairLogProbs
 from fairpo_trl.generation.pair_losses import PairLosses
 
 
-_PAIR_METRICS = ("accuracy", "margin", "loss", "inside_hinge")
+_PAIR_METRICS = ("accuracy", "margin", "loss", "inside_hinge", "chosen_change")
 _ALL_METRICS = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")
 _TOKEN_SUMS = (
     "tokens",
@@ -42,7 +42,8 @@ class GroupMetrics:
         by_group (`pandas.DataFrame`):
             Index: attributes that occurred (an absent one has no row). Columns: `role`, `pairs`, `accuracy` (share of
             pairs with h > 0), `margin` (mean beta * h, nats), `loss` (mean DPO loss), `inside_hinge` (share of pairs
-            whose loss is at most log 2 + epsilon).
+            whose loss is at most log 2 + epsilon), `chosen_change` (mean change of the chosen completion's
+            log-probability against the reference, nats: below 0 it has become less likely).
         by_role (`pandas.DataFrame`):
             The same by role; a pair of several attributes of a role counts once.
     """
@@ -104,6 +105,7 @@ class MetricSums:
                 beta * losses.margin,
                 losses.dpo,
                 (losses.dpo <= LOG_2 + self.args.epsilon).to(losses.margin.dtype),
+                policy.chosen - ref_chosen_logps,
                 beta * (policy.chosen - ref_chosen_logps),
                 beta * (policy.rejected - ref_rejected_logps),
                 policy.chosen,

@@ -10,8 +10,10 @@ from fairpo_trl.core.losses import (
     LOG_2,
     cpo_loss,
     dpo_loss,
+    dpop_loss,
     excess_over_reference,
     hinge_against_reference,
+    ipo_loss,
     log_ratio_margin,
     simpo_loss,
 )
@@ -66,6 +68,13 @@ def pair_losses(
         privileged = simpo_loss(policy.chosen_mean, policy.rejected_mean, args.simpo_beta, args.simpo_gamma)
     elif args.privileged_loss == "cpo":
         privileged = cpo_loss(policy.chosen, policy.rejected, -policy.chosen_mean, args.beta, args.cpo_lambda)
+    elif args.privileged_loss == "rpo":
+        privileged = dpo - args.cpo_lambda * policy.chosen_mean
+    elif args.privileged_loss == "ipo":
+        share = args.bonbon_alpha
+        privileged = (1 - share) * ipo_loss(margin, args.beta) - share * policy.chosen
+    elif args.privileged_loss == "dpop":
+        privileged = dpop_loss(margin, policy.chosen, ref_chosen_logps, args.beta, args.dpop_lambda)
     else:  # "sft"
         privileged = -policy.chosen_mean
 

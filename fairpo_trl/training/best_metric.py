@@ -7,7 +7,7 @@ from typing import Any
 
 # The part of a name before its first "/", after the prefix of the evaluation: `eval_loss/role/privileged` is a `loss`.
 _LOWER = ("loss", "bce", "confused")
-_GREATER = ("accuracy", "margin", "inside_hinge", "map", "ap", "sample_f1", "exact_match")
+_GREATER = ("accuracy", "margin", "inside_hinge", "chosen_change", "map", "ap", "sample_f1", "exact_match")
 # Of these the chosen side should rise and the rejected one fall.
 _SIDES = ("rewards", "logps")
 

@@ -332,7 +332,7 @@ class GroupRobustTrainer(PublishingTrainer):
         else:
             metrics |= weight_logs(weights, self._scaled_losses)
             last = self.state.global_step == self.state.max_steps
-            self._hints.look(weights, self.args, self.state.global_step, last)
+            self._hints.look(weights, self.args, self.state.global_step, last, metrics)
         sums.reset()
         return metrics
 
@@ -386,4 +386,6 @@ class GroupRobustTrainer(PublishingTrainer):
         self.running_losses.load_state_dict(state["running_losses"])
         if self.accelerator.is_main_process:
             sums = self._sums["train"].vector
-            sums.copy_(torch.tensor(state["metric_sums"], dtype=sums.dtype))
+            kept = torch.tensor(state["metric_sums"], dtype=sums.dtype)
+            if kept.shape == sums.shape:  # an earlier version had other metrics: what it had not logged is left out
+                sums.copy_(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from accelerate.logging import get_logger
@@ -11,14 +12,17 @@ from fairpo_trl.core.group_weights import GroupWeights
 
 logger = get_logger(__name__)
 
+FALL = 1.0
+"""Nats by which chosen completions may fall on average before it is said: by then they are e times less likely."""
+
 
 class Hints:
-    """Says once that a group has lost its weight, or that a hinge has never acted."""
+    """Says once that a group has lost its weight, a hinge has never acted, or chosen texts have become less likely."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
 
-    def look(self, weights: GroupWeights, args: Any, step: int, last_step: bool) -> None:
+    def look(self, weights: GroupWeights, args: Any, step: int, last_step: bool, metrics: Mapping[str, float]) -> None:
         """
         Looks at the weights after an update.
 
@@ -31,12 +35,23 @@ class Hints:
                 Optimizer steps done.
             last_step (`bool`):
                 Whether training ends here.
+            metrics (`Mapping[str, float]`):
+                Metrics since the last look.
         """
         for name in weights.at_floor() if args.balancer == "mirror_ascent" else ():
             self._say(
                 f"The weight of group {name!r} has come down to {weights.as_dict()[name]:.3g} at step {step}: its "
                 "losses hardly count any more. A `floor`, another `scaling` or a smaller `eta_alpha` keeps it in.",
                 key=name,
+            )
+        change = metrics.get("chosen_change/role/privileged", 0.0)
+        if change < -FALL:
+            self._say(
+                f"At step {step} the chosen completions of privileged pairs are {-change:.1f} nats less likely than "
+                "under the reference (`chosen_change/role/privileged`): the margin comes from rejected ones that fell "
+                "further, and what the model writes instead may be neither. privileged_loss='cpo', 'rpo' or 'dpop' "
+                "raises them too; fewer steps or a larger `beta` keeps closer to the reference.",
+                key="displacement",
             )
         idle = [
             group.name
