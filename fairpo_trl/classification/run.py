@@ -81,7 +81,7 @@ def run(
         print_data_summary(parts)
     frozen = script_args.backbone_trainable == "none"
     if backbone is None and (train.features is None or not frozen):
-        backbone = load_backbone(script_args.backbone, pooling=script_args.pooling)  # type: ignore[arg-type]
+        backbone = load_backbone(script_args.backbone, pooling=script_args.pooling)
     if frozen and train.features is None:
         assert backbone is not None
         backbone.to(training_args.device)
@@ -96,7 +96,7 @@ def run(
 
     args = copy.copy(training_args)
     args.privileged_labels = None  # the partition holds them
-    unused = apply_method(script_args.method, args, partition, script_args.reweight_factor)  # type: ignore[arg-type]
+    unused = apply_method(script_args.method, args, partition, script_args.reweight_factor)
     if unused and speaks:
         print(f"Not used by {script_args.method}: {', '.join(unused)}.")
     fresh = script_args.start == "fresh"
@@ -154,10 +154,17 @@ def _features(
         backbone,
         script_args.cache_dir,
         batch_size=script_args.extraction_batch_size,
-        dtype=script_args.feature_dtype,  # type: ignore[arg-type]
-        bad_images=script_args.bad_images,  # type: ignore[arg-type]
+        dtype=script_args.feature_dtype,
+        bad_images=script_args.bad_images,
         progress=progress,
     )
+
+
+def _feature_size(train: MultiLabelSplit, backbone: Backbone | None) -> int:
+    if train.features is not None:
+        return train.features.shape[1]
+    assert backbone is not None  # without features there are images
+    return backbone.feature_size
 
 
 def _new_model(
@@ -165,11 +172,10 @@ def _new_model(
 ) -> MultiLabelClassifier:
     torch.manual_seed(args.seed)
     frozen = script_args.backbone_trainable == "none"
-    size = train.features.shape[1] if train.features is not None else backbone.feature_size  # type: ignore[union-attr]
     model = MultiLabelClassifier(
         MultiLabelClassifierConfig(
             label_names=list(train.label_names),
-            feature_size=size,
+            feature_size=_feature_size(train, backbone),
             head=script_args.head,
             hidden_size=script_args.hidden_size,
             dropout=script_args.dropout,
@@ -184,7 +190,7 @@ def _new_model(
         assert backbone is not None
         model.attach_backbone(
             copy.deepcopy(backbone),
-            trainable=script_args.backbone_trainable,  # type: ignore[arg-type]
+            trainable=script_args.backbone_trainable,
             blocks=script_args.backbone_blocks,
         )
     return model

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Literal
 
+from fairpo_trl.classification.data.coco import LabelOrder
+from fairpo_trl.classification.data.columns import MissingImages
+from fairpo_trl.classification.features.adaptation import Trainable
+from fairpo_trl.classification.features.backbones import Pooling
+from fairpo_trl.classification.features.cache import BadImages, FeatureDtype
+from fairpo_trl.classification.heads import HeadKind
 from fairpo_trl.classification.methods import Method
 from fairpo_trl.training.places import OVERWRITE
 
@@ -15,16 +21,10 @@ class LabelArguments:
     """What is trained on which images; the rest is in `MultiLabelFairPOConfig`."""
 
     data_dir: str | None = field(default=None, metadata={"help": "Folder of the images and annotations."})
-    method: str = field(
-        default="fairpo_cpo", metadata={"help": "FairPO or a baseline.", "choices": list(get_args(Method))}
-    )
+    method: Method = field(default="fairpo_cpo", metadata={"help": "FairPO or a baseline."})
     reweight_factor: float = field(default=3.0, metadata={"help": "Of `--method reweighted`."})
-    partition: str = field(
-        default="least_frequent",
-        metadata={
-            "help": "Who is privileged, unless `--privileged_labels` names them.",
-            "choices": ["least_frequent", "worst_reference_ap", "random"],
-        },
+    partition: Literal["least_frequent", "worst_reference_ap", "random"] = field(
+        default="least_frequent", metadata={"help": "Who is privileged, unless `--privileged_labels` names them."}
     )
     privileged_share: float = field(default=0.2, metadata={"help": "Share of the labels that is privileged."})
     partition_seed: int = field(default=0, metadata={"help": "Of `--partition random`."})
@@ -32,15 +32,10 @@ class LabelArguments:
         default="timm:vit_base_patch16_224.augreg_in21k",
         metadata={"help": "timm:<name>, hf:<Hub id>, or a local transformers folder."},
     )
-    pooling: str | None = field(default=None, metadata={"help": "cls, mean, cls_mean, last4_cls_mean; else its own."})
-    backbone_trainable: str = field(
-        default="none",
-        metadata={"help": "What of the backbone is trained.", "choices": ["none", "last_blocks", "lora"]},
-    )
+    pooling: Pooling | None = field(default=None, metadata={"help": "What stands for an image; by default its own."})
+    backbone_trainable: Trainable = field(default="none", metadata={"help": "What of the backbone is trained."})
     backbone_blocks: int = field(default=0, metadata={"help": "Number of last blocks trained or adapted."})
-    head: str = field(
-        default="linear", metadata={"help": "The classifier.", "choices": ["linear", "label_mlp", "shared_mlp"]}
-    )
+    head: HeadKind = field(default="linear", metadata={"help": "The classifier."})
     hidden_size: int = field(default=256, metadata={"help": "Hidden units of the MLP heads."})
     dropout: float = field(default=0.0, metadata={"help": "Dropout of the head."})
     reference: str | None = field(default=None, metadata={"help": "A trained reference; else one is trained first."})
@@ -50,21 +45,16 @@ class LabelArguments:
         default=0.0, metadata={"help": "Epochs after the plateau in which the reference's learning rate falls to 0."}
     )
     overwrite_output_dir: bool = field(default=False, metadata=OVERWRITE)
-    start: str = field(
-        default="reference",
-        metadata={"help": "Where the method starts from.", "choices": ["reference", "fresh"]},
+    start: Literal["reference", "fresh"] = field(
+        default="reference", metadata={"help": "Where the method starts from."}
     )
     validation_share: float = field(default=0.1, metadata={"help": "Share of train that is validation."})
     cache_dir: str = field(
         default=str(Path.home() / ".cache" / "fairpo_trl" / "features"), metadata={"help": "Feature caches."}
     )
-    feature_dtype: str = field(
-        default="float16", metadata={"help": "Of the cached features.", "choices": ["float16", "float32"]}
-    )
+    feature_dtype: FeatureDtype = field(default="float16", metadata={"help": "Of the cached features."})
     extraction_batch_size: int = field(default=32, metadata={"help": "Images per forward pass of the extraction."})
-    bad_images: str = field(
-        default="raise", metadata={"help": "What an unreadable image does.", "choices": ["raise", "skip"]}
-    )
+    bad_images: BadImages = field(default="raise", metadata={"help": "What an unreadable image does."})
 
     def __post_init__(self) -> None:
         if self.patience < 1:
@@ -101,13 +91,10 @@ class ClassificationArguments(LabelArguments):
     keep_unlabeled: bool | None = field(
         default=None, metadata={"help": "Keep images without any label; by default all but those of COCO."}
     )
-    missing_images: str | None = field(
-        default=None,
-        metadata={"help": "What a missing image file does; NUS-WIDE's are skipped.", "choices": ["raise", "skip"]},
+    missing_images: MissingImages | None = field(
+        default=None, metadata={"help": "What a missing image file does; NUS-WIDE's are skipped."}
     )
-    label_order: str = field(
-        default="id", metadata={"help": "Column order of COCO's labels.", "choices": ["id", "alphabetical"]}
-    )
+    label_order: LabelOrder = field(default="id", metadata={"help": "Column order of COCO's labels."})
     image_root: str | None = field(default=None, metadata={"help": "Folder of a table's images; else the table's."})
     image_column: str = field(default="image", metadata={"help": "Column of the images of a `datasets` data set."})
     labels_column: str = field(default="labels", metadata={"help": "Column of the labels of a row."})

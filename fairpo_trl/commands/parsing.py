@@ -181,6 +181,9 @@ class CommandParser(TrlParser):
                 _check_value(known[name], value, path.name)
 
 
+_KINDS: dict[Any, str] = {int: "an integer", float: "a number", str: "text"}
+
+
 def _check_value(action: argparse.Action, value: Any, file: str) -> None:
     """argparse converts text only, so a value that YAML has typed itself is checked here."""
     if value is None or (isinstance(value, str) and action.nargs not in ("*", "+")):
@@ -190,7 +193,7 @@ def _check_value(action: argparse.Action, value: Any, file: str) -> None:
             if isinstance(entry, (list, dict)):
                 raise ValueError(f"{file}: `{action.dest}` must be a list of plain values, got {entry!r} in it.")
         return
-    kind = action.type
+    kind = str if isinstance(next(iter(action.choices or ()), None), str) else action.type
     wrong = (
         (kind is int and (isinstance(value, bool) or not isinstance(value, int)))
         or (kind is float and (isinstance(value, bool) or not isinstance(value, (int, float))))
@@ -198,7 +201,7 @@ def _check_value(action: argparse.Action, value: Any, file: str) -> None:
         or (action.nargs in ("*", "+") and not isinstance(value, list))
     )
     if wrong:
-        wanted = "a list" if action.nargs in ("*", "+") else {int: "an integer", float: "a number", str: "text"}[kind]  # type: ignore[index]
+        wanted = "a list" if action.nargs in ("*", "+") else _KINDS[kind]
         raise ValueError(f"{file}: `{action.dest}` must be {wanted}, got {value!r}.")
 
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -109,7 +109,8 @@ class Partition:
     @classmethod
     def by_name(cls, names: Iterable[str], privileged: Iterable[str]) -> Partition:
         """The partition in which exactly `privileged` (each one of `names`) is privileged."""
-        return cls(names, privileged)  # type: ignore[arg-type]  # any iterable; checked and made tuples there
+        # Any iterables: the class checks them, a text among them too, and makes tuples.
+        return cls(cast("tuple[str, ...]", names), cast("tuple[str, ...]", privileged))
 
     @classmethod
     def by_least_frequent(cls, counts: Mapping[str, int], share: float) -> Partition:

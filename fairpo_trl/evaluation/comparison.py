@@ -69,7 +69,8 @@ class Comparison:
         """
         if not len(self.prompts):
             return None
-        return tuple(float((found.max(axis=1) == 0).mean()) for found in (self.outcomes, self.control))  # type: ignore[return-value]
+        trained, again = (float((found.max(axis=1) == 0).mean()) for found in (self.outcomes, self.control))
+        return trained, again
 
     def length_controlled(self, seed: int = 0) -> Estimate | None:
         """Win rate at equal length; `None` where there is none, see `length_controlled_win_rate`."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,13 +117,14 @@ def parse_judge(entry: str) -> JudgeSpec:
         )
     if kind not in get_args(Kind):
         raise ValueError(f"`judges`: {entry!r}: {unknown_names_message('kind of judge', [kind], list(KINDS))}")
+    known = cast(Kind, kind)
     option: str | None = None
-    if kind in ("reward", "classifier", "llm"):
+    if known in ("reward", "classifier", "llm"):
         target, found, option = target.partition("#")
         if not target or (found and not option):
-            raise ValueError(f"`judges`: {entry!r} must be written {KINDS[kind]}.")  # type: ignore[index]
+            raise ValueError(f"`judges`: {entry!r} must be written {KINDS[known]}.")
         option = option or None
-    return JudgeSpec(attribute, kind, target, option)  # type: ignore[arg-type]
+    return JudgeSpec(attribute, known, target, option)
 
 
 def assign_judges(specs: Sequence[JudgeSpec], attributes: Sequence[str]) -> dict[str, list[JudgeSpec]]:

@@ -97,8 +97,8 @@ def prompts_needed(
         return None
 
     def enough(prompts: int) -> bool:
-        options = {"difference": difference, "margin": margin, "level": level, "lowest": lowest}
-        return chance_to_pass(prompts, spread, **options) >= power  # type: ignore[arg-type]
+        chance = chance_to_pass(prompts, spread, difference=difference, margin=margin, level=level, lowest=lowest)
+        return chance >= power
 
     high = 2
     while not enough(high):

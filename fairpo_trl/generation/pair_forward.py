@@ -18,13 +18,14 @@ from fairpo_trl.generation.idle_pairs import IdleShare, join_outputs, needs_grad
 from fairpo_trl.generation.log_probs import PairLogProbs, pair_log_probs, sum_tokens, token_outputs
 from fairpo_trl.generation.packed_forward import disagreement, why_not_packed
 from fairpo_trl.generation.packing import PackedPairs, pack_pairs, pair_spans
+from fairpo_trl.training.mixin_base import TrainerBase
 from fairpo_trl.training.watched import Watched
 
 
 logger = get_logger(__name__)
 
 
-class PairForward:
+class PairForward(TrainerBase):
     """
     Mixin before [`~trl.DPOTrainer`]: the forward passes of policy and reference.
 
@@ -253,7 +254,7 @@ class PairForward:
             alone_watched = Watched(batch, (alone.chosen, alone.rejected))
             if not alone_watched.is_finite():
                 self._watched = alone_watched
-        super()._raise_for_watched(where)  # type: ignore[misc]
+        super()._raise_for_watched(where)
 
     def idle_state(self) -> list[float] | None:
         """What a checkpoint keeps of the running share of idle pairs."""
@@ -270,4 +271,4 @@ class PairForward:
         if self._idle is not None and self.accelerator.num_processes > 1:
             sums = torch.tensor(self._idle.state_dict(), device=self.accelerator.device)
             self._idle.load_state_dict((self.sum_over_processes(sums) / self.accelerator.num_processes).tolist())
-        super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
+        super()._save_optimizer_and_scheduler(output_dir)

@@ -27,6 +27,7 @@ from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.packed_forward import causal_model
 from fairpo_trl.generation.reference import adapter_of
 from fairpo_trl.hashing import sha256, sha256_of_json, sha256_of_tensors
+from fairpo_trl.training.mixin_base import TrainerBase
 
 
 logger = get_logger(__name__)
@@ -151,7 +152,7 @@ def _as_json(value: Any) -> Any:
     return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
-class CachedReference:
+class CachedReference(TrainerBase):
     """
     Mixin before [`~trl.DPOTrainer`]: `precompute_ref_log_probs` with values that are kept by pair.
 
@@ -177,7 +178,7 @@ class CachedReference:
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         """As upstream: the data set with the columns `ref_chosen_logps` and `ref_rejected_logps`."""
         if isinstance(dataset, IterableDataset):
-            return super()._precompute_ref_logps(dataset, name, batch_size)  # type: ignore[misc]  # raises
+            return super()._precompute_ref_logps(dataset, name, batch_size)  # raises
         # A data loader draws a seed: what is computed here must not change the order of the training data.
         with torch.random.fork_rng(devices=[]):
             values = self._reference_values(dataset, name, batch_size)
@@ -219,7 +220,7 @@ class CachedReference:
 
     def _compute_reference(self, rows: Dataset, name: str, batch_size: int, collator: Any) -> NDArray[np.float64]:
         loader = DataLoader(
-            rows,  # type: ignore[arg-type]
+            rows,
             batch_size=batch_size,
             collate_fn=collator,
             num_workers=self.args.dataloader_num_workers,

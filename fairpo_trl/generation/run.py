@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, field
-from typing import get_args
 
 from transformers import TrainerCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
@@ -21,10 +20,7 @@ from fairpo_trl.training.saving import where_saved
 class GenerationArguments(DataArguments):
     """Which data, and by which method; the rest is in `FairPOConfig` and TRL's `ModelConfig`."""
 
-    method: str = field(
-        default="fairpo",
-        metadata={"help": "FairPO or one of its baselines.", "choices": list(get_args(Method))},
-    )
+    method: Method = field(default="fairpo", metadata={"help": "FairPO or one of its baselines."})
     overwrite_output_dir: bool = field(default=False, metadata=OVERWRITE)
 
 
@@ -53,7 +49,7 @@ def train(
                 + (", or divide the data with `test_share`." if name == "dataset_test_split" else ".")
             )
     train_data, evaluation = apply_method(
-        script_args.method,  # type: ignore[arg-type]
+        script_args.method,
         training_args,
         data[script_args.dataset_train_split],
         data[script_args.dataset_test_split] if evaluates else None,

@@ -99,7 +99,7 @@ def tokenise_pairs(
     trainer = SimpleNamespace(_tokenizer=tokenizer)
     args = SimpleNamespace(dataset_num_proc=num_proc, max_length=None, truncation_mode="keep_start")
     try:
-        return DPOTrainer._prepare_dataset(trainer, dataset, tokenizer, args, split)  # type: ignore[arg-type]
+        return DPOTrainer._prepare_dataset(trainer, dataset, tokenizer, args, split)
     except Exception as error:
         problem = _template_problem(dataset, tokenizer, split) if isinstance(dataset, Dataset) else None
         if problem is None:

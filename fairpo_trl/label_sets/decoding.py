@@ -65,12 +65,12 @@ class LabelSetLogitsProcessor(LogitsProcessor):
                 )
         self.end_token_ids, self.prompt_length = tuple(end_token_ids), prompt_length
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores `[B, V]` with minus infinity at every token that would break the form; input_ids `[B, L]`."""
         allowed = torch.full_like(scores, float("-inf"))
         for row, ids in enumerate(input_ids[:, self.prompt_length :].tolist()):
             allowed[row, self.allowed(ids)] = 0.0
-        return scores + allowed  # type: ignore[return-value]
+        return scores + allowed
 
     def allowed(self, ids: Sequence[int]) -> list[int]:
         """The tokens that may follow `ids`, what has been written so far."""

@@ -132,7 +132,7 @@ class SafeCheckpoints(SafeSaving):
 
         def take() -> None:
             let_go = hold(run_dir)
-            self._let_go = weakref.finalize(self, let_go)  # type: ignore[method-assign]
+            self._lock = weakref.finalize(self, let_go)
 
         self._on_main(take)
 

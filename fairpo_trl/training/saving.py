@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,12 @@ class SafeSaving(TrainerBase):
     is_fsdp_enabled: bool
     _run: RunIdentity | None = None
     _push_waits: str | None = None
+    _lock: weakref.finalize | None = None
 
     def _let_go(self) -> None:
         """Lets go of the lock of the run's folder, where this process holds it."""
+        if self._lock is not None:
+            self._lock()
 
     # ---- checkpoints ----
 

@@ -21,7 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from . import sampling, scorers
 from .pair_report import make_report, print_report
 from .prompts import load_prompts
-from .smollm2 import cache_root, demo_model_path
+from .smollm2 import demo_model_path
+from .weights import cache_root
 
 
 DATA_DIR = Path(__file__).with_name("data")

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from demo.smollm2 import cache_root
+from demo.weights import cache_root
 
 from fairpo_trl.files import write_text
 

@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from demo.smollm2 import cache_root
+from demo.weights import cache_root
 from rich.console import Console
 from rich.table import Table
 from safetensors.numpy import save_file

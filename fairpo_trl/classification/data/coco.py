@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from fairpo_trl.classification.data.columns import MissingImages
 from fairpo_trl.classification.data.images import ImageFiles, existing_files
 from fairpo_trl.classification.data.layout import find_layout
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
@@ -16,7 +17,6 @@ from fairpo_trl.core.names import unknown_names_message
 
 
 LabelOrder = Literal["id", "alphabetical"]
-MissingImages = Literal["raise", "skip"]
 
 COCO_LABELS = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",

@@ -54,7 +54,7 @@ def load_splits(args: ClassificationArguments) -> dict[str, MultiLabelSplit]:
         raise ValueError(f"`--dataset {args.dataset}` needs `--data_dir`: where its files are.")
     if args.dataset in ("coco", "coco2017"):
         load_coco = load_coco_2014 if args.dataset == "coco" else load_coco_2017
-        return load_coco(args.data_dir, label_order=args.label_order, **options)  # type: ignore[arg-type]
+        return load_coco(args.data_dir, label_order=args.label_order, **options)
     if args.dataset == "nus_wide":
         return load_nus_wide(args.data_dir, **options)
     if args.dataset == "voc":

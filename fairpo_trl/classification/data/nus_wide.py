@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairpo_trl.classification.data.columns import MissingImages
 from fairpo_trl.classification.data.images import ImageFiles, existing_files
 from fairpo_trl.classification.data.layout import find_layout
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
 from fairpo_trl.core.names import unknown_names_message
 
-
-MissingImages = Literal["raise", "skip"]
 
 _CONCEPTS = 81
 _TREE = """\
