@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fairpo_trl.lazy import lazily
 
 
 if TYPE_CHECKING:
@@ -18,17 +18,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Public names load on first use, so that `import fairpo_trl` costs nothing (torch alone takes seconds).
-_MODULE_OF = {
-    "FairPOConfig": "fairpo_trl.generation.config",
-    "FairPOTrainer": "fairpo_trl.generation.trainer",
-    "MultiLabelClassifier": "fairpo_trl.classification.model",
-    "MultiLabelFairPOConfig": "fairpo_trl.classification.config",
-    "MultiLabelFairPOTrainer": "fairpo_trl.classification.trainer",
-    "GroupWeights": "fairpo_trl.core.group_weights",
-    "Partition": "fairpo_trl.core.partition",
-}
-
 __all__ = [
     "FairPOConfig",
     "FairPOTrainer",
@@ -39,14 +28,19 @@ __all__ = [
     "Partition",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        return getattr(importlib.import_module(_MODULE_OF[name]), name)
-    near = difflib.get_close_matches(name, __all__, n=1)
-    raise AttributeError(
-        f"module {__name__!r} has no attribute {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-    )
+# Public names load on first use, so that `import fairpo_trl` costs nothing (torch alone takes seconds).
+__getattr__ = lazily(
+    __name__,
+    {
+        "classification.config": "MultiLabelFairPOConfig",
+        "classification.model": "MultiLabelClassifier",
+        "classification.trainer": "MultiLabelFairPOTrainer",
+        "core.group_weights": "GroupWeights",
+        "core.partition": "Partition",
+        "generation.config": "FairPOConfig",
+        "generation.trainer": "FairPOTrainer",
+    },
+)
 
 
 def __dir__() -> list[str]:

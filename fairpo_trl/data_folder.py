@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 
 
 _CARDS = ("README.md", ".huggingface.yaml")

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from fairpo_trl.core.names import second_spellings, shortened
+from fairpo_trl.core.messages import second_spellings, shortened
 
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fairpo_trl.core import Group, GroupWeights, Partition
 from fairpo_trl.core.group_weights import Absent, Balancer, Scaling
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.core.reduction import group_sums, grouped_objective
 
 

@@ -309,8 +309,9 @@ def test_preference_data_needs_neither_torch_nor_a_trainer():
         "fairpo_trl.preferences",
         "fairpo_trl.tables",
         "fairpo_trl.data_folder",
-        "fairpo_trl.core.names",
+        "fairpo_trl.core.messages",
         "fairpo_trl.core.options",
+        "fairpo_trl.lazy",
         "fairpo_trl.reporting",
     )
     for path in package.rglob("*.py"):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fairpo_trl.core.names import joined_names, second_spellings
+from fairpo_trl.core.messages import joined_names, second_spellings
 from fairpo_trl.tables import number_of, read_rows, structure_of, truth_of
 
 

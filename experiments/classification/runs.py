@@ -29,7 +29,7 @@ from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.evaluation.group_report import evaluate_groups
 from fairpo_trl.classification.methods import apply_method, prepare_model
 from fairpo_trl.classification.reference import options_of, train_reference
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 
 
 VALIDATION_SHARE = 0.15

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fairpo_trl.lazy import lazily
 
 
 if TYPE_CHECKING:
@@ -12,14 +13,6 @@ if TYPE_CHECKING:
     from fairpo_trl.classification.model import MultiLabelClassifier
     from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
 
-# Names load on first use: the data and the metrics need no trainer.
-_MODULE_OF = {
-    "MultiLabelClassifier": "fairpo_trl.classification.model",
-    "MultiLabelClassifierConfig": "fairpo_trl.classification.classifier_config",
-    "MultiLabelFairPOConfig": "fairpo_trl.classification.config",
-    "MultiLabelFairPOTrainer": "fairpo_trl.classification.trainer",
-}
-
 __all__ = [
     "MultiLabelClassifier",
     "MultiLabelClassifierConfig",
@@ -27,8 +20,13 @@ __all__ = [
     "MultiLabelFairPOTrainer",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        return getattr(importlib.import_module(_MODULE_OF[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Names load on first use: the data and the metrics need no trainer.
+__getattr__ = lazily(
+    __name__,
+    {
+        "classifier_config": "MultiLabelClassifierConfig",
+        "config": "MultiLabelFairPOConfig",
+        "model": "MultiLabelClassifier",
+        "trainer": "MultiLabelFairPOTrainer",
+    },
+)

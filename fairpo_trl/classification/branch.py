@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fairpo_trl.classification.heads import LAST_LAYER, build_head
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 
 
 if TYPE_CHECKING:

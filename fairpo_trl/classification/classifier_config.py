@@ -7,7 +7,7 @@ from typing import Any, get_args
 from transformers import AutoConfig, PreTrainedConfig
 
 from fairpo_trl.classification.features.adaptation import Trainable
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.core.partition import Partition
 
 

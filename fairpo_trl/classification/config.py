@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from fairpo_trl.classification.losses import PointwiseLoss, PreferenceLoss
 from fairpo_trl.classification.sharding import keep_float32
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 from fairpo_trl.core.options import check_choices, check_number, check_training_numbers, is_number
 from fairpo_trl.training.arguments import (
     GroupWeightArguments,

@@ -9,7 +9,7 @@ from fairpo_trl.classification.config import ONLY_WITH, MultiLabelFairPOConfig
 from fairpo_trl.classification.heads import LAST_LAYER
 from fairpo_trl.classification.losses import PointwiseLoss, PreferenceLoss
 from fairpo_trl.classification.model import MultiLabelClassifier
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.training.arguments import unused_options
 

@@ -22,7 +22,7 @@ from fairpo_trl.classification.features.backbones import Backbone, load_backbone
 from fairpo_trl.classification.features.preprocessing import Transform
 from fairpo_trl.classification.features.statistics import mean_and_std
 from fairpo_trl.classification.prediction import image_sources, scored_row
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.core.reduction import all_finite
 from fairpo_trl.hashing import sha256_of_tensors
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.training.checkpoints import list_checkpoints
 from fairpo_trl.training.state import STATE_NAME

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fairpo_trl import __version__
 from fairpo_trl.commands.errors import exit_clearly
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 
 
 COMMANDS = {

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from trl import TrlParser
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 
 
 class CommandParser(TrlParser):

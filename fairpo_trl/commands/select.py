@@ -24,7 +24,7 @@ from fairpo_trl.commands.select_inputs import (
     make_path,
     parse_margins,
 )
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 from fairpo_trl.evaluation.comparison import Writing
 from fairpo_trl.evaluation.completions import Completion, Prompt
 from fairpo_trl.evaluation.held_texts import TextLogProbs, read_documents

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fairpo_trl.commands.evaluate_inputs import EvaluateArguments, candidate_names, find_reference
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.core.options import check_choices
 from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.models import ModelSource, find_model

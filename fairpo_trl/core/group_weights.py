@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.messages import shortened, unknown_names_message
 from fairpo_trl.core.options import check_number, is_number
 from fairpo_trl.core.partition import Group
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.messages import shortened, unknown_names_message
 
 
 def is_number(value: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.messages import shortened, unknown_names_message
 from fairpo_trl.core.options import is_number
 
 

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 from peft import PeftModel
 from transformers import TrainerCallback
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.evaluation.comparison import Writing
 from fairpo_trl.evaluation.completions import Model, Prompt, end_tokens, sample_completions
 from fairpo_trl.evaluation.differences import AttributeMeasure

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 from fairpo_trl.core.options import check_number
 from fairpo_trl.evaluation.common_random import gumbel_noise, row_keys
 from fairpo_trl.loading import rendered

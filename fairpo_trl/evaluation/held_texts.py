@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 from fairpo_trl.evaluation.completions import Model, context_length, evaluation_mode
 from fairpo_trl.evaluation.models import ModelSource, load_tokenizer
 from fairpo_trl.evaluation.paths import Source

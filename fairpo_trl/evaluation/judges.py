@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.evaluation.completions import Prompt
 
 

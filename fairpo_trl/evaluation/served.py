@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 from fairpo_trl.evaluation.completions import Completion, Prompt
 from fairpo_trl.evaluation.http import ChatClient, check_address
 from fairpo_trl.evaluation.writing import PART, Sampling, keep_completions

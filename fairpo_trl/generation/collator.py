@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.messages import shortened, unknown_names_message
 from fairpo_trl.generation.packing import pair_spans
 from fairpo_trl.preferences.rules import WEIGHT_COLUMN, attribute_names, is_weight
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from trl import DPOConfig
 
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 from fairpo_trl.core.options import check_choices, check_number, check_training_numbers
 from fairpo_trl.training.arguments import (
     GroupWeightArguments,

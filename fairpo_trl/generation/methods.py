@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from datasets import Dataset, IterableDataset
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.preferences.rules import attribute_names
 

@@ -10,7 +10,7 @@ from accelerate.utils import is_peft_model
 from peft import PeftConfig, PeftType
 from peft.utils.other import TrainableTokensWrapper
 
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 from fairpo_trl.generation.config import FairPOConfig
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.losses import LOG_2
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.training.arguments import make_group_weights

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
-from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.messages import shortened, unknown_names_message
 from fairpo_trl.hashing import sha256_of_json
 from fairpo_trl.label_sets.reader import Vocabulary
 from fairpo_trl.preferences.read import check_columns, read_table

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fairpo_trl.lazy import lazily
 
 
 if TYPE_CHECKING:
@@ -16,23 +17,6 @@ if TYPE_CHECKING:
     from fairpo_trl.preferences.show import plot_conflicts, print_report
     from fairpo_trl.preferences.sources import SOURCES
     from fairpo_trl.preferences.splits import split_by_prompt
-
-# Names load on first use: the trainer needs the rules of a pair alone, not tables, plots and converters.
-_MODULE_OF = {
-    "PreferenceReport": "check",
-    "check_preferences": "check",
-    "Reading": "formats",
-    "read_pairs": "formats",
-    "load_preferences": "load",
-    "mix": "own",
-    "pairs_from_ratings": "ratings",
-    "REASONS": "rows",
-    "Converted": "rows",
-    "plot_conflicts": "show",
-    "print_report": "show",
-    "SOURCES": "sources",
-    "split_by_prompt": "splits",
-}
 
 __all__ = [
     "REASONS",
@@ -50,8 +34,18 @@ __all__ = [
     "split_by_prompt",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Names load on first use: the trainer needs the rules of a pair alone, not tables, plots and converters.
+__getattr__ = lazily(
+    __name__,
+    {
+        "check": "PreferenceReport check_preferences",
+        "formats": "Reading read_pairs",
+        "load": "load_preferences",
+        "own": "mix",
+        "ratings": "pairs_from_ratings",
+        "rows": "REASONS Converted",
+        "show": "plot_conflicts print_report",
+        "sources": "SOURCES",
+        "splits": "split_by_prompt",
+    },
+)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.preferences.overlap import Overlap, find_overlap, find_overlaps
 from fairpo_trl.preferences.own import repeated_pairs
 from fairpo_trl.preferences.read import Rows, columns_of

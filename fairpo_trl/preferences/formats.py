@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 from fairpo_trl.preferences.read import Rows, columns_of
 from fairpo_trl.preferences.rules import (
     TRAINED_ON,

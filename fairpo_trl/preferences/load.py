@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 from rich.console import Console
 from rich.text import Text
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.preferences.exports import print_converted
 from fairpo_trl.preferences.formats import read_messages
 from fairpo_trl.preferences.own import counts_line, existing, names_of, own_pairs

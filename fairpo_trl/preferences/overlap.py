@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 from fairpo_trl.preferences.rules import Problem, completion_text, explicit_pair, prompt_key, row_numbers
 
 

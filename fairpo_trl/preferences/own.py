@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 from rich.console import Console
 from rich.text import Text
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.preferences.exports import convert_export
 from fairpo_trl.preferences.formats import read_pairs
 from fairpo_trl.preferences.read import Rows, as_dataset, check_columns, columns_of, read_splits

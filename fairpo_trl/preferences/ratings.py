@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from fairpo_trl.core.names import second_spellings, shortened
+from fairpo_trl.core.messages import second_spellings, shortened
 from fairpo_trl.preferences.pairing import Pairing, check_pairing, pairs_of_prompt
 from fairpo_trl.preferences.read import check_columns
 from fairpo_trl.preferences.rows import Collector, Converted, as_number, assistant

@@ -11,7 +11,7 @@ import pyarrow
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.data_folder import check_data_folder
 from fairpo_trl.tables import columns_of_rows, number_of, read_rows, truth_of, type_of
 

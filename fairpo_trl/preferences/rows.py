@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.messages import shortened, unknown_names_message
 from fairpo_trl.preferences.rules import completion_text
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairpo_trl.core.names import joined_names, second_spellings, shortened, unknown_names_message
+from fairpo_trl.core.messages import joined_names, second_spellings, shortened, unknown_names_message
 from fairpo_trl.tables import number_of, structure_of
 
 

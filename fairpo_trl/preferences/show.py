@@ -6,9 +6,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +13,6 @@ from rich.text import Text
 
 from fairpo_trl.preferences.check import PreferenceReport
 from fairpo_trl.preferences.rules import row_numbers
-from fairpo_trl.reporting.drawing import BAND, DPI, TEXT
 from fairpo_trl.reporting.numbers import ABSENT, role_text, share
 
 
@@ -66,6 +62,13 @@ def plot_conflicts(report: PreferenceReport, path: str | os.PathLike[str]) -> Pa
     Raises:
         ValueError: If no two attributes rank the same responses to a prompt.
     """
+    # Loaded here: a check without a plot starts at once.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    from fairpo_trl.reporting.drawing import BAND, DPI, TEXT
+
     if not any(conflict.comparable for conflict in report.conflicts):
         raise ValueError("No two attributes rank the same responses to a prompt, so there are no conflicts to draw.")
     shown, names = _largest(report)

@@ -10,7 +10,7 @@ import torch
 from transformers.trainer_utils import has_length
 
 from fairpo_trl.core.group_weights import GroupWeights
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 from fairpo_trl.core.partition import Group, Partition
 from fairpo_trl.core.reduction import group_sums, grouped_objective
 from fairpo_trl.training.engines import check_agreement, check_processes, scales_loss

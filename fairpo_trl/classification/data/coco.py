@@ -13,7 +13,7 @@ from fairpo_trl.classification.data.columns import MissingImages
 from fairpo_trl.classification.data.images import ImageFiles, existing_files
 from fairpo_trl.classification.data.layout import find_layout
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 
 
 LabelOrder = Literal["id", "alphabetical"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fairpo_trl.classification.data.images import ImageFiles, existing_files
 from fairpo_trl.classification.data.label_cells import matrix_of_names
 from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit, check_splits
-from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.messages import shortened, unknown_names_message
 
 
 MissingImages = Literal["raise", "skip"]

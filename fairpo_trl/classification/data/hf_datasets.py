@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image, List, Value
 from fairpo_trl.classification.data.columns import SplitName
 from fairpo_trl.classification.data.label_cells import matrix_of_names, names_of_cells
 from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit, check_splits
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 
 
 def from_dataset(

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fairpo_trl.classification.data.split import ImageSource
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 
 
 MAX_PIXELS = 89_478_485

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairpo_trl.core.names import joined_names, shortened, unknown_names_message
+from fairpo_trl.core.messages import joined_names, shortened, unknown_names_message
 from fairpo_trl.tables import structure_of, truth_of
 
 

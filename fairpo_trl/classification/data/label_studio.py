@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from fairpo_trl.classification.data.columns import MissingImages, SplitName, table_of_columns
 from fairpo_trl.classification.data.split import MultiLabelSplit
-from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.messages import shortened, unknown_names_message
 from fairpo_trl.tables import read_rows
 
 

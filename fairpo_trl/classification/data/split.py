@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from fairpo_trl.core.names import second_spellings
+from fairpo_trl.core.messages import second_spellings
 from fairpo_trl.hashing import sha256
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fairpo_trl.classification.data.columns import MissingImages, splits_of_columns, with_images
 from fairpo_trl.classification.data.label_cells import matrix_of_columns, matrix_of_names, names_of_cells
 from fairpo_trl.classification.data.split import MultiLabelSplit
-from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.messages import shortened, unknown_names_message
 from fairpo_trl.tables import SUFFIXES, columns_of_rows, read_rows
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from fairpo_trl.classification.data.columns import MissingImages
 from fairpo_trl.classification.data.images import ImageFiles, existing_files
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
-from fairpo_trl.core.names import shortened, unknown_names_message
+from fairpo_trl.core.messages import shortened, unknown_names_message
 
 
 _TREE = """\

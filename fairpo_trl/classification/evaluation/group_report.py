@@ -23,7 +23,7 @@ from fairpo_trl.classification.evaluation.metrics import (
     mean_average_precision,
     sample_f1,
 )
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.core.partition import Partition, Role
 
 

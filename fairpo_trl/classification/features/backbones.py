@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fairpo_trl.classification.features.preprocessing import build_transform, processor_steps, timm_steps
-from fairpo_trl.core.names import unknown_names_message
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.hashing import sha256_of_tensors
 from fairpo_trl.loading import explained
 

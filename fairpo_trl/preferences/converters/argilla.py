@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
-from fairpo_trl.core.names import shortened
+from fairpo_trl.core.messages import shortened
 from fairpo_trl.preferences.converters.ratings_rows import pairs_of_rated
 from fairpo_trl.preferences.rows import Collector, Converted, as_number, field
 

@@ -1,0 +1,108 @@
+"""Errors that name what is wrong and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+_LISTED = 12
+_SHOWN = 60
+
+
+def shortened(value: Any) -> str:
+    """A value as Python writes it, cut to a length that a message can bear: data may hold cells of megabytes."""
+    text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
+    return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}..."
+
+
+def unknown_names_message(what: str, unknown: Iterable[str], known: Sequence[str]) -> str:
+    """
+    One sentence that names every unknown name, its nearest known one, and the known names.
+
+    Args:
+        what (`str`):
+            What the names are, in the singular ("attribute", "label", "option").
+        unknown (`Iterable[str]`):
+            The names that were not found.
+        known (`Sequence[str]`):
+            The names that exist; at most twelve are listed, as of the unknown ones.
+
+    Returns:
+        `str`: the message, for a `ValueError`.
+    """
+    parts = []
+    for name in unknown:
+        near = difflib.get_close_matches(str(name)[:_SHOWN], [str(k) for k in known], n=2, cutoff=0.6)
+        hint = f" (did you mean {' or '.join(repr(n) for n in near)}?)" if near else ""
+        parts.append(f"{shortened(name)}{hint}")
+    if len(parts) > _LISTED:
+        parts[_LISTED:] = [f"... ({len(parts)} in all)"]
+    more = f", ... ({len(known)} in all)" if len(known) > _LISTED else ""
+    listed = ", ".join(shortened(k) for k in known[:_LISTED]) + more
+    return f"Unknown {what}: {', '.join(parts)}. Known: {listed}."
+
+
+def spelling_key(name: str) -> str:
+    """What a name is without regard to case, white space, invisible characters and the ways Unicode can write it."""
+    visible = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
+    return " ".join(unicodedata.normalize("NFC", visible.casefold()).split())
+
+
+def second_spellings(names: Iterable[str]) -> list[list[str]]:
+    """Names that differ only in case, white space or Unicode form, as lists of two or more; none if all is well."""
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        alike.setdefault(spelling_key(name), []).append(name)
+    return [spellings for spellings in alike.values() if len(spellings) > 1]
+
+
+def joined_names(names: Iterable[str]) -> list[tuple[str, str]]:
+    """
+    Names that look like several names written into one, with the mark that joins them.
+
+    A name is joined if, divided at `|`, `;`, `,`, `/`, `+`, `&` or a blank, its parts are names as well: at the first
+    three marks one part is enough, by itself or in another joined name; at the others every part must be a name by
+    itself.
+
+    Args:
+        names (`Iterable[str]`):
+            All names that occur.
+
+    Returns:
+        `list[tuple[str, str]]`: (name, mark).
+    """
+    every = list(dict.fromkeys(names))
+    alone = {spelling_key(name) for name in every}
+    parts_of = {
+        (name, mark): [spelling_key(part) for part in re.split(pattern, name) if part.strip()]
+        for name in every
+        for mark, pattern in (
+            ("|", r"\|"),
+            (";", ";"),
+            (",", ","),
+            ("/", "/"),
+            ("+", r"\+"),
+            ("&", "&"),
+            (" ", r"\s+"),
+        )
+        if mark in name.strip()
+    }
+    shared: dict[tuple[str, str], set[str]] = {}
+    for (name, mark), parts in parts_of.items():
+        for part in parts:
+            shared.setdefault((mark, part), set()).add(name)
+    found: dict[str, str] = {}
+    for (name, mark), parts in parts_of.items():
+        if len(parts) < 2:
+            continue
+        if mark in "|;,":
+            joined = any(part in alone or len(shared[mark, part]) > 1 for part in parts)
+        else:
+            joined = all(part in alone for part in parts)
+        if joined:
+            found.setdefault(name, mark)
+    return list(found.items())
