@@ -103,12 +103,11 @@ def test_the_version_is_written_once():
 
 def test_the_import_loads_nothing_heavy():
     code = (
-        "import json, sys, fairpo_trl; dir(fairpo_trl); first = sorted(sys.modules); import fairpo_trl.commands.check; "
-        "print(json.dumps([first, sorted(sys.modules)]))"
+        "import json, sys, fairpo_trl; dir(fairpo_trl); first = sorted(sys.modules); "
+        "import fairpo_trl.commands.check; print(json.dumps([first, sorted(sys.modules)]))"
     )
-    package, check = (
-        {name.partition(".")[0] for name in names} for names in json.loads(run(sys.executable, "-c", code))
-    )
+    found = json.loads(run(sys.executable, "-c", code))
+    package, check = ({name.partition(".")[0] for name in names} for names in found)
     assert not package & {"torch", "transformers", "trl", "numpy", "datasets", "matplotlib", "peft", "accelerate"}
     assert not check & {"torch", "transformers", "matplotlib", "peft", "accelerate"}  # `fairpo check` starts at once
 
