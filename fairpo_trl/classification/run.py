@@ -101,7 +101,7 @@ def run(
         print(f"Not used by {script_args.method}: {', '.join(unused)}.")
     fresh = script_args.start == "fresh"
     model = _new_model(parts["train"], script_args, args, backbone) if fresh else copy.deepcopy(reference)
-    prepare_model(script_args.method, model)  # type: ignore[arg-type]
+    prepare_model(script_args.method, model)
     trainer = MultiLabelFairPOTrainer(
         model=model,
         ref_model=reference,
