@@ -44,8 +44,8 @@ __getattr__ = lazily(
     __name__,
     {
         "group_weights": "GroupWeights",
-        "losses": "cpo_loss dpo_loss dpop_loss excess_over_reference hinge_against_reference ipo_loss log_ratio_margin "
-        "simpo_loss",
+        "losses": "cpo_loss dpo_loss dpop_loss excess_over_reference hinge_against_reference ipo_loss "
+        "log_ratio_margin simpo_loss",
         "partition": "Group Partition Role",
         "reduction": "group_sums grouped_objective",
     },
