@@ -1,16 +1,17 @@
-"""A FairPO step beside a DPOTrainer step on one GPU. Prepared, and not run yet: no figure in the docs comes from it.
+"""A FairPO step beside a DPOTrainer step on one GPU.
 
     python benchmarks/gpu_step.py --json gpu_step.json
 
 Random weights in the shape of Qwen2.5-0.5B and -1.5B, bf16, full fine-tuning, 8 pairs a step with prompts of 512 and
-completions of 256 tokens, with and without gradient checkpointing. For each: seconds of a step (median of alternating
-steps), the ratio to DPOTrainer, peak memory, and whether the log-probabilities of the first batch are DPOTrainer's.
-It should take less than 8 minutes; `--models 0.5b` alone less than 3.
+completions of 256 tokens (give or take a quarter), with and without gradient checkpointing. For each: seconds of a
+step (median), the ratio to DPOTrainer, peak memory, and how far the log-probabilities of the first batch are from
+DPOTrainer's; before that, in float32, how far those of the packed layout are from those of the plain one.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import tempfile
@@ -28,6 +29,7 @@ from fairpo_trl.generation import FairPOConfig, FairPOTrainer
 
 
 SHAPES = {
+    "tiny": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4},
     "0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
     "1.5b": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
 }
@@ -35,6 +37,11 @@ VOCABULARY, PAIRS, PROMPT, COMPLETION = 151_936, 8, 512, 256
 SIDES = {
     "DPOTrainer, sdpa": (False, "sdpa", {}),
     "FairPO, plain layout, sdpa": (True, "sdpa", {"packing": "never"}),
+    "FairPO, packed, no search for idle pairs, sdpa": (
+        True,
+        "sdpa",
+        {"packing": "always", "skip_idle_pairs": False},
+    ),
     "FairPO, packed, sdpa": (True, "sdpa", {"packing": "always"}),
     "FairPO, packed, flex_attention": (True, "flex_attention", {"packing": "always"}),
 }
@@ -69,8 +76,9 @@ def pairs(steps: int) -> Dataset:
     )
 
 
-def trainer_of(shape: str, side: str, checkpointing: bool, steps: int, out: str) -> Any:
+def trainer_of(shape: str, side: str, checkpointing: bool, steps: int, out: str, half: bool = True) -> Any:
     """A trainer whose steps can be taken one at a time."""
+    dtype = torch.bfloat16 if half else torch.float32
     ours, attention, options = SIDES[side]
     torch.manual_seed(0)
     config = Qwen2Config(
@@ -79,7 +87,7 @@ def trainer_of(shape: str, side: str, checkpointing: bool, steps: int, out: str)
     )  # fmt: skip
     dataset = pairs(steps)
     common = {
-        "output_dir": out, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "bf16": True,
+        "output_dir": out, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "bf16": half,
         "gradient_checkpointing": checkpointing, "per_device_train_batch_size": PAIRS, "max_length": None,
         "logging_strategy": "no", "train_sampling_strategy": "sequential", "learning_rate": 1e-6,
     }  # fmt: skip
@@ -88,8 +96,8 @@ def trainer_of(shape: str, side: str, checkpointing: bool, steps: int, out: str)
     else:
         dataset, arguments = dataset.remove_columns("attribute"), DPOConfig(**common)
     with torch.device("cuda"):  # drawn there in seconds
-        model = Qwen2ForCausalLM(config).to(torch.bfloat16)
-        reference = Qwen2ForCausalLM(config).to(torch.bfloat16)
+        model = Qwen2ForCausalLM(config).to(dtype)
+        reference = Qwen2ForCausalLM(config).to(dtype)
     reference.load_state_dict(model.state_dict())
     trainer = (FairPOTrainer if ours else DPOTrainer)(
         model=model, ref_model=reference, args=arguments, train_dataset=dataset, processing_class=tokenizer()
@@ -114,16 +122,42 @@ def step(trainer: Any) -> float:
     return time.perf_counter() - start
 
 
+def difference_in_float32(shape: str) -> dict[str, float]:
+    """The largest difference of a sequence's log-probability between the plain and the packed layout, in nats."""
+    first, found = None, {}
+    for side in list(SIDES)[1:]:
+        if not SIDES[side][2].get("skip_idle_pairs", True):
+            continue
+        with tempfile.TemporaryDirectory() as out:
+            trainer = trainer_of(shape, side, False, 1, out, half=False)
+            batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+            values = torch.stack(trainer.compute_ref_log_probs(trainer.ref_model, batch)).double().cpu()
+        trainer = None
+        forget()
+        first = values if first is None else first
+        found[side] = float((values - first).abs().max())
+    return found
+
+
+def forget() -> None:
+    """A trainer holds itself by its callbacks: its memory comes back with a collection."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=["0.5b", "1.5b"])
     parser.add_argument("--steps", type=int, default=7, help="Timed steps of each side.")
     parser.add_argument("--json", type=Path, help="Where to write the numbers.")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("there is no GPU")
     results: dict[str, Any] = {"card": torch.cuda.get_device_name()}
-    print(results["card"])
+    results["torch"] = torch.__version__
+    print(results["card"], results["torch"])
+    results["float32"] = difference_in_float32(arguments.models[0])
+    print("float32, largest difference of a sequence to the plain layout in nats:", results["float32"], flush=True)
     for shape in arguments.models:
         for checkpointing in (False, True):
             base, first = None, None
@@ -144,12 +178,13 @@ def main() -> None:
                         continue
                     finally:
                         trainer = None
-                        torch.cuda.empty_cache()
+                        forget()
                 base, first = base or seconds, values if first is None else first
                 far = float((values - first).abs().max())
                 results[name] = {"seconds": seconds, "ratio": seconds / base, "memory_gb": memory, "difference": far}
                 print(
-                    f"{name}: {seconds:.3f} s, ratio {seconds / base:.2f}, {memory:.1f} GB, {far:.2g} nats a sequence"
+                    f"{name}: {seconds:.3f} s, ratio {seconds / base:.2f}, {memory:.1f} GB, {far:.2g} nats a sequence",
+                    flush=True,
                 )
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")

@@ -1,14 +1,17 @@
 """What a FairPO training step costs beside a DPOTrainer step: ratios, measured in one run.
 
-    python benchmarks/step_cost.py --rows demo known --json step_cost.json
-    python benchmarks/step_cost.py --rows long_prompts long_completions privileged groups --tiny
+    nice -n -10 taskset -c 1 python benchmarks/step_cost.py --json step_cost.json
 
-The rows `demo`, `known` and `idle` take the demo's model (SmolLM2-135M, LoRA on all linear layers) and its pairs, 4
-privileged and 4 held a step; `--tiny` takes a small random LLaMA. Each comparison alternates A B B A ... on the same
-batches; the ratio is that of the medians of process time (one thread), which other work on the machine hardly
-changes, and the quartiles are those of paired ratios. Parts are shares of our step; the floor is 2N FLOPs a token for
-each forward and for the gradient of each activation (frozen weights), on tokens that are there once, at the speed of a
-matrix product of the model's size in the same run.
+Models: the demo's (SmolLM2-135M, LoRA on all linear layers) on the demo's pairs, 4 privileged and 4 held a step;
+random weights of its shape on random words; and, where the question is what ours adds to a step, a small random LLaMA,
+whose step is short. Sides take their steps in turn, first forwards, then backwards, on the same batches and one
+thread; a ratio is that of the medians of process time, which other work on the machine changes less, and the quartiles
+are those of paired ratios.
+
+Memory is the most that the tensors of a step hold at once, beyond what was there before it: counted by PyTorch's
+profiler, allocation by allocation, so that it is the same in every run. Parts are those of one of our steps; its floor
+is 2N FLOPs a token for the forward, as many for the gradient of the activations (frozen weights: 4N) and 2N for the
+reference, on tokens that are there once, at the speed of a matrix product of that size in the same run.
 """
 
 from __future__ import annotations
@@ -16,9 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +27,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -43,21 +44,62 @@ from fairpo_trl.generation import FairPOConfig, FairPOTrainer, log_probs, pair_f
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO_PAIRS = ROOT / "recipes" / "demo" / "data" / "pairs.jsonl"
-# Row: what it is, pairs a step, tokens of prompt and completion (None: the demo's pairs), options of B, options of A.
-VOCABULARY = 2048  # of the rows that are not the demo's
-ROWS: dict[str, tuple[str, int, tuple[int, int] | None, dict[str, Any], dict[str, Any] | None]] = {
-    "demo": ("demo pairs, reference in every step", 8, None, {}, None),
-    "known": ("demo pairs, reference known", 8, None, {"precompute_ref_log_probs": True}, None),
-    "idle": ("the same, after 20 steps of the demo's setting", 8, None, {"precompute_ref_log_probs": True}, None),
-    "long_prompts": ("prompts of 256 tokens, completions of 32", 2, (256, 32), {}, None),
-    "long_completions": ("prompts of 32 tokens, completions of 128", 4, (32, 128), {}, None),
-    "privileged": (
-        "all privileged, plain layout", 4, (32, 32), {"packing": "never", "privileged_attributes": ["a0", "a1"]}, None,
-    ),
-    "groups": (
-        "64 groups against 2", 64, (32, 32),
-        {"grouping": "attribute", "privileged_attributes": [f"a{i}" for i in range(32)]}, {"grouping": "attribute"},
-    ),
+KNOWN = {"precompute_ref_log_probs": True}
+DEMO = {"privileged_attributes": ["concise"], "privileged_loss": "cpo", "eta_alpha": 0.05}
+SHAPES = {
+    "small": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4,
+              "num_key_value_heads": 4, "vocab_size": 2048},
+    "135m": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+             "num_key_value_heads": 3, "vocab_size": 49_152, "tie_word_embeddings": True},
+}  # fmt: skip
+WORDS = 2000  # that random pairs are made of
+
+
+class Side(NamedTuple):
+    """A trainer of ours."""
+
+    title: str
+    options: dict[str, Any]
+    warm_up: int = 0  # steps before anything is measured
+
+
+class Row(NamedTuple):
+    """One comparison: sides of ours against DPOTrainer, or against the first of them if they all are ours."""
+
+    model: str  # "demo", or a key of SHAPES
+    pairs: int  # of a step
+    lengths: tuple[int, int] | None  # tokens of prompt and completion; None: the demo's pairs
+    sides: tuple[Side, ...]
+    rounds: int
+    spread: float = 0.0  # lengths vary by this share, evenly
+    against_dpo: bool = True
+
+
+PACKED_ONLY = Side("the same, without looking for idle pairs", {"skip_idle_pairs": False})
+EVERY_OTHER = [f"a{i}" for i in range(0, 64, 2)]
+ROWS = {
+    "demo": Row("demo", 8, None, (
+        Side("demo pairs, reference in every step", {}),
+        PACKED_ONLY,
+        Side("demo pairs, reference known", KNOWN),
+        Side("the same, after 20 steps of the demo's setting", KNOWN, 20),
+    ), 7),
+    "long_prompts": Row("135m", 2, (256, 32), (
+        Side("prompts of 256 tokens, completions of 32", {}), PACKED_ONLY,
+    ), 5),
+    "long_completions": Row("135m", 4, (32, 128), (
+        Side("prompts of 32 tokens, completions of 128", {}), PACKED_ONLY,
+    ), 5),
+    "spread": Row("135m", 4, (32, 128), (
+        Side("prompts of 16 to 48 tokens, completions of 64 to 192", {}), PACKED_ONLY,
+    ), 5, spread=0.5),
+    "privileged": Row("small", 8, (32, 32), (
+        Side("all privileged, plain layout", {"packing": "never", "privileged_attributes": ["a0", "a1"]}),
+    ), 60),
+    "groups": Row("small", 64, (32, 32), (
+        Side("2 groups", {"grouping": "role", "privileged_attributes": EVERY_OTHER}),
+        Side("64 groups against 2", {"grouping": "attribute", "privileged_attributes": EVERY_OTHER}),
+    ), 20, against_dpo=False),
 }  # fmt: skip
 
 
@@ -69,48 +111,43 @@ def demo_folder() -> str:
     return demo_model_path()[0]
 
 
-def load_model(tiny: bool) -> Any:
-    """The demo's model, or a random LLaMA whose step takes some tenths of a second."""
-    if not tiny:
+def load_model(name: str) -> Any:
+    """The demo's model, or random weights of a shape."""
+    if name == "demo":
         return AutoModelForCausalLM.from_pretrained(
             demo_folder(), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=704, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=512, pad_token_id=0, eos_token_id=1,
-    )  # fmt: skip
-    return LlamaForCausalLM(config)
+    return LlamaForCausalLM(LlamaConfig(**SHAPES[name], max_position_embeddings=2048, pad_token_id=0, eos_token_id=1))
 
 
-def load_tokenizer(row: str) -> Any:
+def load_tokenizer(row: Row) -> Any:
     """The demo's tokenizer for its pairs, else one token a word."""
-    if ROWS[row][2] is None:
+    if row.lengths is None:
         return AutoTokenizer.from_pretrained(demo_folder(), trust_remote_code=False)
-    words = {"<pad>": 0, "<eos>": 1, **{f"w{i}": i for i in range(2, VOCABULARY)}}
+    words = {"<pad>": 0, "<eos>": 1, **{f"w{i}": i for i in range(2, WORDS)}}
     raw = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")
 
 
-def pairs_of(row: str, steps: int) -> Dataset:
+def pairs_of(row: Row, steps: int) -> Dataset:
     """Pairs in the order in which steps take them: privileged and held in turn."""
-    _, count, lengths, _, _ = ROWS[row]
-    if lengths is None:
+    draw = torch.Generator().manual_seed(0)
+    if row.lengths is None:
         rows = [json.loads(line) for line in DEMO_PAIRS.read_text().splitlines()]
         rows = [r for r in rows if r["split"] == "train"]
         groups = [[r for r in rows if (r["attribute"] == "concise") is first] for first in (True, False)]
-        order = torch.randperm(len(groups[1]), generator=torch.Generator().manual_seed(0)).tolist()
-        groups[1] = [groups[1][i] for i in order]
-        kept = [group[i] for i in range(steps * count // 2) for group in groups]
+        groups = [[group[i] for i in torch.randperm(len(group), generator=draw).tolist()] for group in groups]
+        kept = [group[i % len(group)] for i in range(steps * row.pairs // 2) for group in groups]
         return Dataset.from_list([{k: r[k] for k in ("prompt", "chosen", "rejected", "attribute")} for r in kept])
-    draw = torch.Generator().manual_seed(0)
 
     def words(k: int) -> str:
-        return " ".join(f"w{i}" for i in torch.randint(2, VOCABULARY, (k,), generator=draw).tolist())
+        length = round(k * (1 + row.spread * (2 * float(torch.rand((), generator=draw)) - 1)))
+        return " ".join(f"w{i}" for i in torch.randint(2, WORDS, (length,), generator=draw).tolist())
 
-    names = 64 if row == "groups" else 2
-    prompt, completion = lengths
+    names = 2 if row.against_dpo else row.pairs
+    prompt, completion = row.lengths
     rows = [
         {
             "prompt": words(prompt) + " ",
@@ -118,7 +155,7 @@ def pairs_of(row: str, steps: int) -> Dataset:
             "rejected": words(completion),
             "attribute": f"a{i % names}",
         }
-        for i in range(steps * count)
+        for i in range(steps * row.pairs)
     ]
     return Dataset.from_list(rows)
 
@@ -126,23 +163,22 @@ def pairs_of(row: str, steps: int) -> Dataset:
 class Stepper:
     """One trainer whose optimizer steps are taken one at a time, through Trainer's own methods."""
 
-    def __init__(self, row: str, ours: bool, options: dict[str, Any], tiny: bool, steps: int, out: str) -> None:
-        _, count, lengths, _, _ = ROWS[row]
-        model = load_model(tiny)
-        dataset = pairs_of(row, min(steps, 30))
+    def __init__(self, row: Row, side: Side | None, steps: int, out: str) -> None:
+        model = load_model(row.model)
+        dataset = pairs_of(row, steps)
         common = {
             "output_dir": out, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "bf16": False,
-            "gradient_checkpointing": False, "per_device_train_batch_size": count, "learning_rate": 2e-4,
+            "gradient_checkpointing": False, "per_device_train_batch_size": row.pairs, "learning_rate": 2e-4,
             "logging_strategy": "no", "use_cpu": not torch.cuda.is_available(), "lr_scheduler_type": "constant",
             "train_sampling_strategy": "sequential", "max_length": 512,
         }  # fmt: skip
-        if ours:
-            demo = {"privileged_attributes": ["concise"], "privileged_loss": "cpo", "eta_alpha": 0.05}
-            ours_options = demo if lengths is None else {"privileged_attributes": ["a0"]}
-            options = {"reference_cache_dir": f"{out}/reference", **ours_options, **options}
-        else:
+        options: dict[str, Any] = {}
+        if side is None:
             dataset = dataset.remove_columns("attribute")
-        config, trainer = (FairPOConfig, FairPOTrainer) if ours else (DPOConfig, DPOTrainer)
+        else:
+            roles = DEMO if row.lengths is None else {"privileged_attributes": ["a0"]}
+            options = {"reference_cache_dir": f"{out}/reference", **roles, **side.options}
+        config, trainer = (DPOConfig, DPOTrainer) if side is None else (FairPOConfig, FairPOTrainer)
         lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
         self.trainer = trainer(
             model=model,
@@ -166,28 +202,31 @@ class Stepper:
         before, clock = time.process_time(), time.perf_counter()
         batches, items = self.trainer.get_batch_samples(self.batches, 1, self.trainer.args.device)
         self.trainer.training_step(self.model, batches[0], items)
+        self.trainer.accelerator.clip_grad_norm_(self.model.parameters(), self.trainer.args.max_grad_norm)
         self.trainer.optimizer.step()
         self.model.zero_grad()
         return time.process_time() - before, time.perf_counter() - clock
 
 
-def compare(a: Stepper, b: Stepper, rounds: int) -> dict[str, float]:
-    """Ratio b / a of the medians of process time, quartiles of the paired ratios, and the medians."""
-    a.step()
-    b.step()
-    times: list[tuple[tuple[float, float], tuple[float, float]]] = []
+def compare(steppers: list[Stepper], rounds: int) -> list[dict[str, float]]:
+    """For each but the first: the ratio of its median process time to that of the first, quartiles, the medians."""
+    for stepper in steppers:
+        stepper.step()
+    times: list[list[tuple[float, float]]] = [[] for _ in steppers]
     for i in range(rounds):
-        first, second = (a, b) if i % 2 == 0 else (b, a)  # neither is always first
-        x, y = first.step(), second.step()
-        times.append((x, y) if i % 2 == 0 else (y, x))
-        print(f"  {times[-1][0][0]:.2f} s against {times[-1][1][0]:.2f} s", file=sys.stderr, flush=True)
-    ratios = [y[0] / x[0] for x, y in times]
-    low, _, high = statistics.quantiles(ratios, n=4)
-    medians = [[statistics.median(t[side][kind] for t in times) for kind in (0, 1)] for side in (0, 1)]
-    return {
-        "ratio": medians[1][0] / medians[0][0], "ratio_q25": low, "ratio_q75": high, "rounds": rounds,
-        "wall_ratio": medians[1][1] / medians[0][1], "seconds_a": medians[0][0], "seconds_b": medians[1][0],
-    }  # fmt: skip
+        order = range(len(steppers))
+        for k in order if i % 2 == 0 else reversed(order):  # none is always first
+            times[k].append(steppers[k].step())
+        print("  " + ", ".join(f"{t[-1][0]:.2f} s" for t in times), file=sys.stderr, flush=True)
+    medians = [[statistics.median(t[kind] for t in side) for kind in (0, 1)] for side in times]
+    found = []
+    for side, median in list(zip(times, medians, strict=True))[1:]:
+        low, _, high = statistics.quantiles([b[0] / a[0] for a, b in zip(times[0], side, strict=True)], n=4)
+        found.append({
+            "ratio": median[0] / medians[0][0], "ratio_q25": low, "ratio_q75": high, "rounds": rounds,
+            "wall_ratio": median[1] / medians[0][1], "seconds_a": medians[0][0], "seconds_b": median[0],
+        })  # fmt: skip
+    return found
 
 
 @contextmanager
@@ -212,6 +251,18 @@ def timed(spent: dict[str, float], places: list[tuple[str, Any, str]]) -> Iterat
     finally:
         for owner, name, call in originals:
             setattr(owner, name, call)
+
+
+def most_memory(stepper: Stepper) -> float:
+    """MiB that the tensors of one step hold at once, beyond what was there before it."""
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        stepper.step()
+    events = [e for e in profile.kineto_results.events() if e.name() == "[memory]"]
+    held, most = 0, 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most / 2**20
 
 
 def parts_of(stepper: Stepper) -> dict[str, float]:
@@ -261,60 +312,44 @@ def floor_of(stepper: Stepper, known: bool) -> float:
     return flops / speed
 
 
-def peak_memory(row: str, ours: bool, tiny: bool) -> float:
-    """GB that one step adds to the resident memory of a fresh process."""
-    command = [sys.executable, __file__, "--memory", row, "ours" if ours else "theirs", *(["--tiny"] if tiny else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.strip().splitlines()[-1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="What to measure.")
-    parser.add_argument("--rounds", type=int, default=7, help="Steps of each side, alternating.")
-    parser.add_argument("--tiny", action="store_true", help="A small random model instead of the demo's.")
-    parser.add_argument("--no-memory", action="store_true", help="Leave out the peak memory (a process for each).")
-    parser.add_argument("--memory", nargs=2, metavar=("ROW", "SIDE"), help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, help="Where to write the numbers.")
+    parser.add_argument("--rounds", type=int, help="Steps of each side, alternating; the default depends on the row.")
+    parser.add_argument("--json", type=Path, help="Where to write the numbers; rows that are there are kept.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-
-    def stepper(row: str, ours: bool, out: str) -> Stepper:
-        _, _, _, b, a = ROWS[row]
-        with_ours = ours or a is not None
-        return Stepper(row, with_ours, b if ours else a or {}, arguments.tiny, arguments.rounds + 2, out)
-
-    if arguments.memory:
-        row, side = arguments.memory
-        with tempfile.TemporaryDirectory() as out:
-            one = stepper(row, side == "ours", out)
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            one.step()
-            print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
-        return
     results: dict[str, dict[str, Any]] = {}
-    for row in arguments.rows:
-        title = ROWS[row][0]
-        print(title, file=sys.stderr, flush=True)
+    if arguments.json and arguments.json.exists():
+        results = json.loads(arguments.json.read_text())
+    for name in arguments.rows:
+        row = ROWS[name]
+        rounds = arguments.rounds or row.rounds
+        sides = [*((None,) if row.against_dpo else ()), *row.sides]
+        print(name, file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as out:
-            a, b = stepper(row, False, f"{out}/a"), stepper(row, True, f"{out}/b")
-            if row == "idle":
-                for _ in range(20):
-                    b.step()
-            results[row] = {"title": title, **compare(a, b, arguments.rounds)}
-            results[row]["parts"] = parts_of(b)
-            results[row]["floor"] = floor_of(b, bool(ROWS[row][3].get("precompute_ref_log_probs")))
-            del a, b
-        if not arguments.no_memory:
-            results[row]["memory"] = [peak_memory(row, ours, arguments.tiny) for ours in (False, True)]
-        print_row(results[row])
+            steps = min(rounds + 3 + max(side.warm_up for side in row.sides), 30)
+            steppers = [Stepper(row, side, steps, f"{out}/{i}") for i, side in enumerate(sides)]
+            for side, stepper in zip(sides, steppers, strict=True):
+                for _ in range(side.warm_up if side else 0):
+                    stepper.step()
+            measured = compare(steppers, rounds)
+            theirs = most_memory(steppers[0])
+            for side, stepper, numbers in zip(sides[1:], steppers[1:], measured, strict=True):
+                assert side is not None
+                found: dict[str, Any] = {"title": side.title, **numbers}
+                found["memory"] = [theirs, most_memory(stepper)]
+                found["parts"] = parts_of(stepper)
+                found["floor"] = floor_of(stepper, bool(side.options.get("precompute_ref_log_probs")))
+                results[f"{name}: {side.title}"] = found
+                print_row(found)
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def print_row(result: dict[str, Any]) -> None:
     """One row as a line of a Markdown table, and the parts of the step below it."""
-    memory = " / ".join(f"{gb:.2f}" for gb in reversed(result.get("memory", []))) or "-"
+    memory = " / ".join(f"{mib:,.0f}" for mib in reversed(result["memory"]))
     quartiles = f"{result['ratio_q25']:.2f} to {result['ratio_q75']:.2f}"
     print(f"| {result['title']} | {result['ratio']:.2f} ({quartiles}) | {memory} |")
     parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result["parts"].items())
