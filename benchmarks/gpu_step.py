@@ -33,6 +33,7 @@ SHAPES = {
     "0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
     "1.5b": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
 }
+WARM_UP = 6  # steps: kernels are compiled, memory is reserved
 VOCABULARY, PAIRS, PROMPT, COMPLETION = 151_936, 8, 512, 256
 SIDES = {
     "DPOTrainer, sdpa": (False, "sdpa", {}),
@@ -105,6 +106,10 @@ def trainer_of(shape: str, side: str, checkpointing: bool, steps: int, out: str,
     trainer.create_optimizer_and_scheduler(10_000)
     trainer.wrapped = trainer._wrap_model(trainer.model)
     trainer.current_gradient_accumulation_steps = 1
+    if checkpointing:  # as `train` does
+        trainer.model.activation_checkpointing_enable(
+            activation_checkpointing_kwargs=trainer.args.activation_checkpointing_kwargs
+        )
     trainer.wrapped.train()
     trainer.loader = iter(trainer.get_train_dataloader())
     return trainer
@@ -140,15 +145,16 @@ def difference_in_float32(shape: str) -> dict[str, float]:
 
 
 def forget() -> None:
-    """A trainer holds itself by its callbacks: its memory comes back with a collection."""
+    """A trainer holds itself by its callbacks, and what was compiled for one model is in the way of the next."""
     gc.collect()
+    torch._dynamo.reset()
     torch.cuda.empty_cache()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=["0.5b", "1.5b"])
-    parser.add_argument("--steps", type=int, default=7, help="Timed steps of each side.")
+    parser.add_argument("--steps", type=int, default=11, help="Timed steps of each side.")
     parser.add_argument("--json", type=Path, help="Where to write the numbers.")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
@@ -165,13 +171,16 @@ def main() -> None:
                 name = f"{shape}, {side}{', gradient checkpointing' if checkpointing else ''}"
                 with tempfile.TemporaryDirectory() as out:
                     try:
-                        trainer = trainer_of(shape, side, checkpointing, arguments.steps + 4, out)
+                        trainer = trainer_of(shape, side, checkpointing, arguments.steps + WARM_UP + 1, out)
                         batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
                         values = torch.stack(trainer.compute_ref_log_probs(trainer.ref_model, batch)).float().cpu()
-                        step(trainer)
-                        step(trainer)  # compiled, allocated
+                        for _ in range(WARM_UP):
+                            step(trainer)
                         torch.cuda.reset_peak_memory_stats()
-                        seconds = statistics.median(step(trainer) for _ in range(arguments.steps))
+                        times = [step(trainer) for _ in range(arguments.steps)]
+                        low, seconds, high = statistics.quantiles(times, n=4)
+                        idle = getattr(trainer, "_idle", None)
+                        active, held = idle.state_dict() if idle is not None else (0.0, 0.0)
                         memory = torch.cuda.max_memory_allocated() / 2**30
                     except torch.OutOfMemoryError:
                         print(f"{name}: out of memory")
@@ -181,9 +190,13 @@ def main() -> None:
                         forget()
                 base, first = base or seconds, values if first is None else first
                 far = float((values - first).abs().max())
-                results[name] = {"seconds": seconds, "ratio": seconds / base, "memory_gb": memory, "difference": far}
+                results[name] = {
+                    "seconds": seconds, "q25": low, "q75": high, "ratio": seconds / base, "memory_gb": memory,
+                    "difference": far, "active_share_of_held": active / held if held else None,
+                }  # fmt: skip
                 print(
-                    f"{name}: {seconds:.3f} s, ratio {seconds / base:.2f}, {memory:.1f} GB, {far:.2g} nats a sequence",
+                    f"{name}: {seconds:.3f} s ({low:.3f} to {high:.3f}), ratio {seconds / base:.2f}, {memory:.1f} GB, "
+                    f"{far:.2g} nats a sequence, {active / max(held, 1e-9):.0%} of the held pairs active",
                     flush=True,
                 )
     if arguments.json:
