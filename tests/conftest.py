@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 
 
@@ -9,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import accelerate.utils.imports
 import pytest
 import torch
 from datasets import Dataset
@@ -21,6 +24,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 settings.register_profile("suite", max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("many", settings.get_profile("suite"), max_examples=2000)
 settings.load_profile("suite")
+
+# Asked several times in every forward pass, and each time read from disk; no package comes or goes during the tests.
+accelerate.utils.imports._is_package_available = functools.cache(accelerate.utils.imports._is_package_available)
 
 WORDS = (
     "the a one two small big red blue cat dog sea moon tea is was likes sees and or very not good bad warm cold "
@@ -35,6 +41,13 @@ CHAT_TEMPLATE = (
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)  # two spinning threads per test process are slower than one
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imports_are_no_garbage() -> None:
+    """Every training run begins with a collection of garbage, which would look at all that is imported: most of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

@@ -69,11 +69,16 @@ def assert_newest(out, processes, steps):
 def test_the_recipes_run_with_two_processes_and_resume_with_one(half, tmp_path):
     script, options = torture.HALVES[half].script, torture.HALVES[half].prepare(tmp_path)
     options += ["--output_dir", str(tmp_path / "out"), "--save_steps", "3"]
-    launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp_cpu.yaml"]
-    command = [sys.executable, *launch, script, *options, "--max_steps", "6"]
-    done = subprocess.run(command, cwd=ROOT, env=torture.ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "Training goes on from" not in done.stdout
+    if half == "generation":  # one half by the launcher: programs that import everything anew take their time
+        launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp_cpu.yaml"]
+        command = [sys.executable, *launch, script, *options, "--max_steps", "6"]
+        done = subprocess.run(command, cwd=ROOT, env=torture.ENVIRONMENT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-4000:]
+        first = done.stdout
+    else:
+        command = [str(ROOT / script), *options, "--max_steps", "6"]
+        first = together(torture.run_script, (command,), 2, tmp_path / "first")
+    assert "Training goes on from" not in first
     assert_newest(tmp_path / "out", processes=2, steps=6)
 
     whole = {"generation": "4", "classification": "8"}[half]  # as many examples in a step as two processes had

@@ -5,34 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import make_model
+from helpers_classification import multilabel, rows
+from helpers_processes import together
+from helpers_trainer import data, fairpo
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("agreement")]
 
-HERE = Path(__file__).resolve().parent
 
-SCRIPT = """
-import json, os, sys
-sys.path[:0] = {paths!r}
-import torch
-from accelerate.state import PartialState
-from conftest import make_model
-from helpers_classification import multilabel, rows
-from helpers_trainer import data, fairpo
-
-rank, out = int(os.environ["RANK"]), {out!r}
-torch.set_num_threads(1)
-gloo = {{"ddp_backend": "gloo", "max_steps": 2, "per_device_train_batch_size": 2}}
-first = rank == 0
-
-
-def case(name):
+def case(name: str, out: str) -> Any:
+    """A trainer on which the first process has something else than the second, or which would train alone."""
+    first = os.environ["RANK"] == "0"
+    gloo = {"ddp_backend": "gloo", "max_steps": 2, "per_device_train_batch_size": 2}
     if name == "fewer rows":
         return fairpo(out, data(7 if first else 11), **gloo)
     if name == "other rows":
@@ -50,27 +39,29 @@ def case(name):
         split.labels[3, 0] = 1 if first else 0
         return multilabel(out, split, **gloo)
     if name == "uneven batches":
-        return fairpo(out, data(9), accelerator_config={{"even_batches": False}}, **gloo)
+        return fairpo(out, data(9), accelerator_config={"even_batches": False}, **gloo)
     if name == "evaluated on fewer rows":
         trainer = fairpo(out, data(8), eval_dataset=data(8, seed=9), **gloo)
         trainer.eval_dataset = trainer.eval_dataset.select(range(8 if first else 5))
         trainer.train = lambda: trainer.evaluate()
         return trainer
-    if name == "gloo without use_cpu":
-        return fairpo(out, data(8), **{{**gloo, "use_cpu": False}})
+    assert name == "gloo without use_cpu"
+    return fairpo(out, data(8), **{**gloo, "use_cpu": False})
 
 
-said = {{}}
-for name in {names!r}:
-    os.environ["ACCELERATE_USE_CPU"] = "false" if name == "gloo without use_cpu" else "true"
-    try:
-        case(name).train()
-        said[name] = "trained"
-    except ValueError as error:
-        said[name] = str(error)
-with open(out + f"/rank{{rank}}.json", "w") as file:
-    json.dump([said, sorted(os.listdir(out))], file)
-"""
+def run_cases(out: str) -> None:
+    """Writes what each case said, and what is in the folder then."""
+    said = {}
+    for name in REFUSED:
+        os.environ["ACCELERATE_USE_CPU"] = "false" if name == "gloo without use_cpu" else "true"
+        try:
+            case(name, out).train()
+            said[name] = "trained"
+        except ValueError as error:
+            said[name] = str(error)
+    Path(out, f"rank{os.environ['RANK']}.json").write_text(json.dumps([said, sorted(os.listdir(out))]))
+
+
 REFUSED = {
     "fewer rows": r"the training data of process 1 .* is not that of process 0",
     "other rows": "The processes do not agree: the training data of process 1",
@@ -87,26 +78,16 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    folder = tmp_path_factory.mktemp("agreement")
-    out = folder / "out"
+    out = tmp_path_factory.mktemp("agreement") / "out"
     out.mkdir()
-    script = folder / "cases.py"
-    script.write_text(SCRIPT.format(paths=[str(HERE), str(HERE.parent)], out=str(out), names=list(REFUSED)))
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+    together(run_cases, (str(out),), 2, out.with_name("log"))
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_processes_that_disagree_are_refused_on_every_one(case, said):
+@pytest.mark.parametrize("name", REFUSED)
+def test_processes_that_disagree_are_refused_on_every_one(name, said):
     for messages, _ in said:
-        assert re.search(REFUSED[case], messages[case]), messages[case]
+        assert re.search(REFUSED[name], messages[name]), messages[name]
 
 
 def test_nothing_is_written_by_them(said):

@@ -185,7 +185,8 @@ def test_a_half_tree_is_one_error(coco, tmp_path):
 
 @pytest.mark.slow
 def test_without_a_tree_it_says_what_it_runs(tmp_path, capsys):
-    arguments = options(output_dir=str(tmp_path), live_images="0", reference_epochs="60", learning_rate="0.001")
+    quick = {"live_images": "0", "anneal_epochs": "1", "per_device_train_batch_size": "128", "learning_rate": "0.01"}
+    arguments = options(output_dir=str(tmp_path), **quick)
     trainer = coco_fairpo.main(*coco_fairpo.parse(arguments))
     printed = capsys.readouterr().out
     assert "images of MS-COCO 2014 cannot be shipped" in printed and "openclipart" in printed

@@ -1,6 +1,7 @@
 """The package as users meet it: one version, a light import, lazy names, a wheel, and the layers of the code."""
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -119,6 +120,14 @@ def test_public_names_resolve():
         assert getattr(fairpo_trl, name).__name__ == name
         # In TRL this abbreviation is another method (group *relative* policy optimization).
         assert "GRPO" not in name.upper()
+
+
+@pytest.mark.parametrize("part", ["core", "generation", "classification", "preferences", "evaluation", "reporting"])
+def test_public_names_of_a_part_load_on_first_use(part):
+    package = importlib.import_module(f"fairpo_trl.{part}")
+    assert package.__all__ and all(getattr(package, name) is not None for name in package.__all__)
+    with pytest.raises(AttributeError, match=rf"has no attribute '{package.__all__[0]}s'; did you mean "):
+        getattr(package, f"{package.__all__[0]}s")
 
 
 def test_no_public_name_of_evaluation_is_hidden_by_a_module_of_the_same_name():

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from conftest import make_model, make_rows, make_tokenizer
 from datasets import Dataset
 from fake_hub import FakeHub
 from helpers_classification import LABELS, PRIVILEGED, classifier, rows
+from helpers_processes import together
 from huggingface_hub import ModelCard, constants
 from peft import LoraConfig
 
@@ -283,23 +282,9 @@ def test_other_processes_of_a_launcher_do_nothing(adapter, hub, monkeypatch):
     assert push(adapter) is None and not hub.requests
 
 
-@pytest.mark.slow
-def test_two_launched_processes_push_once(adapter):
-    with FakeHub() as hub:
-        environment = {**os.environ, "HF_TOKEN": TOKEN, "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"}
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-                *("-m", "fairpo_trl", "push", str(adapter), "--repo_id", "me/tiny"),
-            ],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=Path(__file__).resolve().parents[1],
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert len(hub.commits()) == 1 and done.stdout.count("Pushed to") == 1
+def test_two_launched_processes_push_once(adapter, hub, tmp_path):
+    said = together(fairpo, (["push", str(adapter), "--repo_id", "me/tiny"],), 2, tmp_path / "log")
+    assert len(hub.commits()) == 1 and said.count("Pushed to") == 1
 
 
 # ---- what the Hub refuses ----
