@@ -17,7 +17,7 @@ from fairpo_trl.generation import FairPOConfig
 from fairpo_trl.generation.collator import AttributeCollator, attribute_names
 from fairpo_trl.generation.data_check import check_rows
 from fairpo_trl.generation.log_probs import PairLogProbs
-from fairpo_trl.generation.metrics import MetricSums
+from fairpo_trl.generation.metrics import PairMetricSums
 from fairpo_trl.generation.pair_losses import pair_losses
 
 
@@ -220,7 +220,7 @@ def batch(rows: slice = slice(None)):
 
 
 def test_metrics_by_hand():
-    sums = MetricSums(Partition.by_name(["a", "b", "c"], ["a"]), config(), torch.device("cpu"))
+    sums = PairMetricSums(Partition.by_name(["a", "b", "c"], ["a"]), config(), torch.device("cpu"))
     sums.add(*batch())
     metrics, flat = sums.read(sums.vector)
     # h: 2, 0, 4, -4. beta h: 1, 0, 2, -2. a: pairs 0 and 2; b: 1, 2 and 3.
@@ -250,7 +250,7 @@ def test_metrics_by_hand():
 
 def test_sums_over_batches_of_different_sizes_are_one_batch():
     partition = Partition.by_name(["a", "b", "c"], ["a"])
-    whole, parts = (MetricSums(partition, config(), torch.device("cpu")) for _ in range(2))
+    whole, parts = (PairMetricSums(partition, config(), torch.device("cpu")) for _ in range(2))
     whole.add(*batch())
     for rows in (slice(0, 1), slice(1, 4), slice(4, 5)):
         parts.add(*batch(rows))

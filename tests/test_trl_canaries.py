@@ -74,7 +74,7 @@ def test_collator_drops_unknown_columns():
 
 
 def test_batch_is_all_chosen_then_all_rejected():
-    # Breaks: `chunk(2)` in pair_log_probs and MetricSums would pair the wrong rows.
+    # Breaks: `chunk(2)` in pair_log_probs and PairMetricSums would pair the wrong rows.
     batch = DataCollatorForPreference(pad_token_id=0)(
         [ROW, {"prompt_ids": [5], "chosen_ids": [8], "rejected_ids": [9]}]
     )
@@ -131,7 +131,7 @@ def test_fused_head_returns_shifted_log_probs_and_zeros_outside_the_completion()
 
 
 def test_fused_head_gives_the_statistics_that_the_metrics_read():
-    # Breaks: entropy, logits/* and mean_token_accuracy in MetricSums.
+    # Breaks: entropy, logits/* and mean_token_accuracy in PairMetricSums.
     model, ids, _, out = fused()
     logits = model(input_ids=ids).logits[0, 1]
     torch.testing.assert_close(out.mean_logits[0, 1], logits.mean())

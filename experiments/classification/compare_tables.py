@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from fairpo_trl.classification.evaluation.confusion import confusion_of_privileg
 from fairpo_trl.classification.evaluation.group_report import BASELINES, GroupEvaluation, evaluate_groups
 from fairpo_trl.classification.evaluation.paper_protocol import paper_protocol_map
 from fairpo_trl.reporting import LabelComparison, print_label_comparison, write_label_comparison
+from fairpo_trl.reporting.documents import hardware
 
 from .runs import REFERENCE, Experiment, Head, Row
 
@@ -81,7 +80,7 @@ def write_tables(
         "allowed_fall": ALLOWED_FALL,
         "confused_pairs": _confused_pairs(experiment, heads[0], jobs),
         "settings": {"epochs": experiment.epochs, "resamples": resamples},
-        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "hardware": hardware(),
         "seconds": float(sum(method["seconds"] * method["seeds"] for method in methods)),
         "notes": _notes(methods),
     }

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from experiments.pages import write_page
 from fairpo_trl.classification.evaluation.comparison import ReferenceComparison, compare_with_reference
 from fairpo_trl.reporting.cells import change_text as delta
+from fairpo_trl.reporting.documents import hardware
 from fairpo_trl.reporting.numbers import points
 from fairpo_trl.reporting.render.markdown import pipe_table
 
@@ -98,13 +98,13 @@ def write_search(
     """
     folder = test.folder
     ranking.to_csv(folder / "search.csv", index=False, float_format="%.6g")
-    about = [
-        ["command", f"`{command}`"],
-        ["seeds on test", ", ".join(map(str, seeds))],
-        ["resamples", str(resamples)],
-        ["hardware", f"{os.cpu_count()} CPU cores, {platform.machine()}"],
-    ]
-    parts = ["# openclipart: a setting above the re-weighting curve?", pipe_table(["", ""], about)]
+    about = {
+        "command": f"`{command}`",
+        "seeds on test": ", ".join(map(str, seeds)),
+        "resamples": str(resamples),
+        "hardware": hardware(),
+    }
+    parts: list[str] = []
     answers, lines = [], []
     for head in dict.fromkeys(ranking["head"]):
         found = next(((row, of) for row, of in chosen if of.name == head), None)
@@ -142,7 +142,7 @@ def write_search(
         ]  # fmt: skip
         header = ["", "setting", "privileged", "held", "lead", "held lead"]
         parts.append(f"### {head}\n\n" + pipe_table(header, cells, numbers_from=2))
-    (folder / "search.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_page(folder / "search.md", "openclipart: a setting above the re-weighting curve?", about, parts)
     return "\n".join(answers)
 
 

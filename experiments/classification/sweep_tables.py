@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from experiments.pages import write_page
 from fairpo_trl.reporting.cells import change_text
+from fairpo_trl.reporting.documents import hardware
 from fairpo_trl.reporting.numbers import duration
 from fairpo_trl.reporting.render.markdown import pipe_table
 
@@ -53,15 +53,13 @@ def write_sweep(
     plot_sweep(table, folder / "sweep.png", f"openclipart, {method}, {head.label}: change against the reference")
     runs = {(name, row.name): (each, row) for name, each in experiments.items() for _, _, row in rows}
     seconds = sum(each.facts(row, head, seed)["seconds"] for each, row in runs.values() for seed in seeds)
-    about = [
-        ["command", f"`{command}`"],
-        ["seeds", ", ".join(map(str, seeds))],
-        ["hardware", f"{os.cpu_count()} CPU cores, {platform.machine()}"],
-        ["time", f"{duration(seconds)}, {len(runs) * len(seeds)} runs added up, without the references"],
-    ]
+    about = {
+        "command": f"`{command}`",
+        "seeds": ", ".join(map(str, seeds)),
+        "hardware": hardware(),
+        "time": f"{duration(seconds)}, {len(runs) * len(seeds)} runs added up, without the references",
+    }
     parts = [
-        f"# openclipart: sensitivity of {method}, {head.label}",
-        pipe_table(["", ""], about),
         "One option at a time, the others at their defaults. Change of mAP on test against the reference of the same "
         "seed, in points, ± standard deviation over seeds; with few seeds the differences between rows are within it. "
         "`sweep.csv` has validation beside it.",
@@ -78,7 +76,7 @@ def write_sweep(
         parts.append(
             f"## {group} labels\n\n" + pipe_table(["option", "value", *names.values()], cells, numbers_from=2)
         )
-    (folder / "sweep.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_page(folder / "sweep.md", f"openclipart: sensitivity of {method}, {head.label}", about, parts)
     return table
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fairpo_trl.classification.evaluation.comparison import ReferenceComparison
 from fairpo_trl.classification.evaluation.group_report import GroupEvaluation
-from fairpo_trl.hub.card import PAPER, PAPERS, command_section, escape, markdown_table, package_version
+from fairpo_trl.hub.card import PAPER, command_section, escape, fill, markdown_table, package_version
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
 from fairpo_trl.reporting.numbers import role_text
 
@@ -100,16 +99,7 @@ def _eval_results(evaluation: GroupEvaluation | None, data: str | None) -> list[
 
 def introduction(config: Any, data: str | None) -> str:
     """What the classifier is: how many labels, on which features, on which data."""
-    backbone = config.backbone or {}
-    on = f" features of {escape(last_part(str(backbone.get('name', ''))))}" if backbone.get("name") else " features"
-    of = f", trained on {escape(data)}" if data else ""
-    return (
-        f"A multi-label classifier of {len(config.label_names)} labels on{on}{of}, with "
-        f"**FairPO** ([arXiv 2505.02433]({PAPERS['fairpo']})): privileged labels are trained against the labels they "
-        "are confused with, all others are kept from getting worse than a reference by a hinge on their loss, and the "
-        "groups are balanced by weights that adapt during training, as in Group Robust Preference Optimization "
-        f"([arXiv 2405.20304]({PAPERS['group_robust']})). *Privileged* names labels, not people."
-    )
+    return fill("classifier_introduction", config=config, data=data)
 
 
 def loading_snippet(repository: str, config: Any) -> str:
@@ -122,35 +112,12 @@ def loading_snippet(repository: str, config: Any) -> str:
         config (`MultiLabelClassifierConfig`):
             Its configuration; a backbone from a local folder has to be loaded by whoever uses it.
     """
-    backbone = config.backbone or {}
-    library, _, source = str(backbone.get("spec", "")).partition(":")
+    library, _, source = str((config.backbone or {}).get("spec", "")).partition(":")
+    spec = None
     if source and not is_hub_id(source):
-        kind = f"{library}:local-dir" if source.startswith("local-dir:") else library
-        lines = [
-            "from fairpo_trl import MultiLabelClassifier",
-            "from fairpo_trl.classification.features.backbones import load_backbone",
-            "",
-            f"spec = {json.dumps(f'{kind}:{last_part(source)}')}  # the path of the backbone on your machine",
-            f"backbone = load_backbone(spec, pooling={json.dumps(backbone.get('pooling'))})",
-            f"model = MultiLabelClassifier.from_pretrained({json.dumps(repository)}, backbone=backbone)",
-        ]
-    else:
-        lines = [
-            "from fairpo_trl import MultiLabelClassifier",
-            "",
-            f"model = MultiLabelClassifier.from_pretrained({json.dumps(repository)})",
-        ]
-    if config.backbone:
-        lines += [
-            'for image in model.predict(["picture.jpg"], top_k=5):',
-            '    print(image["labels"], image["scores"])',
-        ]
-    else:
-        lines += [
-            f"for row in model.predict(features):  # [rows, {config.feature_size}]",
-            '    print(row["labels"])',
-        ]
-    return "```python\n" + "\n".join(lines) + "\n```"
+        spec = f"{library}:local-dir" if source.startswith("local-dir:") else library
+        spec += f":{last_part(source)}"
+    return fill("classifier_snippet", repository=repository, config=config, local_spec=spec)
 
 
 def _results(trainer: Any, evaluation: GroupEvaluation | None, comparison: ReferenceComparison | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import platform
 import sys
 import time
 from collections.abc import Mapping
@@ -36,6 +35,7 @@ from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.reporting import LabelResults, print_label_results, write_label_report
+from fairpo_trl.reporting.documents import hardware
 from fairpo_trl.training.engines import PLAIN, engine_of
 from fairpo_trl.training.places import check_model, check_output_dir
 
@@ -310,7 +310,7 @@ def _results(
             for name in ("privileged_loss", "non_privileged_loss", "balancer", "epsilon", "beta", "eta_alpha")
         }
         | {"head": script_args.head, "learning_rate": args.learning_rate, "epochs": args.num_train_epochs},
-        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "hardware": hardware(),
         "seeds": [args.seed],
         "seconds": time.time() - started,
         "evaluations": {name: value.to_dict() for name, value in evaluations.items()},

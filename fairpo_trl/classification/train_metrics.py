@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from fairpo_trl.core.partition import Partition
+from fairpo_trl.training.metric_sums import MetricSums
 
 
 _COLUMNS = ("bce", "loss", "inside_hinge", "confused")
@@ -31,9 +32,9 @@ class LabelMetrics:
     by_role: pd.DataFrame
 
 
-class LabelMetricSums:
+class LabelMetricSums(MetricSums):
     """
-    Running sums of one mode, in one vector that a single all-reduce makes global.
+    Sums over known entries by label.
 
     Args:
         partition (`Partition`):
@@ -43,15 +44,14 @@ class LabelMetricSums:
         has_confusers (`bool`):
             Whether `confused` is computed (preference losses).
         device (`torch.device`):
-            Where the sums are kept; float64 but on MPS.
+            Where the sums are kept.
     """
 
     def __init__(
         self, partition: Partition, *, has_reference: bool, has_confusers: bool, device: torch.device
     ) -> None:
         self.partition, self.has_reference, self.has_confusers = partition, has_reference, has_confusers
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.vector = torch.zeros(len(partition.names) * (1 + len(_COLUMNS)), dtype=dtype, device=device)
+        super().__init__(len(partition.names) * (1 + len(_COLUMNS)), device)
 
     def add(
         self,
@@ -63,12 +63,8 @@ class LabelMetricSums:
     ) -> None:
         """Adds one batch: `[B, T]` each; what is not `known` must be 0 in the others."""
         parts = (known, bce, losses, inside_hinge, confused)
-        sums = torch.stack([part.detach().sum(dim=0, dtype=self.vector.dtype) for part in parts], dim=1)  # [T, 5]
+        sums = torch.stack([part.detach().sum(dim=0, dtype=self.dtype) for part in parts], dim=1)  # [T, 5]
         self.vector += sums.flatten()
-
-    def reset(self) -> None:
-        """Back to zero."""
-        self.vector.zero_()
 
     def read(self, vector: torch.Tensor) -> tuple[LabelMetrics, dict[str, float]] | None:
         """The metrics of a (reduced) vector, and log entries by role; `None` if it holds nothing."""

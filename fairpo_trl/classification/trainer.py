@@ -255,7 +255,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         known = (batch["labels"] >= 0).sum(dim=0).to(self._membership.device, torch.float64)
         return known @ self._membership.double()
 
-    def forget_padding(self, batch: dict[str, Any]) -> None:
+    def mask_duplicate_rows(self, batch: dict[str, Any]) -> None:
         """Rows that only fill the last batch become unknown in all labels, and so count nowhere."""
         duplicates = padded_duplicates(self.accelerator, len(batch["labels"]))
         if duplicates is not None:
@@ -334,7 +334,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """Loss, logits and labels of one evaluation batch; rows that fill the last batch count nowhere."""
-        self.forget_padding(inputs)
+        self.mask_duplicate_rows(inputs)
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)

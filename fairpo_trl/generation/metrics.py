@@ -15,6 +15,7 @@ from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.log_probs import PairLogProbs
 from fairpo_trl.generation.pair_losses import PairLosses
+from fairpo_trl.training.metric_sums import MetricSums
 
 
 _PAIR_METRICS = ("accuracy", "margin", "loss", "inside_hinge", "chosen_change")
@@ -62,12 +63,17 @@ class GroupMetrics:
         return float(self.by_group[metric].max() - self.by_group[metric].min())
 
 
-class MetricSums:
+class PairMetricSums(MetricSums):
     """
-    Running sums and counts of one mode (train or eval), kept on the device without synchronising.
+    Sums over pairs by attribute and by role.
 
-    Everything lies in one float64 vector, so that one all-reduce makes it global: a group's mean then weighs every
-    pair alike, wherever and in whichever batch it was.
+    Args:
+        partition (`Partition`):
+            Attributes and roles.
+        args (`FairPOConfig`):
+            `beta` and `epsilon`.
+        device (`torch.device`):
+            Where the sums are kept.
     """
 
     def __init__(self, partition: Partition, args: FairPOConfig, device: torch.device) -> None:
@@ -81,10 +87,7 @@ class MetricSums:
             device
         )
         self._columns = 1 + len(_PAIR_METRICS) + len(_ALL_METRICS)  # count, then the metrics
-        self._size = self._rows.size(1) * self._columns + len(_TOKEN_SUMS)
-        # MPS has no float64; there the sums are as good as float32 allows.
-        self.dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.vector = torch.zeros(self._size, dtype=self.dtype, device=device)
+        super().__init__(self._rows.size(1) * self._columns + len(_TOKEN_SUMS), device)
 
     def add(
         self,
@@ -138,10 +141,6 @@ class MetricSums:
             ]
         ).detach()
         self.vector += torch.cat([table.flatten(), tokens.to(self.dtype)])
-
-    def reset(self) -> None:
-        """Back to zero."""
-        self.vector.zero_()
 
     def read(self, vector: torch.Tensor) -> tuple[GroupMetrics, dict[str, float]] | None:
         """

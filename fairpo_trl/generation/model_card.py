@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trl import DPOConfig
 
 from fairpo_trl.generation.config import FairPOConfig
-from fairpo_trl.hub.card import PAPERS, BaseModel, command_section, escape, markdown_table, package_version
+from fairpo_trl.hub.card import BaseModel, command_section, escape, fill, markdown_table, package_version
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
 
 
@@ -129,32 +128,12 @@ def _eval_results(trainer: Any, win_rates: Mapping[str, float]) -> list[EvalResu
 def introduction(base: BaseModel, method: str | None, datasets: list[str]) -> str:
     """What the model is: of which base, by which PEFT method (`None`: all weights), on which data."""
     kind = {None: "a fine-tuned version", "lora": "a LoRA adapter"}.get(method, f"a PEFT adapter ({method})")
-    if base.hub_id:
-        origin = f"[{base.hub_id}](https://huggingface.co/{base.hub_id})"
-    else:
-        origin = f"{escape(base.name)} (a local model)" if base.name else "a model built from a configuration"
-    named = [
-        f"[{name}](https://huggingface.co/datasets/{name})"
-        if is_hub_id(name)
-        else f"{escape(last_part(name))} (local data)"
-        for name in datasets
-    ]
-    on = f" on {', '.join(named)}" if named else ""
-    return (
-        f"This model is {kind} of {origin}, trained{on} with FairPO, on top of "
-        "[TRL](https://github.com/huggingface/trl)'s DPO."
-    )
+    return fill("language_introduction", kind=kind, base=base, datasets=datasets)
 
 
 def about_fairpo() -> str:
     """FairPO in two sentences, with the papers."""
-    return (
-        f"**FairPO** ([arXiv 2505.02433]({PAPERS['fairpo']})) divides the attributes of preference pairs into "
-        "privileged ones, which are trained with the DPO loss so that they get better, and all others, which a hinge "
-        "on the same loss keeps from getting worse than the reference model. The groups are balanced by weights that "
-        "adapt during training, as in Group Robust Preference Optimization "
-        f"([arXiv 2405.20304]({PAPERS['group_robust']}))."
-    )
+    return fill("language_method")
 
 
 def loading_snippet(
@@ -175,45 +154,14 @@ def loading_snippet(
         has_tokenizer (`bool`, *optional*, defaults to `True`):
             Whether the tokenizer is in the repository; else that of an adapter's base is loaded.
     """
-    name = json.dumps(repository)
-    if not method:
-        lines = [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            "",
-            f'model = AutoModelForCausalLM.from_pretrained({name}, dtype="auto", device_map="auto")',
-        ]
-    elif base.hub_id:
-        lines = [
-            "from peft import AutoPeftModelForCausalLM",
-            "from transformers import AutoTokenizer",
-            "",
-            f'model = AutoPeftModelForCausalLM.from_pretrained({name}, dtype="auto", device_map="auto")',
-        ]
-    else:
-        lines = [
-            "from peft import PeftModel",
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            "",
-            f"base = {json.dumps(base.name or 'base-model')}  # the path of the base model on your machine",
-            'model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", device_map="auto")',
-            f"model = PeftModel.from_pretrained(model, {name})",
-        ]
-    tokenizer = name if has_tokenizer else json.dumps(base.hub_id) if base.hub_id else "base"
-    lines += [f"tokenizer = AutoTokenizer.from_pretrained({tokenizer})", ""]
-    if has_chat_template:
-        lines += [
-            'messages = [{"role": "user", "content": "Why is the sea blue?"}]',
-            "inputs = tokenizer.apply_chat_template(",
-            '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True',
-            ").to(model.device)",
-        ]
-    else:
-        lines.append('inputs = tokenizer("The sea is blue because", return_tensors="pt").to(model.device)')
-    lines += [
-        "output = model.generate(**inputs, max_new_tokens=128)",
-        'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
-    ]
-    return "```python\n" + "\n".join(lines) + "\n```"
+    return fill(
+        "language_snippet",
+        repository=repository,
+        base=base,
+        method=method,
+        has_chat_template=has_chat_template,
+        has_tokenizer=has_tokenizer,
+    )
 
 
 def _results(trainer: Any, win_rates: Mapping[str, float]) -> str:

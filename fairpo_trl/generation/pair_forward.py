@@ -151,7 +151,7 @@ class PairForward(TrainerBase):
         model: torch.nn.Module,
         inputs: dict[str, Any],
         members: torch.Tensor,
-        is_held: torch.Tensor,
+        is_non_privileged: torch.Tensor,
         losses_of: Callable[[PairLogProbs], torch.Tensor],
     ) -> tuple[PairLogProbs, ModelOutput]:
         """
@@ -164,7 +164,7 @@ class PairForward(TrainerBase):
                 The batch of `B` pairs.
             members (`torch.Tensor`):
                 Membership in groups, bool `[B, K]`.
-            is_held (`torch.Tensor`):
+            is_non_privileged (`torch.Tensor`):
                 Which groups are non-privileged, bool `[K]`.
             losses_of (`Callable`):
                 The losses `[B, K]` of log-probabilities.
@@ -172,7 +172,7 @@ class PairForward(TrainerBase):
         idle = self._idle_share()
         packed_all = None
         if idle is not None and torch.is_grad_enabled() and self.model.training:
-            held = ~(members & ~is_held).any(dim=1)  # [B]
+            held = ~(members & ~is_non_privileged).any(dim=1)  # [B]
             # The layout is decided with the reference's pass, or here.
             if self._packs is None:
                 packed_all = self.packed_pairs(model, inputs)

@@ -87,14 +87,14 @@ def pair_losses(
     return PairLosses(margin, dpo, privileged, non_privileged)
 
 
-def losses_per_group(pairs: PairLosses, is_held: torch.Tensor, gates: torch.Tensor | None) -> torch.Tensor:
+def losses_per_group(pairs: PairLosses, is_non_privileged: torch.Tensor, gates: torch.Tensor | None) -> torch.Tensor:
     """
     The loss each pair has as a member of each group.
 
     Args:
         pairs (`PairLosses`):
             Losses of `B` pairs in both roles.
-        is_held (`torch.Tensor`):
+        is_non_privileged (`torch.Tensor`):
             `[K]`, bool: which groups are non-privileged.
         gates (`torch.Tensor`, *optional*):
             `[B, K]`, bool, for `hinge_level="attribute"`. The hinge of a mean, max(0, m), has the gradient
@@ -106,4 +106,4 @@ def losses_per_group(pairs: PairLosses, is_held: torch.Tensor, gates: torch.Tens
     held = pairs.non_privileged.unsqueeze(1)
     if gates is not None:
         held = held * gates
-    return torch.where(is_held, held, pairs.privileged.unsqueeze(1))
+    return torch.where(is_non_privileged, held, pairs.privileged.unsqueeze(1))

@@ -19,7 +19,7 @@ from fairpo_trl.generation.collator import PAIR_WEIGHTS, ROW_COLUMN, AttributeCo
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_overlap
 from fairpo_trl.generation.log_probs import PairLogProbs
-from fairpo_trl.generation.metrics import MetricSums
+from fairpo_trl.generation.metrics import PairMetricSums
 from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.noise import silence
 from fairpo_trl.generation.pair_forward import PairForward
@@ -186,8 +186,10 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTr
 
         device = self.accelerator.device
         self._membership = self.partition.group_membership(args.grouping).float().to(device)  # [A, K]
-        self._is_held = torch.tensor([g.role == "non_privileged" for g in self.group_weights.groups], device=device)
-        self._pair_sums = {mode: MetricSums(self.partition, args, device) for mode in ("train", "eval")}
+        self._is_non_privileged = torch.tensor(
+            [g.role == "non_privileged" for g in self.group_weights.groups], device=device
+        )
+        self._pair_sums = {mode: PairMetricSums(self.partition, args, device) for mode in ("train", "eval")}
         by_mean = args.hinge_level == "attribute"
         self.start_groups(self._pair_sums, mean_hinge=LOG_2 + args.epsilon if by_mean else None)
         self._start_check = StartCheck(reference, args)
@@ -245,7 +247,7 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTr
         """Members of each group in one micro-batch, or the sum of their weights, `[K]`."""
         return self._counts(self._members(batch["attribute_mask"].to(self._membership.device)), batch)
 
-    def forget_padding(self, batch: dict[str, Any]) -> None:
+    def mask_duplicate_rows(self, batch: dict[str, Any]) -> None:
         """Pairs that only fill the last batch lose their attributes, and so count nowhere."""
         mask = batch["attribute_mask"]
         duplicates = padded_duplicates(self.accelerator, len(mask))
@@ -282,15 +284,15 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTr
 
         def losses_of(policy: PairLogProbs) -> torch.Tensor:
             pairs = pair_losses(policy, ref_chosen, ref_rejected, self.args)
-            return losses_per_group(pairs, self._is_held, gates)
+            return losses_per_group(pairs, self._is_non_privileged, gates)
 
-        policy, outputs = self.policy_log_probs(model, inputs, members, self._is_held, losses_of)
+        policy, outputs = self.policy_log_probs(model, inputs, members, self._is_non_privileged, losses_of)
         pairs = pair_losses(policy, ref_chosen, ref_rejected, self.args)
         self.watch(inputs, policy.chosen, policy.rejected, ref_chosen, ref_rejected, pairs.privileged)
         line = self._start_check.look(self.state.global_step, model, inputs, policy, ref_chosen, ref_rejected)
         if line is not None:
             self.accelerator.print(line, flush=True)
-        losses = losses_per_group(pairs, self._is_held, gates)  # [B, K]
+        losses = losses_per_group(pairs, self._is_non_privileged, gates)  # [B, K]
 
         mode = "train" if self.model.training else "eval"
         self._pair_sums[mode].add(pairs, policy, ref_chosen, ref_rejected, attribute_mask, inputs, outputs)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import importlib.metadata
+import json
 import re
 import sys
 import textwrap
@@ -14,6 +16,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable, public_command, snapshot_id
 
@@ -42,6 +45,29 @@ def escape(text: Any) -> str:
     # After the backslashes, so that the entities keep their `#`; quotes need no escape outside of attributes.
     escaped = html.escape(escaped, quote=False)
     return escaped.replace("://", "&#58;//").replace("www.", "www&#46;")
+
+
+def fill(template: str, **values: Any) -> str:
+    """
+    A part of a card from its template in `templates/`.
+
+    Args:
+        template (`str`):
+            Name of the file, without `.md`.
+        **values (`Any`):
+            What it names. Text that is no code goes through its filter `shown` (see [`escape`]).
+    """
+    return _templates().get_template(f"{template}.md").render(papers=PAPERS, **values).strip()
+
+
+@functools.cache
+def _templates() -> Environment:
+    # Markdown, not HTML: the templates say what is text (`shown`), and what is code (`quoted`).
+    found = Environment(
+        loader=PackageLoader(__package__), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    found.filters |= {"shown": escape, "quoted": json.dumps, "is_hub_id": is_hub_id, "last_part": last_part}
+    return found
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:

@@ -15,7 +15,7 @@ from fairpo_trl.classification import model_card as classifier_card
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation import model_card as language_card
-from fairpo_trl.hub.card import BaseModel, escape, markdown_table, public_card
+from fairpo_trl.hub.card import BaseModel, escape, fill, markdown_table, public_card
 from fairpo_trl.hub.contents import Kind, has_chat_template, has_tokenizer, read_json
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable, public_value
 from fairpo_trl.hub.results import AnyResults, became_worse, evaluation_results, evaluation_section
@@ -291,45 +291,12 @@ def _partition_table(partition: Partition | None) -> str:
 
 def _intended_use(kind: Kind, partition: Partition | None) -> str:
     names = ", ".join(map(escape, partition.privileged)) if partition is not None else ""
-    if kind == "classifier":
-        focus = f" Trained so that these get better: {names}." if names else ""
-        return (
-            "Scoring its labels on images like those it was trained on; each score is the probability of one label, "
-            f"by itself.{focus} Not meant for decisions about people, nor for labels or kinds of images it was "
-            "not trained on."
-        )
-    focus = f", where {names} should be better than in the base model" if names else ""
-    return (
-        f"What its base model is meant for{focus}; research on preference optimization with several attributes. "
-        "Not meant for decisions about people, nor as a source of facts or of professional advice."
-    )
+    return fill("intended_use", kind=kind, names=names)
 
 
 def _limits(kind: Kind, base: BaseModel, results: AnyResults | None) -> str:
-    lines = []
-    if results is None:
-        lines.append("No comparison with the reference is attached, so what got better or worse is not shown.")
-    elif fell := became_worse(results):
-        lines.append(f"Held, and worse than the reference all the same: {', '.join(map(escape, fell))}.")
-    if kind == "classifier":
-        lines += [
-            "The training promises a bound on each held group's loss, not on average precision: read the changes per "
-            "label.",
-            "Labels with few positives in the test split have wide intervals; other cameras, styles and annotators "
-            "were not tested.",
-            "Labels come from annotators who may have left some out; a missing label was counted as absent, unless it "
-            "was marked as unknown.",
-        ]
-    else:
-        lines += [
-            "The training promises a bound on log-probabilities of preference pairs, not what a judge or a reader "
-            "thinks of fresh text.",
-            "Better and worse are relative to the reference model, on held-out prompts like those of the training, as "
-            "far as the judges named above can tell; other languages, longer texts and conversations were not tested.",
-            "Attributes that are not named here (safety among them, unless it is named) were neither trained nor "
-            f"checked. What {escape(base.name) or 'the base model'} does wrong, this model may do as well.",
-        ]
-    return "\n".join(f"- {line}" for line in lines)
+    fell = became_worse(results) if results is not None else []
+    return fill("limits", kind=kind, base=base, compared=results is not None, fell=fell)
 
 
 def _licences(base: BaseModel, datasets: Sequence[str], facts: CardFacts, metadata: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
@@ -219,3 +220,8 @@ def require(condition: object, message: str) -> None:
     """Raises `ValueError` with the message unless the condition holds: a rule between the parts of a document."""
     if not condition:
         raise ValueError(message)
+
+
+def hardware() -> str:
+    """The machine that results were measured on, as they name it."""
+    return f"{os.cpu_count()} CPU cores, {platform.machine()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers.trainer_utils import has_length
@@ -16,24 +16,11 @@ from fairpo_trl.core.reduction import group_sums, grouped_objective
 from fairpo_trl.training.engines import check_agreement, check_processes, scales_loss
 from fairpo_trl.training.hints import Hints
 from fairpo_trl.training.logs import weight_logs
+from fairpo_trl.training.metric_sums import MetricSums, sum_dtype
 from fairpo_trl.training.publishing import PublishingTrainer
 from fairpo_trl.training.state import load_state, save_state
 from fairpo_trl.training.watched import Watched
 from fairpo_trl.training.window import StepWindow
-
-
-class MetricSums(Protocol):
-    """Running sums of one mode in one vector that a single all-reduce makes global."""
-
-    vector: torch.Tensor
-
-    def read(self, vector: torch.Tensor) -> tuple[Any, dict[str, float]] | None:
-        """The metrics of a reduced vector, and their log entries; `None` if it holds no example."""
-        ...
-
-    def reset(self) -> None:
-        """Back to zero."""
-        ...
 
 
 def running_losses(partition: Partition, decay: float) -> GroupWeights:
@@ -49,7 +36,7 @@ class GroupRobustTrainer(PublishingTrainer):
     It counts the groups of a step before its first backward pass, moves the weights once a step, keeps metrics per
     group from sums and counts, and carries all of it through checkpoints. The trainer gives it the losses
     ([`group_objective`]), says which groups a batch holds ([`count_groups`]) and how a row that only fills the last
-    batch is taken out of every group ([`forget_padding`]).
+    batch is taken out of every group ([`mask_duplicate_rows`]).
 
     Attributes:
         partition ([`~fairpo_trl.Partition`]): Names and roles.
@@ -78,7 +65,7 @@ class GroupRobustTrainer(PublishingTrainer):
         """Members of each group in one micro-batch of this process, `[K]`."""
         raise NotImplementedError
 
-    def forget_padding(self, batch: dict[str, Any]) -> None:
+    def mask_duplicate_rows(self, batch: dict[str, Any]) -> None:
         """Takes the rows that accelerate repeats to fill the last batch out of every group, in place."""
         raise NotImplementedError
 
@@ -107,7 +94,7 @@ class GroupRobustTrainer(PublishingTrainer):
         """
         check_processes(self.accelerator, self.args.accelerator_config.even_batches)
         device = self.accelerator.device
-        dtype = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+        dtype = sum_dtype(device)
         k = len(self.group_weights.groups)
         self._sums = dict(sums)
         self._window = StepWindow(k, len(self.partition.names), dtype, device, self.sum_over_processes)
@@ -142,7 +129,7 @@ class GroupRobustTrainer(PublishingTrainer):
         """All micro-batches of one optimizer step, as upstream; the place to count the groups of the step."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            self.forget_padding(batches[-1])
+            self.mask_duplicate_rows(batches[-1])
         self._window_batches, self._step_batches = len(batches), batches
         if self.args.timing == "lagged":
             counts = torch.zeros_like(self._window.counts)
@@ -265,7 +252,7 @@ class GroupRobustTrainer(PublishingTrainer):
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """As upstream, without counting the rows that fill the last batch."""
-        self.forget_padding(inputs)
+        self.mask_duplicate_rows(inputs)
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     # ---- evaluation ----

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from fairpo_trl import FairPOTrainer, Partition
 from fairpo_trl.evaluation import WinRateTable
 from fairpo_trl.generation.load_pairs import load_pairs
 from fairpo_trl.reporting import Results, print_results, write_report
+from fairpo_trl.reporting.documents import hardware
 
 from . import evaluation, scorers
 from .prompts import load_prompts
@@ -67,7 +66,7 @@ def report_demo(
         "partition": {name: partition.role_of(name) for name in partition.names},
         "settings": {name: getattr(args, name) for name in SETTINGS},
         "seeds": [args.seed],
-        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "hardware": hardware(),
         "attributes": [
             {
                 "attribute": name,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +16,7 @@ from fairpo_trl.label_sets.measures import comparison_dict, evaluation_dict
 from fairpo_trl.label_sets.reader import Reading
 from fairpo_trl.reporting import LabelResults
 from fairpo_trl.reporting.blocks import Block
+from fairpo_trl.reporting.documents import hardware
 
 from .report import Written, set_blocks
 
@@ -65,7 +64,7 @@ def run_results(
         "label_counts": parts["train"].split.label_counts(),
         "method": method,
         "settings": dict(facts),
-        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "hardware": hardware(),
         "seconds": seconds,
         "evaluations": {name: evaluation_dict(labels, written[name], partition) for name in readings},
         "comparison": comparison_dict(labels, written["trained"], written["reference"], partition),

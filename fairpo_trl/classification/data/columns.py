@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fairpo_trl.classification.data.images import ImageFiles, existing_files
 from fairpo_trl.classification.data.label_cells import matrix_of_names
-from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit, check_splits
+from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit, StoredImages, check_splits
 from fairpo_trl.core.messages import shortened, unknown_names_message
 
 
@@ -131,7 +131,7 @@ def splits_of_columns(
     return splits
 
 
-class EmbeddedImages(Sequence[ImageSource]):
+class EmbeddedImages(StoredImages):
     """The encoded images of a Parquet column, as bytes when asked for."""
 
     def __init__(self, column: pa.ChunkedArray, where: str) -> None:
@@ -151,14 +151,9 @@ class EmbeddedImages(Sequence[ImageSource]):
     def __len__(self) -> int:
         return len(self.column)
 
-    @overload
-    def __getitem__(self, index: int) -> ImageSource: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ImageSource]: ...
-    def __getitem__(self, index: int | slice) -> ImageSource | Sequence[ImageSource]:
-        if isinstance(index, slice):
-            return self.column[index].to_pylist()
-        return self.column[index].as_py()
+    def get(self, row: int) -> ImageSource:
+        """The content of a file."""
+        return self.column[row].as_py()
 
 
 def _texts(cells: Sequence[Any], column: str, where: str) -> list[str]:

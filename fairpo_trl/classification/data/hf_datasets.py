@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, overload
+from typing import Any, get_args
 
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Image, List, Value
 
 from fairpo_trl.classification.data.columns import SplitName
 from fairpo_trl.classification.data.label_cells import matrix_of_names, names_of_cells
-from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit, check_splits
+from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit, StoredImages, check_splits
 from fairpo_trl.core.messages import unknown_names_message
 
 
@@ -95,7 +95,7 @@ def from_dataset(
     return splits
 
 
-class _DatasetImages(Sequence[ImageSource]):
+class _DatasetImages(StoredImages):
     """The encoded images of a dataset, as bytes or paths when asked for; `open_image` decodes them."""
 
     def __init__(self, dataset: Dataset, column: str, split: str) -> None:
@@ -123,14 +123,8 @@ class _DatasetImages(Sequence[ImageSource]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    @overload
-    def __getitem__(self, index: int) -> ImageSource: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ImageSource]: ...
-    def __getitem__(self, index: int | slice) -> ImageSource | Sequence[ImageSource]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        value = self.dataset[index][self.column]
+    def get(self, row: int) -> ImageSource:
+        value = self.dataset[row][self.column]
         if isinstance(value, bytes):
             return value
         return Path(value["path"]) if value["bytes"] is None else value["bytes"]

@@ -199,8 +199,23 @@ class MultiLabelSplit:
         return train, validation
 
 
-class _Rows(Sequence[ImageSource]):
-    """Some items of a sequence by number, fetched when asked for, so that images may stay on disk."""
+class StoredImages(Sequence[ImageSource]):
+    """Images that stay where they are until one is asked for. Subclasses say how many there are and get one."""
+
+    def get(self, row: int) -> ImageSource:
+        """The image of a row."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> ImageSource: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ImageSource]: ...
+    def __getitem__(self, index: int | slice) -> ImageSource | Sequence[ImageSource]:
+        return _Rows(self, np.arange(len(self))[index]) if isinstance(index, slice) else self.get(index)
+
+
+class _Rows(StoredImages):
+    """Some items of a sequence by number."""
 
     def __init__(self, base: Sequence[ImageSource], rows: NDArray[np.int64]) -> None:
         self.base: Sequence[ImageSource] = base.base if isinstance(base, _Rows) else base
@@ -209,14 +224,8 @@ class _Rows(Sequence[ImageSource]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, index: int) -> ImageSource: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ImageSource]: ...
-    def __getitem__(self, index: int | slice) -> ImageSource | Sequence[ImageSource]:
-        if isinstance(index, slice):
-            return _Rows(self.base, self.rows[index])
-        return self.base[int(self.rows[index])]
+    def get(self, row: int) -> ImageSource:
+        return self.base[int(self.rows[row])]
 
 
 def check_splits(splits: Mapping[str, MultiLabelSplit]) -> None:
