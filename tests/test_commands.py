@@ -101,6 +101,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
         ("max_steps: [1, 2]", "my.yaml: `max_steps` must be an integer, got [1, 2]"),
         ("max_steps: 1.5", "my.yaml: `max_steps` must be an integer, got 1.5"),
         ("learning_rate: true", "my.yaml: `learning_rate` must be a number, got True"),
+        ("method: true", "my.yaml: `method` must be text, got True"),
         ("ratings: helpful", "my.yaml: `ratings` must be a list"),
         ("- a\n- b", "my.yaml must be a mapping"),
         ("a: b: c", "my.yaml is not YAML"),

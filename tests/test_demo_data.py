@@ -249,6 +249,25 @@ def test_model_missing_says_how_to_install(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_converted_folder_appears_whole_or_not_at_all(tmp_path):
+    def is_good(folder):
+        return weights.complete(folder, ["config.json"])
+
+    output = tmp_path / "model"
+    with pytest.raises(RuntimeError, match="half-way"), weights.appearing(output, is_good) as draft:
+        (draft / "config.json").write_text("{}")
+        raise RuntimeError("half-way")
+    assert not list(tmp_path.iterdir())
+    for wrote, kept in (("first", "first"), ("second", "first")):  # what another process has finished stays
+        with weights.appearing(output, is_good) as draft:
+            (draft / "config.json").write_text(wrote)
+        assert (output / "config.json").read_text() == kept and list(tmp_path.iterdir()) == [output]
+    (output / "config.json").rename(output / "unfinished")
+    with weights.appearing(output, is_good) as draft:
+        (draft / "config.json").write_text("third")
+    assert [path.name for path in output.iterdir()] == ["config.json"]
+
+
 def test_converted_model_is_reused(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(weights, "_from_hub_cache", lambda model_id: None)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 from peft import PeftConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -202,8 +201,3 @@ def load_writer(folder: str | Path, args: FairPOConfig) -> tuple[Any, Any]:
 def rarest(items: LabelledTexts, share: float) -> Partition:
     """The partition with the rarest `share` of the labels privileged, by their items in this split."""
     return Partition.by_least_frequent(items.split.label_counts(), share)
-
-
-def predictions_of(readings: Any, vocabulary: Vocabulary) -> np.ndarray:
-    """The first set of each item as 0 and 1, `[N, T]`."""
-    return vocabulary.matrix([row[0] for row in readings])
