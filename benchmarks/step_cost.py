@@ -71,7 +71,6 @@ class Row(NamedTuple):
     lengths: tuple[int, int] | None  # tokens of prompt and completion; None: the demo's pairs
     sides: tuple[Side, ...]
     rounds: int
-    spread: float = 0.0  # lengths vary by this share, evenly
     against_dpo: bool = True
 
 
@@ -90,9 +89,6 @@ ROWS = {
     "long_completions": Row("135m", 4, (32, 128), (
         Side("prompts of 32 tokens, completions of 128", {}), PACKED_ONLY,
     ), 5),
-    "spread": Row("135m", 4, (32, 128), (
-        Side("prompts of 16 to 48 tokens, completions of 64 to 192", {}), PACKED_ONLY,
-    ), 5, spread=0.5),
     "privileged": Row("small", 8, (32, 32), (
         Side("all privileged, plain layout", {"packing": "never", "privileged_attributes": ["a0", "a1"]}),
     ), 60),
@@ -143,8 +139,7 @@ def pairs_of(row: Row, steps: int) -> Dataset:
         return Dataset.from_list([{k: r[k] for k in ("prompt", "chosen", "rejected", "attribute")} for r in kept])
 
     def words(k: int) -> str:
-        length = round(k * (1 + row.spread * (2 * float(torch.rand((), generator=draw)) - 1)))
-        return " ".join(f"w{i}" for i in torch.randint(2, WORDS, (length,), generator=draw).tolist())
+        return " ".join(f"w{i}" for i in torch.randint(2, WORDS, (k,), generator=draw).tolist())
 
     names = 2 if row.against_dpo else row.pairs
     prompt, completion = row.lengths

@@ -100,6 +100,8 @@ def run(name: str, case: dict[str, Any], folder: Path, world: int) -> dict[str, 
         "logs": trainer.state.log_history,
         "pairs": {mode: metrics.by_role["pairs"].to_dict() for mode, metrics in trainer.group_metrics.items()},
         "steps": trainer.state.global_step,
+        "packed": trainer._packs,
+        "looked_for_idle": trainer._idle is not None,
     }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fairpo_trl.evaluation import (
     Completion,
@@ -294,6 +294,20 @@ class TestTextGuards:
                     log_probs = model(torch.tensor([prompt_ids + ids])).logits[0].log_softmax(-1)
                 expected = np.mean([log_probs[len(prompt_ids) - 1 + i, t].item() for i, t in enumerate(ids)])
                 assert means[p, s] == pytest.approx(expected, abs=1e-5)
+
+    @pytest.mark.parametrize("samples", [1, 2])
+    def test_padding_takes_no_position_beyond_those_of_the_model(self, tokenizer, samples):
+        # A long prompt with a short completion beside a short prompt with a long one, both as long as the model takes.
+        lengths = [len(tokenize_prompt(tokenizer, prompt)) for prompt in PROMPTS[:2]]
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=len(tokenizer), n_positions=max(lengths) + 6, n_embd=16, n_layer=2, n_head=2)
+        model = GPT2LMHeadModel(config).eval()
+        ids = [[3 + i % 5 for i in range(config.n_positions - length)] for length in lengths]
+        completions = [[Completion("", tuple(row), False), Completion("", tuple(row[:2]), False)] for row in ids]
+        means = mean_token_log_prob(model, tokenizer, PROMPTS[:2], [row[:samples] for row in completions])
+        for p, s in np.ndindex(means.shape):
+            alone = mean_token_log_prob(model, tokenizer, [PROMPTS[p]], [[completions[p][s]]])
+            assert means[p, s] == pytest.approx(float(alone[0, 0]), abs=1e-5)
 
     def test_log_prob_refuses_nothing_to_judge(self, model, tokenizer):
         with pytest.raises(ValueError, match="no tokens"):

@@ -165,6 +165,13 @@ def test_one_global_batch_is_the_same_step_however_it_is_split(case, processes, 
     assert_same_logs(one["logs"], other["logs"], but=("epoch",))
 
 
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_these_runs_are_packed_and_spare_idle_pairs(processes, results):
+    for name, run in results[processes].items():
+        assert run["packed"], name
+        assert run["looked_for_idle"] == (not name.startswith("lagrangian")), name  # un-hinged excess: none is idle
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_evaluation_counts_no_padded_duplicate(processes, results):
     # 7 pairs in rounds of 4: one duplicate fills the last.

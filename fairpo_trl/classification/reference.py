@@ -104,7 +104,7 @@ def train_reference(
             "num_train_epochs": max_epochs,
             "lr_scheduler_type": "constant",
             "eval_strategy": IntervalStrategy.EPOCH,
-            "save_strategy": SaveStrategy.EPOCH,
+            "save_strategy": SaveStrategy.BEST,  # every checkpoint writes the whole log again
             "save_total_limit": 1,
             "load_best_model_at_end": True,
             "metric_for_best_model": "eval_map/all",

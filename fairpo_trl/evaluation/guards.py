@@ -141,31 +141,63 @@ def mean_token_log_prob(
     """
     if len(prompts) != len(completions) or len({len(row) for row in completions}) > 1:
         raise ValueError("completions must hold one row per prompt, all of the same length.")
-    rows: list[tuple[list[int], list[int]]] = []
-    for prompt, samples in zip(prompts, completions, strict=True):
-        prompt_ids = tokenize_prompt(tokenizer, prompt)
-        for completion in samples:
-            ids = [*completion.token_ids, *([tokenizer.eos_token_id] if completion.ended else [])]
-            if not ids:
-                raise ValueError(f"A completion of the prompt {prompt!r} has no tokens: it has no log-probability.")
-            rows.append((prompt_ids, ids))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-    means = np.empty(len(rows))
+    prompt_ids = [tokenize_prompt(tokenizer, prompt) for prompt in prompts]
+    ids = [[[*c.token_ids, *([tokenizer.eos_token_id] if c.ended else [])] for c in row] for row in completions]
+    for prompt, row in zip(prompts, ids, strict=True):
+        if not all(row):
+            raise ValueError(f"A completion of the prompt {prompt!r} has no tokens: it has no log-probability.")
+    samples = len(completions[0]) if completions else 0
+    order = sorted(range(len(ids)), key=lambda i: len(prompt_ids[i]) + max(map(len, ids[i]), default=0))
+    means = np.empty((len(ids), samples))
+    together = max(1, batch_size // max(1, samples))  # prompts
     with evaluation_mode(model):
-        for start in range(0, len(rows), batch_size):
-            batch = order[start : start + batch_size]
-            input_ids, mask = left_pad([rows[i][0] + rows[i][1] for i in batch], model.device)
-            longest = max(len(rows[i][1]) for i in batch)
+        for start in range(0, len(order), together):
+            batch = order[start : start + together]
+            rows = [row for i in batch for row in ids[i]]
+            means[batch] = _mean_log_probs(model, [prompt_ids[i] for i in batch], rows).reshape(-1, samples)
+    return means
+
+
+def _mean_log_probs(model: Model, prompts: list[list[int]], rows: list[list[int]]) -> NDArray[np.float64]:
+    """
+    Mean log-probability per token of each row of tokens after its prompt, `[rows]`.
+
+    A prompt with several rows after it is computed once: they go on from its keys and values.
+    """
+    samples, longest = len(rows) // len(prompts), max(map(len, rows))
+    ids, mask = left_pad(prompts, model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    # Padding on the right is seen by nothing before it; its positions stay within those of the model.
+    tokens = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=model.device)  # [rows, longest]
+    lengths = torch.tensor([[len(row)] for row in rows], device=model.device)
+    seen = torch.ones_like(tokens[:, :-1])
+    steps = torch.arange(1, longest, device=model.device)
+    after = positions[:, -1:].repeat_interleave(samples, dim=0) + torch.minimum(
+        steps, lengths - 1
+    )  # [rows, longest-1]
+    if samples == 1:
+        output = model(
+            input_ids=torch.cat([ids, tokens[:, :-1]], dim=1),
+            attention_mask=torch.cat([mask, seen], dim=1),
+            position_ids=torch.cat([positions, after], dim=1),
+            use_cache=False,
+            logits_to_keep=longest,
+        )
+        logits = output.logits.float()
+    else:
+        output = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
+        logits = output.logits.float().repeat_interleave(samples, dim=0)  # they predict the first token of each row
+        if longest > 1:
+            cache = output.past_key_values
+            cache.batch_repeat_interleave(samples)
             output = model(
-                input_ids=input_ids,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-                use_cache=False,
-                logits_to_keep=longest + 1,  # the completions, and the position before them
+                input_ids=tokens[:, :-1],
+                attention_mask=torch.cat([mask.repeat_interleave(samples, dim=0), seen], dim=1),
+                position_ids=after,
+                past_key_values=cache,
+                use_cache=True,
             )
-            logits = output.logits[:, :-1].float()
-            targets = input_ids[:, -longest:, None]
-            log_probs = logits.gather(-1, targets).squeeze(-1) - torch.logsumexp(logits, dim=-1)
-            for i, row in zip(batch, log_probs.double().cpu().numpy(), strict=True):
-                means[i] = row[-len(rows[i][1]) :].mean()
-    return means.reshape(len(prompts), -1)
+            logits = torch.cat([logits, output.logits.float()], dim=1)
+    log_probs = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - torch.logsumexp(logits, dim=-1)
+    values = log_probs.double().cpu().numpy()
+    return np.array([value[: len(row)].mean() for value, row in zip(values, rows, strict=True)])
