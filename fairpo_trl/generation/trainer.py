@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from fairpo_trl.generation.collator import PAIR_WEIGHTS, ROW_COLUMN, AttributeCo
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_overlap
 from fairpo_trl.generation.log_probs import PairLogProbs
-from fairpo_trl.generation.metrics import PairMetricSums
+from fairpo_trl.generation.metrics import PairMetricSums, evaluation_metrics
 from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.noise import silence
 from fairpo_trl.generation.pair_forward import PairForward
@@ -34,7 +35,9 @@ from fairpo_trl.generation.summary import print_summary
 from fairpo_trl.generation.token_check import TOKENS, model_limits, prepare_tokens
 from fairpo_trl.hashing import sha256_of_rows, sha256_of_tensors
 from fairpo_trl.hub.card import PAPER
+from fairpo_trl.loading import explained_within
 from fairpo_trl.preferences.rules import WEIGHT_COLUMN, attribute_names
+from fairpo_trl.training.best_metric import check_best_metric
 from fairpo_trl.training.engines import whole_parameters
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.progress import CompactProgressCallback
@@ -137,6 +140,10 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTr
         eval_dataset = evaluation if several else evaluation.get("eval")
         if not args.allow_prompt_overlap:
             check_overlap(train_dataset, evaluation)
+        if evaluation:
+            check_best_metric(
+                args.metric_for_best_model, evaluation_metrics(self.partition), tuple(evaluation) if several else ()
+            )
         self._checked = {id(train_dataset), *map(id, evaluation.values())}  # not again when they are tokenised
         self.group_weights = build_group_weights(self.partition, args)
         self.running_losses = running_losses(self.partition, args.estimate_decay)  # DPO loss per attribute
@@ -145,16 +152,17 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTr
         reference = choose_reference(model, ref_model, kwargs.get("peft_config"), args)
         if args.disable_dropout:
             silence(model)  # before the reference's log-probs may be computed
-        super().__init__(
-            model=model,
-            ref_model=reference.model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            **kwargs,
-        )
+        with explained_within(model) if isinstance(model, str) else contextlib.nullcontext():
+            super().__init__(
+                model=model,
+                ref_model=reference.model,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                **kwargs,
+            )
         self._checked = set()  # whatever comes later is another dataset
         if self._is_vlm:
             raise ValueError(
