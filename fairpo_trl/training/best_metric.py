@@ -86,12 +86,15 @@ def check_best_metric(asked: str | None, names: Iterable[str], evaluations: Sequ
     Raises:
         ValueError: Names what was probably meant, and what there is.
     """
-    known = [f"{name}_{metric}" for name in evaluations for metric in (*names, *_SPEEDS)] or [*names, *_SPEEDS]
+    bare = [*names, *_SPEEDS]
+    known = [f"{evaluation}_{name}" for evaluation in evaluations for name in bare] or bare
     metric = "" if asked is None else asked.removeprefix("eval_")
     if not metric or metric in known:
         return
     family = metric.partition("/")[0]
     alike = [name for name in known if name.partition("/")[0] == family]
+    if metric in bare:  # of which evaluation?
+        alike = [f"{evaluation}_{metric}" for evaluation in evaluations]
     near = [] if alike else difflib.get_close_matches(metric, known, cutoff=0.85)
     if alike or near:
         others = [name for name in known if name not in (*alike, *near)]
