@@ -15,7 +15,7 @@ RUN_ENV := HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 # One rule for what is beside the package, for pytest too: the root and recipes/ are on the path.
 EXPERIMENT := $(RUN_ENV) PYTHONPATH=.:recipes $(BIN)/python -m experiments
 
-SOURCES := $(wildcard fairpo_trl recipes experiments tests benchmarks docs)
+SOURCES := $(wildcard fairpo_trl recipes examples experiments tests benchmarks docs)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

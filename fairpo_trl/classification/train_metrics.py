@@ -33,6 +33,11 @@ class LabelMetrics:
     by_label: pd.DataFrame
     by_role: pd.DataFrame
 
+    def _repr_html_(self) -> str:
+        from fairpo_trl.reporting.render.notebook import metrics_html
+
+        return metrics_html({"By label": self.by_label, "By role": self.by_role})
+
 
 def evaluation_metrics(partition: Partition) -> list[str]:
     """Names of the metrics that an evaluation can return, without its prefix."""

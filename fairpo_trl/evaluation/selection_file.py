@@ -56,6 +56,11 @@ class SelectionResults:
     seconds: float = 0.0
     command: str = ""
 
+    def _repr_html_(self) -> str:
+        from fairpo_trl.reporting.selection_report import selection_html
+
+        return selection_html(self.selection, self.statement, self.test)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {"version": VERSION, **asdict(self)}

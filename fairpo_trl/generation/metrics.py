@@ -69,6 +69,11 @@ class GroupMetrics:
         """Best minus worst attribute."""
         return float(self.by_group[metric].max() - self.by_group[metric].min())
 
+    def _repr_html_(self) -> str:
+        from fairpo_trl.reporting.render.notebook import metrics_html
+
+        return metrics_html({"By attribute": self.by_group, "By role": self.by_role})
+
 
 def evaluation_metrics(partition: Partition) -> list[str]:
     """Names of the metrics that an evaluation can return, without its prefix."""

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fairpo_trl.evaluation.selection import CandidateTest, HeldTest
+from fairpo_trl.evaluation.selection import CandidateTest, HeldTest, Selection
 from fairpo_trl.evaluation.selection_file import SelectionResults
+from fairpo_trl.evaluation.statement import statement
 from fairpo_trl.files import write_text
-from fairpo_trl.reporting.blocks import Block, Report, Row, Sentences, with_content
+from fairpo_trl.reporting.blocks import Block, Report, Row, Sentences, Shown, with_content
 from fairpo_trl.reporting.numbers import ABSENT, duration
 from fairpo_trl.reporting.render.html import write_page
 from fairpo_trl.reporting.render.markdown import escape, part_markdown, report_markdown
+from fairpo_trl.reporting.render.notebook import parts_html
 from fairpo_trl.reporting.render.terminal import print_report
 from fairpo_trl.reporting.selection_plot import plot_selection
 
@@ -27,12 +29,6 @@ def selection_report(results: SelectionResults) -> Report:
             What was found.
     """
     selection = results.selection
-    shown = selection.chosen_test or next((test for test in selection.candidates if test.status == "failed"), None)
-    blocks = [
-        candidates_block(results),
-        held_block(shown, "Held measures") if shown else None,
-        held_block(results.test, "On prompts that decided nothing") if results.test else None,
-    ]
     facts = {
         "data": results.data,
         "handed over": selection.chosen or "the reference",
@@ -44,7 +40,7 @@ def selection_report(results: SelectionResults) -> Report:
     return Report(
         title=f"Selection: {results.model} against {results.reference}",
         kind="language model",
-        first=with_content([Sentences((results.statement,)), *blocks]),
+        first=selection_parts(selection, results.statement, results.test),
         further=(),
         facts=tuple(facts.items()),
         settings=tuple((name, str(value)) for name, value in results.settings.items()),
@@ -54,13 +50,41 @@ def selection_report(results: SelectionResults) -> Report:
     )
 
 
-def candidates_block(results: SelectionResults) -> Block:
+def selection_parts(selection: Selection, said: str, test: CandidateTest | None = None) -> tuple[Shown, ...]:
+    """
+    The verdict and its tables.
+
+    Args:
+        selection ([`~fairpo_trl.evaluation.selection.Selection`]):
+            The test.
+        said (`str`):
+            The verdict in sentences.
+        test ([`~fairpo_trl.evaluation.selection.CandidateTest`], *optional*):
+            What is handed over, on prompts that decided nothing.
+    """
+    shown = selection.chosen_test or next((test for test in selection.candidates if test.status == "failed"), None)
+    return with_content(
+        [
+            Sentences((said,)),
+            candidates_block(selection),
+            held_block(shown, "Held measures") if shown else None,
+            held_block(test, "On prompts that decided nothing") if test else None,
+        ]
+    )
+
+
+def selection_html(selection: Selection, said: str | None = None, test: CandidateTest | None = None) -> str:
+    """A selection as a notebook shows it; see [`selection_parts`]."""
+    return parts_html(selection_parts(selection, said if said is not None else statement(selection, test), test))
+
+
+def candidates_block(selection: Selection) -> Block:
     """One row per candidate: whether it passed, its gain, and the held measure that came nearest to its margin."""
     rows: list[Row] = []
-    for test in results.selection.candidates:
+    for test in selection.candidates:
         worst = test.worst
         found = (worst.measure, *_numbers(worst)) if worst else (ABSENT,) * 4
-        chosen = "handed over" if test.name == results.selection.chosen else test.status
+        chosen = "handed over" if test.name == selection.chosen else test.status
         name, *numbers = found
         rows.append((test.name, chosen, name, _signed(test.gain), *numbers))
     return Block(
@@ -125,7 +149,7 @@ def card_of_chosen(results: SelectionResults, adapter: bool) -> str:
     """
     chosen = results.selection.chosen_test
     assert chosen is not None
-    blocks = [candidates_block(results), held_block(chosen, "Held measures")]
+    blocks = [candidates_block(results.selection), held_block(chosen, "Held measures")]
     if results.test is not None:
         blocks.append(held_block(results.test, "On prompts that decided nothing"))
     parts = [
