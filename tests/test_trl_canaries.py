@@ -321,7 +321,7 @@ def test_pushes_go_through_the_two_methods_that_ours_replace():
     assert sorted(uploads) == ["_push_from_checkpoint", "push_to_hub"]
     asked = ["self", "commit_message", "blocking", "token", "revision", "kwargs"]
     found = list(inspect.signature(transformers.Trainer.push_to_hub).parameters)
-    assert [name for name in found if name != "private"] == asked  # `private` came with transformers 5.21 or later
+    assert [name for name in found if name != "private"] == asked  # `private` is new
 
 
 def test_a_client_reads_through_a_backend_that_can_be_wrapped():
