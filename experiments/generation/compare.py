@@ -29,28 +29,53 @@ PUBLISHED = {
     "hinge_level": "pair",
 }
 
+TWENTY = {"max_steps": 20}
+HELD = ("positive", "on_topic", "plain", "vivid")
+TUNED = {"privileged_loss": "cpo", "balanced_sampling": "role"}
+"""The demo's options, for rows that differ from it in one of them."""
+
 ROWS = [
     Row("dpo_privileged_only", "DPO on privileged pairs", "dpo_privileged_only", {"per_device_train_batch_size": 2},
-        main=True, stops=(8, 12, 16)),
-    Row("dpo_all", "DPO on all pairs", "fairpo", {**PUBLISHED, "balancer": "fixed", "hinge": False}, main=True),
-    Row("fairpo_published", "FairPO as published", "fairpo", PUBLISHED, main=True),
-    Row("fairpo_demo", "FairPO-CPO, the demo's setting", main=True, tuned=True),
-    Row("fairpo_multipliers", "FairPO-DPO, a multiplier per held attribute", "fairpo", {"balancer": "lagrangian",
-        "grouping": "attribute", "lagrangian_term": "excess", "eta_alpha": 0.5, "epsilon": 0.05}, main=True),
-    Row("sft_on_chosen", "SFT on chosen (privileged)", "sft_on_chosen", {"per_device_train_batch_size": 2}),
-    Row("dpo_mixture_25", "DPO, weights .25 / .75", "fairpo", {**PUBLISHED, "balancer": "fixed", "hinge": False,
-        "group_prior": {"privileged": 0.25, "non_privileged": 0.75}}),
-    Row("dpo_mixture_75", "DPO, weights .75 / .25", "fairpo", {**PUBLISHED, "balancer": "fixed", "hinge": False,
-        "group_prior": {"privileged": 0.75, "non_privileged": 0.25}}),
-    Row("group_robust_dpo", "Group Robust DPO (Eq. 3)", "group_robust_dpo", PUBLISHED),
-    Row("fairpo_simpo", "FairPO, SimPO for privileged", "fairpo", {**PUBLISHED, "privileged_loss": "simpo"}),
-    Row("fairpo_no_hinge", "FairPO without hinge", "fairpo", {**PUBLISHED, "hinge": False}),
-    Row("fairpo_fixed", "FairPO, fixed .5 / .5", "fairpo", {**PUBLISHED, "balancer": "fixed"}),
-    Row("fairpo_attributes", "FairPO, one group per attribute", "fairpo", {**PUBLISHED, "grouping": "attribute"}),
-    Row("fairpo_lagrangian", "FairPO, one multiplier", "fairpo",
-        {**PUBLISHED, "balancer": "lagrangian", "eta_alpha": 0.5}),
+        main=True, stops=(8, 12, 16, 20), scales=(0.25, 0.5, 1.0)),
+    Row("fairpo_demo", "FairPO-CPO, the demo's setting", main=True, tuned=True, stops=(20,),
+        scales=(0.5, 1.0, 1.25, 1.5)),
+    Row("fairpo_sft", "FairPO-SFT (SFT for privileged, hinge for held)", "fairpo", {"privileged_loss": "sft"},
+        main=True, scales=(1.0, 1.5)),
+    Row("sft_on_chosen", "SFT on chosen (privileged)", "sft_on_chosen", {"per_device_train_batch_size": 2}, main=True,
+        stops=(20,), scales=(1.0, 1.5)),
     Row("swapped", "the demo's setting, positive privileged", "fairpo",
-        {"privileged_attributes": ["positive"]}, tuned=True),
+        {"privileged_attributes": ["positive"]}, main=True, tuned=True, stops=(20,), scales=(1.0, 1.25)),
+    Row("swapped_dpo", "DPO on privileged pairs, positive privileged", "dpo_privileged_only",
+        {"privileged_attributes": ["positive"], "per_device_train_batch_size": 2}, main=True, stops=(20,)),
+    Row("dpo_all", "DPO on all pairs", "fairpo", {**PUBLISHED, **TWENTY, "balancer": "fixed", "hinge": False},
+        main=True),
+    Row("fairpo_published", "FairPO as published", "fairpo", {**PUBLISHED, **TWENTY}, main=True),
+    Row("fairpo_multipliers", "FairPO-DPO, a multiplier per held attribute", "fairpo", {"balancer": "lagrangian",
+        "grouping": "attribute", "lagrangian_term": "excess", "eta_alpha": 0.5, "epsilon": 0.05, **TWENTY}, main=True),
+    Row("cpo_privileged_only", "CPO on privileged pairs", "fairpo", {**TUNED, "balanced_sampling": "none",
+        "non_privileged_attributes": [], "per_device_train_batch_size": 2}, pairs="privileged_only"),
+    Row("dpo_consistent", "DPO on consistent privileged pairs", "dpo_privileged_only",
+        {"per_device_train_batch_size": 2, **TWENTY}, pairs="consistent"),
+    Row("sft_held", "control: SFT on the chosen texts of the held attributes", "sft_on_chosen",
+        {"privileged_attributes": list(HELD), "per_device_train_batch_size": 2}, judged_as=("concise",)),
+    Row("sft_random", "control: SFT on random samples", "sft_on_chosen", {"per_device_train_batch_size": 2},
+        pairs="random_side"),
+    Row("prompted", "control: the reference told to be brief", control="prompted"),
+    Row("cooler", "control: the reference at temperature .3", control="temperature_0.3"),
+    Row("best_of_2", "control: the shortest of 2 samples", control="best_of_2"),
+    Row("best_of_4", "control: the shortest of 4 samples", control="best_of_4"),
+    Row("dpo_mixture_25", "DPO, weights .25 / .75", "fairpo", {**PUBLISHED, **TWENTY, "balancer": "fixed",
+        "hinge": False, "group_prior": {"privileged": 0.25, "non_privileged": 0.75}}),
+    Row("dpo_mixture_75", "DPO, weights .75 / .25", "fairpo", {**PUBLISHED, **TWENTY, "balancer": "fixed",
+        "hinge": False, "group_prior": {"privileged": 0.75, "non_privileged": 0.25}}),
+    Row("group_robust_dpo", "Group Robust DPO (Eq. 3)", "group_robust_dpo", {**PUBLISHED, **TWENTY}),
+    Row("fairpo_simpo", "FairPO, SimPO for privileged", "fairpo", {**PUBLISHED, **TWENTY, "privileged_loss": "simpo"}),
+    Row("fairpo_no_hinge", "FairPO without hinge", "fairpo", {**PUBLISHED, **TWENTY, "hinge": False}),
+    Row("fairpo_fixed", "FairPO, fixed .5 / .5", "fairpo", {**PUBLISHED, **TWENTY, "balancer": "fixed"}),
+    Row("fairpo_attributes", "FairPO, one group per attribute", "fairpo",
+        {**PUBLISHED, **TWENTY, "grouping": "attribute"}),
+    Row("fairpo_lagrangian", "FairPO, one multiplier", "fairpo",
+        {**PUBLISHED, **TWENTY, "balancer": "lagrangian", "eta_alpha": 0.5}),
 ]  # fmt: skip
 
 
@@ -76,6 +101,7 @@ def main() -> None:
             (row, seed)
             for row in ROWS
             for seed in (args.seeds if args.seeds is not None else ((0, 1, 2) if row.main else (0,)))
+            if seed == 0 or row.control is None  # nothing is trained
             if not args.rows or row.name in args.rows
         ]
         chosen.sort(key=lambda run: (not run[0].main, run[1]))  # what matters most first: main rows, seed by seed

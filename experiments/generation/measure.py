@@ -1,11 +1,16 @@
-"""The comparison's engine: trains one row, measures it after given steps, and keeps each point as one JSON file."""
+"""
+The comparison's engine: trains one row, keeps its adapter after given steps, measures what the adapter writes at given
+scales, and keeps each point as one JSON file.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,8 @@ from demo import evaluation
 from demo.prompts import load_prompts
 from demo.smollm2 import demo_model_path
 from generation_fairpo import DEMO_CONFIG
+from peft import PeftModel
+from peft.helpers import rescale_adapter_scale
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig
 
@@ -24,6 +31,8 @@ from fairpo_trl import FairPOConfig
 from fairpo_trl.commands.generation import make_parser
 from fairpo_trl.evaluation import Completion
 from fairpo_trl.generation.run import train
+
+from .variants import CONTROLS, write_pairs
 
 
 SHARED = {"privileged_attributes", "non_privileged_attributes", "attribute_column", "balanced_sampling"}
@@ -42,14 +51,33 @@ class Row(points.Row):
     Attributes:
         main (`bool`): Whether the row has three seeds.
         stops (`tuple[int, ...]`): Steps after which it is measured besides the end.
+        scales (`tuple[float, ...]`): What the adapter of the end is multiplied by when it is measured; the adapters
+            of the other stops are measured as they are.
         tuned (`bool`): Whether the row takes FairPO's options from the demo's YAML. The others share model, data,
             beta, learning rate, steps and batches with it, and start from the defaults of FairPO's options: tuning
             the demo leaves their points as they are.
+        pairs (`str`, *optional*): A variant of the shipped pairs that it trains on, of `variants.PAIRS`.
+        control (`str`, *optional*): A way to get other completions from the reference without training, of
+            `variants.CONTROLS`.
+        judged_as (`tuple[str, ...]`, *optional*): Attributes that count as privileged in the tables, where they are
+            not those that it is trained for.
     """
 
     main: bool = False
     stops: tuple[int, ...] = ()
+    scales: tuple[float, ...] = (1.0,)
     tuned: bool = False
+    pairs: str | None = None
+    control: str | None = None
+    judged_as: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, order=True)
+class At:
+    """Where on its way a row is measured: after so many steps, with its adapter multiplied by so much."""
+
+    step: int
+    scale: float = 1.0
 
 
 class Measurer:
@@ -77,27 +105,44 @@ class Measurer:
         return {key: value for key, value in self.demo.items() if row.tuned or key not in FAIRPO_OPTIONS}
 
     def _settings(self, row: Row) -> dict[str, Any]:
-        """Everything a point depends on, besides seed and step."""
-        left_out = ("output_dir", "overwrite_output_dir", "seed", "dataset_name")
-        kept = {key: value for key, value in self._config(row).items() if key not in left_out}
-        return {**kept, **row.options, "method": row.method, "data": self.data_hash, "samples": self.samples}
+        """Everything that training depends on, besides seed and step: at a constant rate not even where it ends."""
+        if row.control is not None:
+            return {"control": row.control}
+        left_out = {"output_dir", "overwrite_output_dir", "seed", "dataset_name"}
+        kept = {**self._config(row), **row.options, "method": row.method, "data": self.data_hash}
+        if kept["lr_scheduler_type"] == "constant":
+            left_out.add("max_steps")
+        if row.pairs is not None:
+            kept["pairs"] = row.pairs
+        return {key: value for key, value in kept.items() if key not in left_out}
 
-    def path(self, row: Row, seed: int, step: int) -> Path:
+    def path(self, row: Row, seed: int, at: At) -> Path:
         """File of one point."""
-        return self.points.path(f"{self.split}-{row.name}-seed{seed}-step{step}", self._settings(row))
+        scale = "" if at.scale == 1 else f"-x{at.scale:g}"
+        name = f"{self.split}-{row.name}-seed{seed}-step{at.step}{scale}"
+        return self.points.path(name, {**self._settings(row), "samples": self.samples})
 
-    def stops(self, row: Row) -> list[int]:
-        """Steps after which a row is measured: its own, and the end."""
-        return sorted({*row.stops, int(row.options.get("max_steps", self.demo["max_steps"]))})
+    def end(self, row: Row) -> int:
+        """Steps of a row."""
+        return 0 if row.control is not None else int(row.options.get("max_steps", self.demo["max_steps"]))
+
+    def measured(self, row: Row) -> list[At]:
+        """Where a row is measured: at its stops, and at its end with each scale."""
+        end = self.end(row)
+        return sorted({*(At(step) for step in row.stops), *(At(end, scale) for scale in row.scales)})
 
     def complete(self, row: Row, seed: int) -> bool:
         """Whether every point of the run is there."""
-        return all(self.path(row, seed, step).exists() for step in self.stops(row))
+        return all(self.path(row, seed, at).exists() for at in self.measured(row))
 
-    def read(self, row: Row, seed: int, step: int) -> dict[str, Any] | None:
+    def read(self, row: Row, seed: int, at: At) -> dict[str, Any] | None:
         """One point, or `None` if it is not there."""
-        path = self.path(row, seed, step)
+        path = self.path(row, seed, at)
         return self.points.read(path) if path.exists() else None
+
+    def adapter(self, row: Row, seed: int, step: int) -> Path:
+        """Folder of what was trained after so many steps; the same for every split and number of samples."""
+        return self.points.path(f"adapters/{row.name}-seed{seed}-step{step}", self._settings(row), "")
 
     def output_dir(self, row: Row, seed: int) -> Path:
         """Where a run trains."""
@@ -115,7 +160,7 @@ class Measurer:
         Raises:
             ValueError: If the folder holds points of another model, other prompts or other pairs.
         """
-        path, origin = demo_model_path()
+        _, origin = demo_model_path()
         prompts = hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()[:12]
         inputs = {"model": origin, f"{self.split} prompts": prompts, "pairs": self.data_hash}
         kept = self.folder / "inputs.json"
@@ -130,10 +175,7 @@ class Measurer:
         seeds = [s for s in (evaluation.REFERENCE_SEED, evaluation.FRESH_SEED) if not self._reference_path(s).exists()]
         if not seeds:
             return
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        model, tokenizer = self._base()
         for seed in seeds:
             writing = evaluation.write(
                 model, tokenizer, self.prompts, seed=seed, samples=self.samples, desc=f"Reference, draws {seed}"
@@ -151,24 +193,71 @@ class Measurer:
         ]
         return evaluation.judge(self.prompts, completions)
 
+    def _base(self) -> tuple[Any, Any]:
+        """The reference and its tokenizer."""
+        path, _ = demo_model_path()
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+        return model, AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+
     def run(self, row: Row, seed: int) -> None:
-        """Trains one row with one seed and measures it at its stops."""
+        """Trains one row with one seed, if that is not done yet, and measures what is missing."""
+        missing = [at for at in self.measured(row) if not self.path(row, seed, at).exists()]
+        if row.control is not None:
+            model, tokenizer = self._base()
+            completions = CONTROLS[row.control](model, tokenizer, self.prompts, self.samples)
+            writing = evaluation.judge(self.prompts, completions)
+            self._keep(row, seed, missing[0], evaluation.guards(model, tokenizer, self.prompts, writing), {}, writing)
+            return
+        if not all(self.adapter(row, seed, at.step).is_dir() for at in missing):
+            self.train(row, seed)
+        for at in missing:
+            adapter = self.adapter(row, seed, at.step)
+            model, tokenizer = self._base()
+            model = PeftModel.from_pretrained(model, str(adapter))
+            scaled = nullcontext() if at.scale == 1 else rescale_adapter_scale(model, at.scale)
+            with scaled:
+                writing = evaluation.write(
+                    model, tokenizer, self.prompts, seed=evaluation.FRESH_SEED, samples=self.samples, desc=row.name
+                )
+                guards = evaluation.guards(model, tokenizer, self.prompts, writing)
+            self._keep(row, seed, at, guards, self.points.read(adapter / "training.json"), writing)
+
+    def _keep(
+        self,
+        row: Row,
+        seed: int,
+        at: At,
+        guards: dict[str, float],
+        training: dict[str, Any],
+        writing: evaluation.Writing,
+    ) -> None:
+        about = {"row": row.name, "seed": seed, "step": at.step, "scale": at.scale, "settings": self._settings(row)}
+        self.points.write(self.path(row, seed, at), {**about, **training, "guards": guards, **writing.to_dict()})
+
+    def train(self, row: Row, seed: int) -> None:
+        """Trains one row with one seed and keeps its adapters."""
         path, _ = demo_model_path()
         output = self.output_dir(row, seed)
         config = output.with_suffix(".yaml")
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(yaml.safe_dump(self._config(row)), encoding="utf-8")
         overrides = {"output_dir": str(output), "seed": seed, "disable_tqdm": True, **row.options}
+        if row.pairs is not None:
+            file = self.folder / f"pairs-{row.pairs}-{self.data_hash}.jsonl"
+            if not file.exists():
+                write_pairs(row.pairs, evaluation.PAIRS_FILE, self.demo["privileged_attributes"], file)
+            overrides["dataset_name"] = str(file)
         options = [
             text
             for name, value in overrides.items()
-            for text in (f"--{name}", *(value if isinstance(value, list) else [_option(value)]))
+            for text in (f"--{name}", *(map(str, value) if isinstance(value, list) else [_option(value)]))
         ]
         script_args, training_args, model_args = make_parser().parse(
             ["--config", str(config), "--model_name_or_path", str(path), "--method", row.method, *options]
         )
-        callback = _MeasureAtStops(self, row, seed)
-        callback.started = time.time()
+        callback = _KeepAtStops({at.step: self.adapter(row, seed, at.step) for at in self.measured(row)})
         train(script_args, training_args, model_args, callbacks=[callback])
 
 
@@ -176,11 +265,11 @@ def _option(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
-class _MeasureAtStops(TrainerCallback):
-    """Measures the model at the stops of its row; training goes on unchanged, since sampling has its own draws."""
+class _KeepAtStops(TrainerCallback):
+    """Keeps the adapter at the stops of a row, with its losses and weights up to there."""
 
-    def __init__(self, measurer: Measurer, row: Row, seed: int) -> None:
-        self.measurer, self.row, self.seed, self.started, self.measuring = measurer, row, seed, 0.0, 0.0
+    def __init__(self, folders: dict[int, Path]) -> None:
+        self.folders, self.started = folders, time.time()
         self.history: list[dict[str, float]] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
@@ -189,23 +278,13 @@ class _MeasureAtStops(TrainerCallback):
         self.history.append({"step": state.global_step, **entry})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        measurer, row = self.measurer, self.row
-        if state.global_step not in measurer.stops(row) or measurer.path(row, self.seed, state.global_step).exists():
+        folder = self.folders.get(state.global_step)
+        if folder is None or folder.is_dir():
             return
-        begun = time.time()
-        model, tokenizer = kwargs["model"], kwargs["processing_class"]
-        writing = evaluation.write(
-            model, tokenizer, measurer.prompts, seed=evaluation.FRESH_SEED, samples=measurer.samples, desc=row.name
+        draft = folder.with_name(f"{folder.name}.tmp")
+        shutil.rmtree(draft, ignore_errors=True)
+        kwargs["model"].save_pretrained(draft)
+        points.Points.write(
+            draft / "training.json", {"training_seconds": time.time() - self.started, "history": self.history}
         )
-        point = {
-            "row": row.name,
-            "seed": self.seed,
-            "step": state.global_step,
-            "settings": measurer._settings(row),
-            "training_seconds": begun - self.started - self.measuring,
-            "guards": evaluation.guards(model, tokenizer, measurer.prompts, writing),
-            "history": self.history,
-            **writing.to_dict(),
-        }
-        self.measuring += time.time() - begun
-        measurer.points.write(measurer.path(row, self.seed, state.global_step), point)
+        draft.rename(folder)  # a folder under its name is whole

@@ -17,10 +17,10 @@ from fairpo_trl.reporting import ComparisonPoint, plot_comparison
 from fairpo_trl.reporting.documents import Interval
 
 from .early_stopping import above_curve
-from .measure import Measurer, Row
+from .measure import At, Measurer, Row
 
 
-JUDGE = "scorer"
+JUDGE, SECOND = evaluation.JUDGES
 
 CURVE = "dpo_privileged_only"
 """Row whose stopping points are the curve that the others are compared with."""
@@ -42,15 +42,15 @@ def write_tables(measurer: Measurer, rows: Sequence[Row], seeds: Sequence[int] =
     lines: list[dict[str, Any]] = []
     measured: list[Values] = []
     for row in rows:
-        for step in measurer.stops(row):
-            points = [point for seed in seeds if (point := measurer.read(row, seed, step)) is not None]
+        for at in measurer.measured(row):
+            points = [point for seed in seeds if (point := measurer.read(row, seed, at)) is not None]
             if points:
                 measured.append(_values(measurer, points, reference, again))
-                lines.append(_line(measurer, row, step, points, measured[-1]))
+                lines.append(_line(measurer, row, at, points, measured[-1]))
     if not lines:
         print("There are no points yet.")
         return
-    curve = [pair for pair in zip(lines, measured, strict=True) if pair[0]["row"] == CURVE]
+    curve = [pair for pair in zip(lines, measured, strict=True) if _on_curve(pair[0])]
     for line, values in zip(lines, measured, strict=True):
         line["above_curve"] = _above_curve(line, values, curve)
     measurer.points.write(measurer.folder / "comparison.json", lines)
@@ -61,6 +61,11 @@ def write_tables(measurer: Measurer, rows: Sequence[Row], seeds: Sequence[int] =
     plotted = _plot(lines, measurer)
     names = ["comparison.md", "comparison.json", *(["comparison.png"] if plotted else [])]
     print(f"Written to {measurer.folder}: {', '.join(names)}")
+
+
+def _on_curve(line: dict[str, Any]) -> bool:
+    """Whether a line is a stopping point of the curve; scaled adapters of its end are points of their own."""
+    return bool(line["row"] == CURVE and line["scale"] == 1)
 
 
 def _values(
@@ -77,9 +82,10 @@ def _values(
     return values
 
 
-def _line(measurer: Measurer, row: Row, step: int, points: Sequence[dict[str, Any]], values: Values) -> dict[str, Any]:
+def _line(measurer: Measurer, row: Row, at: At, points: Sequence[dict[str, Any]], values: Values) -> dict[str, Any]:
     """One line: estimates per attribute and judge, the privileged, mean held and worst held difference, guards."""
-    privileged = row.options.get("privileged_attributes", measurer.demo["privileged_attributes"])
+    trained = row.options.get("privileged_attributes", measurer.demo["privileged_attributes"])
+    privileged = row.judged_as or trained
     partition = Partition.by_name(list(scorers.SCORERS), privileged)
     held = partition.non_privileged
 
@@ -87,24 +93,30 @@ def _line(measurer: Measurer, row: Row, step: int, points: Sequence[dict[str, An
         """Mean over names and seeds, with an interval over prompts."""
         return paired_bootstrap(np.mean([values[judge][name] for name in names], axis=(0, 1))).to_dict()
 
-    worst = min(held, key=lambda name: values[JUDGE][name].mean())
+    def worst_of(judge: str) -> dict[str, Any]:
+        name = min(held, key=lambda name: values[judge][name].mean())
+        by_seed = np.min([values[judge][other].mean(axis=1) for other in held], axis=0)  # of each seed, its own worst
+        return {"name": name, "by_seed": by_seed.tolist(), **estimate([name], judge)}
+
     by_seed = np.mean([values[JUDGE][name] for name in partition.privileged], axis=(0, 2))
     guards = [point["guards"] for point in points]
     return {
         "row": row.name,
         "label": row.label,
         "main": row.main,
-        "step": step,
-        "last": step == measurer.stops(row)[-1],
+        "step": at.step,
+        "scale": at.scale,
+        "last": at.step == measurer.end(row),
         "seeds": [point["seed"] for point in points],
         "partition": partition.to_dict()["roles"],
         "difference": {judge: {name: estimate([name], judge) for name in partition.names} for judge in values},
         "privileged": estimate(partition.privileged),
         "privileged_by_seed": by_seed.tolist(),
         "mean_held": estimate(held),
-        "worst_held": {"name": worst, **estimate([worst])},
+        "worst_held": worst_of(JUDGE),
+        "worst_held_second": worst_of(SECOND),
         "guards": {key: float(np.mean([guard[key] for guard in guards])) for key in guards[0]},
-        "training_seconds": float(np.median([point["training_seconds"] for point in points])),
+        "training_seconds": float(np.median([point.get("training_seconds", 0.0) for point in points])),
     }
 
 
@@ -113,7 +125,7 @@ def _above_curve(
 ) -> dict[str, dict[str, float]] | None:
     """The line against the curve, over its seeds; `None` where the curve lacks a seed or has other roles."""
     seeds = line["seeds"]
-    if line["row"] == CURVE or not curve:
+    if _on_curve(line) or not curve:
         return None
     if any(point["partition"] != line["partition"] or not set(seeds) <= set(point["seeds"]) for point, _ in curve):
         return None
@@ -140,15 +152,17 @@ def _text(estimate: dict[str, Any]) -> str:
 
 
 def _cells(line: dict[str, Any]) -> list[str]:
-    name = f"{line['label']}, {line['step']} steps" if not line["last"] else line["label"]
+    name = line["label"] if line["last"] else f"{line['label']}, {line['step']} steps"
+    name += "" if line["scale"] == 1 else f", adapter x {line['scale']:g}"
     held = [n for n, role in line["partition"].items() if role == "non_privileged"]
-    worst, above = line["worst_held"], line["above_curve"]
+    worst, second, above = line["worst_held"], line["worst_held_second"], line["above_curve"]
     return [
         name,
         str(len(line["seeds"])),
         _text(line["privileged"]),
         _text(line["mean_held"]),
         f"{_text(worst)} {worst['name']}",
+        f"{_text(second)} {second['name']}",
         " / ".join(_text(line["difference"][JUDGE][n]).split(" ")[0] for n in held),
         *(("-", "-") if above is None else (_text(above["mean_held"]), _text(above["worst_held"]))),
         f"{line['guards']['mean_words']:.1f}",
@@ -156,12 +170,16 @@ def _cells(line: dict[str, Any]) -> list[str]:
     ]
 
 
+_WORDS = ("method", "held, worst", "by the second judge")
+"""Columns that are read as words."""
+
 _HEADER = [
     "method",
     "seeds",
     "privileged",
     "held, mean",
     "held, worst",
+    "by the second judge",
     "held, each",
     "above the curve, mean",
     "above the curve, worst",
@@ -173,7 +191,9 @@ _HEADER = [
 def _table(lines: Sequence[dict[str, Any]], measurer: Measurer) -> Table:
     table = Table(title=_caption(measurer), title_justify="left")
     for column in _HEADER:
-        table.add_column(column, justify="left" if column in ("method", "held, worst") else "right")
+        table.add_column(
+            column, justify="left" if column in ("method", "held, worst", "by the second judge") else "right"
+        )
     for line in lines:
         table.add_row(*_cells(line))
     return table
@@ -193,11 +213,11 @@ def _markdown(lines: Sequence[dict[str, Any]], measurer: Measurer) -> str:
     return (
         f"{_caption(measurer)}.\n\n{table}\n\n"
         f"Privileged: {', '.join(measurer.demo['privileged_attributes'])}. Held, each: {' / '.join(held)} (where the "
-        "partition is swapped: its own held ones). Above the curve: the mean and the worst held attribute, less those "
-        "of DPO on privileged pairs (same seeds, linear between its stopping points and the reference) at an equal "
-        "privileged gain, prompts resampled together; - where the curve does not reach. Words: mean per "
-        "completion. Log-prob: mean per token under the reference, nats. A row without a "
-        f"number of steps is measured at the end ({measurer.demo['max_steps']} steps).\n"
+        "partition is swapped: its own held ones). By the second judge: the worst held attribute as it sees them. "
+        "Above the curve: the mean and the worst held attribute, less those of DPO on privileged pairs (same seeds, "
+        "linear between its stopping points and the reference) at an equal privileged gain, prompts resampled "
+        "together; - where the curve does not reach. Words: mean per completion. Log-prob: mean per token under the "
+        "reference, nats. A row without a number of steps is measured at its end.\n"
     )  # fmt: skip
 
 
@@ -220,9 +240,10 @@ def _plot(lines: Sequence[dict[str, Any]], measurer: Measurer) -> bool:
         interval = {key: Interval(**{k: v for k, v in line[key].items() if k in keep}) for key in three}
         return ComparisonPoint(label, **interval)
 
-    same = [line for line in lines if line["row"] != "swapped"]
-    curve = [point(line, f"{line['step']}") for line in same if line["row"] == CURVE]
-    points = [point(line, line["label"]) for line in same if line["row"] != CURVE and line["last"]]
+    demo = set(measurer.demo["privileged_attributes"])
+    same = [line for line in lines if {n for n, role in line["partition"].items() if role == "privileged"} == demo]
+    curve = [point(line, f"{line['step']}") for line in same if _on_curve(line)]
+    points = [point(line, _cells(line)[0]) for line in same if line["row"] != CURVE and line["last"] and line["main"]]
     if not points and not curve:
         return False
     plot_comparison(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fairpo_trl import Partition
@@ -104,10 +106,10 @@ def win_rates(partition: Partition, trained: Writing, reference: Writing, again:
 def guards(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any], writing: Writing
 ) -> dict[str, float]:
-    """Guards against degenerate text; the log-prob per token is that of the reference (the adapter switched off)."""
+    """Guards against degenerate text; the log-prob per token is the reference's (an adapter is switched off)."""
     first = [row[:1] for row in writing.completions[:GUARDED]]  # enough for a mean
     # A completion that is only the end token still has that token; one cut at once has none and cannot occur.
-    with model.disable_adapter():
+    with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
         log_probs = mean_token_log_prob(model, tokenizer, prompts[:GUARDED], first)
     numbers = text_guards(writing.completions).to_dict()
     return numbers | {"mean_token_log_prob": float(log_probs.mean())}
