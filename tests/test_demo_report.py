@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,10 +25,10 @@ from huggingface_hub import ModelCard
 from peft import PeftModel, get_peft_model
 from trl import ModelConfig
 
-from experiments.generation import compare, measure
+from experiments.generation import compare, measure, variants
 from experiments.generation.compare import PUBLISHED, ROWS, Row
 from experiments.generation.early_stopping import above_curve
-from experiments.generation.measure import Measurer
+from experiments.generation.measure import At, Measurer
 from experiments.generation.tables import write_tables
 from experiments.points import Points
 from fairpo_trl import FairPOConfig, Partition
@@ -317,15 +318,16 @@ def test_a_row_is_trained_measured_and_found_again(measurer: Measurer, monkeypat
     texts = [measurer.reference(seed).to_dict()["completions"] for seed in (1, 2)]
     assert texts[0] != texts[1] and [len(row) for row in texts[0]] == [2] * 4
     options = {"max_steps": 3, "learning_rate": 0.05, "dataset_name": pairs_file(measurer.folder)}
-    row = Row("tiny", "Tiny", "fairpo", options, stops=(2,))
-    assert measurer.stops(row) == [2, 3] and not measurer.complete(row, 0)
+    row = Row("tiny", "Tiny", "fairpo", options, stops=(2,), scales=(0.0, 1.0))
+    places = [At(2), At(3, 0.0), At(3)]
+    assert measurer.measured(row) == places and not measurer.complete(row, 0)
     measurer.run(row, 0)
     assert measurer.complete(row, 0) and not measurer.complete(row, 1)
-    assert measurer.read(row, 1, 3) is None
-    points = [measurer.read(row, 0, step) for step in (2, 3)]
-    for step, point in zip((2, 3), points, strict=True):
+    assert measurer.read(row, 1, At(3)) is None
+    points = [measurer.read(row, 0, at) for at in places]
+    for at, point in zip(places, points, strict=True):
         assert point is not None
-        assert (point["row"], point["seed"], point["step"]) == ("tiny", 0, step)
+        assert (point["row"], point["seed"], point["step"], point["scale"]) == ("tiny", 0, at.step, at.scale)
         assert point["settings"] == json.loads(json.dumps(measurer._settings(row)))
         assert point["guards"]["completions"] == 8 and math.isfinite(point["guards"]["mean_token_log_prob"])
         assert 0 < point["training_seconds"] < 600
@@ -333,16 +335,18 @@ def test_a_row_is_trained_measured_and_found_again(measurer: Measurer, monkeypat
         assert judged.to_dict()["completions"] == point["completions"]
         assert judged.scores["scorer"]["concise"].shape == (4, 2)
         assert any(key.startswith("weight/") for key in point["history"][0])
-    assert points[0]["completions"] != texts[1]  # it was the trained model that wrote
-    assert not list(measurer.folder.glob("*.tmp"))
+    assert points[1]["completions"] == texts[1]  # an adapter times 0 is the reference, and draws are shared
+    assert points[0]["completions"] != texts[1] != points[2]["completions"]  # it was the trained model that wrote
+    assert not list(measurer.folder.glob("**/*.tmp"))
 
-    # A run that was cut short is taken up: what is there is not measured again.
-    measurer.points.write(measurer.path(row, 0, 2), {"there": "already"})
-    measurer.path(row, 0, 3).unlink()
+    # A run that was cut short is taken up: what is there is neither trained nor measured again.
+    monkeypatch.setattr(measure, "train", lambda *_, **__: pytest.fail("it is trained"))
+    measurer.points.write(measurer.path(row, 0, At(2)), {"there": "already"})
+    measurer.path(row, 0, At(3)).unlink()
     assert not measurer.complete(row, 0)
     measurer.run(row, 0)
-    assert measurer.read(row, 0, 2) == {"there": "already"}
-    assert measurer.read(row, 0, 3)["completions"] == points[1]["completions"]
+    assert measurer.read(row, 0, At(2)) == {"there": "already"}
+    assert measurer.read(row, 0, At(3))["completions"] == points[2]["completions"]
     monkeypatch.setattr(
         measure.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("they are there")
     )
@@ -352,45 +356,96 @@ def test_a_row_is_trained_measured_and_found_again(measurer: Measurer, monkeypat
         measurer.write_references()
 
 
-def test_measuring_on_the_way_does_not_change_the_run(measurer: Measurer) -> None:
+def test_keeping_adapters_on_the_way_does_not_change_the_run(measurer: Measurer) -> None:
     options = {"max_steps": 3, "learning_rate": 0.05, "dataset_name": pairs_file(measurer.folder)}
     rows = [Row("often", "", "fairpo", options, stops=(1, 2)), Row("once", "", "fairpo", options)]
     for row in rows:
         measurer.run(row, 0)
-    often, once = (measurer.read(row, 0, 3) for row in rows)
+    often, once = (measurer.read(row, 0, At(3)) for row in rows)
     assert often["completions"] == once["completions"] and often["history"] == once["history"]
-    assert often["completions"] != measurer.read(rows[0], 0, 1)["completions"]
+    assert often["completions"] != measurer.read(rows[0], 0, At(1))["completions"]
+
+
+def test_a_point_on_the_way_is_that_of_a_run_that_ends_there(measurer: Measurer) -> None:
+    options = {"learning_rate": 0.05, "dataset_name": pairs_file(measurer.folder)}
+    longer, shorter = (Row("tiny", "", "fairpo", {**options, "max_steps": steps}, stops=(2,)) for steps in (3, 2))
+    assert measurer.path(longer, 0, At(2)) == measurer.path(shorter, 0, At(2))
+    measurer.run(shorter, 0)
+    found = measurer.read(shorter, 0, At(2))["completions"]
+    for folder in measurer.folder.glob("adapters/*"):
+        shutil.rmtree(folder)
+    measurer.path(shorter, 0, At(2)).unlink()
+    measurer.run(longer, 0)
+    assert measurer.read(longer, 0, At(2))["completions"] == found
+
+
+@pytest.mark.parametrize("control", variants.CONTROLS)
+def test_a_control_is_measured_without_training(
+    control: str, measurer: Measurer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "train", lambda *_, **__: pytest.fail("nothing is trained"))
+    row = Row("control", "Control", control=control)
+    measurer.write_references()
+    measurer.run(row, 0)
+    assert measurer.complete(row, 0)
+    completions = measurer.read(row, 0, At(0))["completions"]
+    assert [len(texts) for texts in completions] == [2] * 4
+    assert completions != measurer.reference(evaluation.REFERENCE_SEED).to_dict()["completions"]
+
+
+def test_the_variants_of_the_pairs_by_hand(tmp_path: Path, fake_judges: None) -> None:
+    rows = [json.loads(line) for line in evaluation.PAIRS_FILE.read_text(encoding="utf-8").splitlines()]
+    train = [row for row in rows if row["split"] == "train"]
+    concise = variants.privileged_only(train, ["concise"])
+    assert len(concise) == 270 and {row["attribute"] for row in concise} == {"concise"}
+    flipped = variants.random_side(train, ["concise"])
+    same = [new == old for new, old in zip(flipped, concise, strict=True)]
+    assert 90 < sum(same) < 180  # a fair coin
+    for new, old in zip(flipped, concise, strict=True):
+        assert new == old or (new["chosen"], new["rejected"]) == (old["rejected"], old["chosen"])
+        assert (new["score_chosen"] > new["score_rejected"]) == (new == old)
+    none, one, all_of_them = (variants.consistent(train, ["concise"], conflicts) for conflicts in (0, 1, 4))
+    assert len(none) <= len(one) <= len(all_of_them) == 270
+    variants.write_pairs("privileged_only", evaluation.PAIRS_FILE, ["concise"], tmp_path / "pairs.jsonl")
+    written = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert written[:270] == concise and len(written) == len(rows) - len(train) + 270
 
 
 def test_every_setting_that_matters_has_its_own_file(measurer: Measurer, tmp_path: Path) -> None:
     row = Row("tiny", "Tiny", "fairpo", {"max_steps": 3})
-    path = measurer.path(row, 0, 3)
+    path = measurer.path(row, 0, At(3))
     others = [
-        measurer.path(row, 1, 3),
-        measurer.path(row, 0, 2),
-        measurer.path(dataclasses.replace(row, name="other"), 0, 3),
-        measurer.path(dataclasses.replace(row, options={"max_steps": 3, "beta": 0.2}), 0, 3),
-        measurer.path(dataclasses.replace(row, method="sft_on_chosen"), 0, 3),
-        Measurer(tmp_path, "validation", 2).path(row, 0, 3),
-        Measurer(tmp_path, "test", 4).path(row, 0, 3),
+        measurer.path(row, 1, At(3)),
+        measurer.path(row, 0, At(2)),
+        measurer.path(row, 0, At(3, 1.5)),
+        measurer.path(dataclasses.replace(row, name="other"), 0, At(3)),
+        measurer.path(dataclasses.replace(row, options={"max_steps": 3, "beta": 0.2}), 0, At(3)),
+        measurer.path(dataclasses.replace(row, method="sft_on_chosen"), 0, At(3)),
+        measurer.path(dataclasses.replace(row, pairs="consistent"), 0, At(3)),
+        measurer.path(dataclasses.replace(row, control="prompted"), 0, At(3)),
+        Measurer(tmp_path, "validation", 2).path(row, 0, At(3)),
+        Measurer(tmp_path, "test", 4).path(row, 0, At(3)),
     ]
     measurer.demo["learning_rate"] = 1.0
-    others.append(measurer.path(row, 0, 3))
-    assert len({path, *others}) == 9
+    others.append(measurer.path(row, 0, At(3)))
+    measurer.demo["lr_scheduler_type"] = "linear"  # now the end matters to what comes before it
+    others.append(measurer.path(row, 0, At(3)))
+    others.append(measurer.path(dataclasses.replace(row, options={"max_steps": 4}), 0, At(3)))
+    assert len({path, *others}) == 1 + len(others)
     measurer = Measurer(tmp_path, "test", 2)
-    assert measurer.path(dataclasses.replace(row, label="Another label", main=True, stops=(1,)), 0, 3) == path
+    assert measurer.path(dataclasses.replace(row, label="Another label", main=True, stops=(1,)), 0, At(3)) == path
     measurer.data_hash = "other data"
-    assert measurer.path(row, 0, 3) != path
+    assert measurer.path(row, 0, At(3)) != path
 
 
 def test_tuning_the_demo_moves_the_tuned_rows_alone(measurer: Measurer) -> None:
     tuned, other = Row("demo", "Demo", "fairpo", tuned=True), Row("other", "Other", "fairpo", {"eta_alpha": 0.1})
-    before = [measurer.path(row, 0, 3) for row in (tuned, other)]
+    before = [measurer.path(row, 0, At(3)) for row in (tuned, other)]
     measurer.demo |= {"epsilon": 0.3, "balancer": "mirror_ascent", "floor": 0.1, "privileged_loss": "simpo"}
-    assert measurer.path(tuned, 0, 3) != before[0] and measurer.path(other, 0, 3) == before[1]
-    for option, value in (("balanced_sampling", "none"), ("beta", 0.2), ("max_steps", 30)):  # shared by all rows
+    assert measurer.path(tuned, 0, At(3)) != before[0] and measurer.path(other, 0, At(3)) == before[1]
+    for option, value in (("balanced_sampling", "none"), ("beta", 0.2)):  # shared by all rows
         measurer.demo[option] = value
-        after = measurer.path(other, 0, 3)
+        after = measurer.path(other, 0, At(3))
         assert after != before[1]
         before[1] = after
 
@@ -407,13 +462,16 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 # ---- the comparison's rows ----
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+TRAINED = [row for row in ROWS if row.control is None]
+
+
+@pytest.mark.parametrize("row", TRAINED, ids=[row.name for row in TRAINED])
 def test_every_row_reaches_the_trainer_with_its_options(
     row: Row, measurer: Measurer, tiny_model_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(measure, "train", lambda *args, callbacks: seen.append((*args, callbacks)))
-    measurer.run(row, 7)
+    measurer.train(row, 7)
     ((script_args, training_args, model_args, callbacks),) = seen
     defaults = {option.name: option.default for option in dataclasses.fields(FairPOConfig)}
     untuned = {} if row.tuned else {name: defaults[name] for name in measure.FAIRPO_OPTIONS}
@@ -422,9 +480,11 @@ def test_every_row_reaches_the_trainer_with_its_options(
     for name in {*row.options, *untuned, *options, "per_device_train_batch_size"} & given.keys():
         assert getattr(training_args, name) == given[name], name
     assert script_args.method == row.method and training_args.seed == 7
+    data = Path(script_args.dataset_name)
+    assert data.parent == measurer.folder if row.pairs else data.samefile(evaluation.PAIRS_FILE)
     assert model_args.model_name_or_path == tiny_model_path
     assert Path(training_args.output_dir).parent == measurer.folder / "runs"
-    assert len(callbacks) == 1 and callbacks[0].row is row
+    assert len(callbacks) == 1 and set(callbacks[0].folders) == {at.step for at in measurer.measured(row)}
 
 
 def test_rows_have_names_of_their_own_and_the_baselines_differ_from_fairpo() -> None:
@@ -432,12 +492,13 @@ def test_rows_have_names_of_their_own_and_the_baselines_differ_from_fairpo() -> 
     by_name = {row.name: row for row in ROWS}
     assert by_name["fairpo_published"].options == PUBLISHED and by_name["fairpo_demo"].options == {}
     assert [row.name for row in ROWS if row.tuned] == ["fairpo_demo", "swapped"]
-    assert len({json.dumps([row.method, row.options], sort_keys=True) for row in ROWS}) == len(ROWS)
+    told = {json.dumps([row.method, row.options, row.pairs, row.control, row.tuned], sort_keys=True) for row in ROWS}
+    assert len(told) == len(ROWS)
 
 
 def test_every_shipped_point_is_one_of_the_rows_as_they_are_defined() -> None:
     shipped = Measurer(ROOT / "experiments" / "generation" / "results", "test", 2)
-    expected = {shipped.path(row, seed, step) for row in ROWS for seed in range(3) for step in shipped.stops(row)} | {
+    expected = {shipped.path(row, seed, at) for row in ROWS for seed in range(3) for at in shipped.measured(row)} | {
         shipped._reference_path(seed) for seed in (evaluation.REFERENCE_SEED, evaluation.FRESH_SEED)
     }
     assert set(shipped.folder.glob("test-*.json")) <= expected
@@ -455,11 +516,12 @@ def write_point(measurer: Measurer, row: Row, seed: int, step: int, words: int) 
         "row": row.name,
         "seed": seed,
         "step": step,
+        "scale": 1.0,
         "guards": {"mean_words": float(words), "mean_token_log_prob": -2.0},
         "training_seconds": 60.0 + seed,
         **Writing(same_text(words, 4), {}).to_dict(),
     }
-    measurer.points.write(measurer.path(row, seed, step), point)
+    measurer.points.write(measurer.path(row, seed, At(step)), point)
 
 
 @pytest.fixture
@@ -507,7 +569,7 @@ def test_tables_of_points_made_by_hand(with_references: Measurer, capsys: pytest
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines() if row.startswith("|")]
     assert [row[0] for row in rows] == ["method", "---", "Early, 2 steps", "Early", "Late"]
     assert rows[3][1:4] == ["1", ".50 [.50, .50]", "-.12 [-.12, -.12]"] and rows[3][4].endswith("plain")
-    assert {len(row) for row in rows} == {10} and "4 test prompts x 2 completions" in text
+    assert {len(row) for row in rows} == {11} and "4 test prompts x 2 completions" in text
     assert (measurer.folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert "Late" in capsys.readouterr().out
 
@@ -575,10 +637,10 @@ def test_a_swapped_partition_has_its_own_roles(with_references: Measurer) -> Non
 
 def test_a_half_written_point_is_not_used(with_references: Measurer) -> None:
     row, end = Row("tiny", "Tiny"), with_references.demo["max_steps"]
-    with_references.path(row, 0, end).with_suffix(".tmp").write_text('{"row": "ti', encoding="utf-8")
-    assert not with_references.complete(row, 0) and with_references.read(row, 0, end) is None
+    with_references.path(row, 0, At(end)).with_suffix(".tmp").write_text('{"row": "ti', encoding="utf-8")
+    assert not with_references.complete(row, 0) and with_references.read(row, 0, At(end)) is None
     write_point(with_references, row, 1, end, words=3)
-    with_references.path(row, 2, end).with_suffix(".tmp").write_text('{"row": "ti', encoding="utf-8")
+    with_references.path(row, 2, At(end)).with_suffix(".tmp").write_text('{"row": "ti', encoding="utf-8")
     assert tables(with_references, [row])["tiny", end]["seeds"] == [1]
 
 

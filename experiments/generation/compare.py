@@ -31,8 +31,6 @@ PUBLISHED = {
 
 TWENTY = {"max_steps": 20}
 HELD = ("positive", "on_topic", "plain", "vivid")
-TUNED = {"privileged_loss": "cpo", "balanced_sampling": "role"}
-"""The demo's options, for rows that differ from it in one of them."""
 
 ROWS = [
     Row("dpo_privileged_only", "DPO on privileged pairs", "dpo_privileged_only", {"per_device_train_batch_size": 2},
@@ -52,8 +50,8 @@ ROWS = [
     Row("fairpo_published", "FairPO as published", "fairpo", {**PUBLISHED, **TWENTY}, main=True),
     Row("fairpo_multipliers", "FairPO-DPO, a multiplier per held attribute", "fairpo", {"balancer": "lagrangian",
         "grouping": "attribute", "lagrangian_term": "excess", "eta_alpha": 0.5, "epsilon": 0.05, **TWENTY}, main=True),
-    Row("cpo_privileged_only", "CPO on privileged pairs", "fairpo", {**TUNED, "balanced_sampling": "none",
-        "non_privileged_attributes": [], "per_device_train_batch_size": 2}, pairs="privileged_only"),
+    Row("cpo_privileged_only", "CPO on privileged pairs", "fairpo", {"privileged_loss": "cpo",
+        "balanced_sampling": "none", "per_device_train_batch_size": 2}, pairs="privileged_only"),
     Row("dpo_consistent", "DPO on consistent privileged pairs", "dpo_privileged_only",
         {"per_device_train_batch_size": 2, **TWENTY}, pairs="consistent"),
     Row("sft_held", "control: SFT on the chosen texts of the held attributes", "sft_on_chosen",

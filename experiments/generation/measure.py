@@ -108,13 +108,14 @@ class Measurer:
         """Everything that training depends on, besides seed and step: at a constant rate not even where it ends."""
         if row.control is not None:
             return {"control": row.control}
-        left_out = {"output_dir", "overwrite_output_dir", "seed", "dataset_name"}
-        kept = {**self._config(row), **row.options, "method": row.method, "data": self.data_hash}
-        if kept["lr_scheduler_type"] == "constant":
-            left_out.add("max_steps")
+        left_out = ("output_dir", "overwrite_output_dir", "seed", "dataset_name")
+        kept = {key: value for key, value in self._config(row).items() if key not in left_out}
+        settings = {**kept, **row.options, "method": row.method, "data": self.data_hash}
         if row.pairs is not None:
-            kept["pairs"] = row.pairs
-        return {key: value for key, value in kept.items() if key not in left_out}
+            settings["pairs"] = row.pairs
+        if settings["lr_scheduler_type"] == "constant":
+            del settings["max_steps"]
+        return settings
 
     def path(self, row: Row, seed: int, at: At) -> Path:
         """File of one point."""
