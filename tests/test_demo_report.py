@@ -406,9 +406,9 @@ def test_the_variants_of_the_pairs_by_hand(tmp_path: Path, fake_judges: None) ->
         assert (new["score_chosen"] > new["score_rejected"]) == (new == old)
     none, one, all_of_them = (variants.consistent(train, ["concise"], conflicts) for conflicts in (0, 1, 4))
     assert len(none) <= len(one) <= len(all_of_them) == 270
-    variants.write_pairs("privileged_only", evaluation.PAIRS_FILE, ["concise"], tmp_path / "pairs.jsonl")
+    variants.write_pairs("random_side", evaluation.PAIRS_FILE, ["concise"], tmp_path / "pairs.jsonl")
     written = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert written[:270] == concise and len(written) == len(rows) - len(train) + 270
+    assert written[:270] == flipped and len(written) == len(rows) - len(train) + 270
 
 
 def test_every_setting_that_matters_has_its_own_file(measurer: Measurer, tmp_path: Path) -> None:
@@ -490,7 +490,7 @@ def test_every_row_reaches_the_trainer_with_its_options(
 def test_rows_have_names_of_their_own_and_the_baselines_differ_from_fairpo() -> None:
     assert len({row.name for row in ROWS}) == len({row.label for row in ROWS}) == len(ROWS)
     by_name = {row.name: row for row in ROWS}
-    assert by_name["fairpo_published"].options == PUBLISHED and by_name["fairpo_demo"].options == {}
+    assert by_name["fairpo_published"].options == {**PUBLISHED, **compare.TWENTY} and by_name["fairpo_demo"].options == {}
     assert [row.name for row in ROWS if row.tuned] == ["fairpo_demo", "swapped"]
     told = {json.dumps([row.method, row.options, row.pairs, row.control, row.tuned], sort_keys=True) for row in ROWS}
     assert len(told) == len(ROWS)

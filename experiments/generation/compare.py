@@ -32,6 +32,9 @@ PUBLISHED = {
 TWENTY = {"max_steps": 20}
 HELD = ("positive", "on_topic", "plain", "vivid")
 
+ALONE = {"per_device_train_batch_size": 2}
+"""Half of the demo's four pairs a step are privileged: a row that has no others takes two."""
+
 ROWS = [
     Row("dpo_privileged_only", "DPO on privileged pairs", "dpo_privileged_only", {"per_device_train_batch_size": 2},
         main=True, stops=(8, 12, 16, 20), scales=(0.25, 0.5, 1.0)),
@@ -50,10 +53,15 @@ ROWS = [
     Row("fairpo_published", "FairPO as published", "fairpo", {**PUBLISHED, **TWENTY}, main=True),
     Row("fairpo_multipliers", "FairPO-DPO, a multiplier per held attribute", "fairpo", {"balancer": "lagrangian",
         "grouping": "attribute", "lagrangian_term": "excess", "eta_alpha": 0.5, "epsilon": 0.05, **TWENTY}, main=True),
-    Row("cpo_privileged_only", "CPO on privileged pairs", "fairpo", {"privileged_loss": "cpo",
-        "balanced_sampling": "none", "per_device_train_batch_size": 2}, pairs="privileged_only"),
+    Row("cpo_privileged_only", "CPO on privileged pairs", "privileged_only", {**ALONE, "privileged_loss": "cpo"}),
+    Row("rpo_privileged_only", "RPO on privileged pairs", "privileged_only", {**ALONE, "privileged_loss": "rpo"}),
+    Row("ipo_privileged_only", "IPO on privileged pairs", "privileged_only", {**ALONE, "privileged_loss": "ipo"}),
+    Row("bonbon_privileged_only", "BoNBoN (n = 6) on privileged pairs", "privileged_only",
+        {**ALONE, "privileged_loss": "ipo", "bonbon_alpha": 0.005, "beta": 0.0437956}),
+    Row("dpop_privileged_only", "DPOP on privileged pairs", "privileged_only",
+        {**ALONE, "privileged_loss": "dpop", "dpop_lambda": 5.0}),
     Row("dpo_consistent", "DPO on consistent privileged pairs", "dpo_privileged_only",
-        {"per_device_train_batch_size": 2, **TWENTY}, pairs="consistent"),
+        {**ALONE, **TWENTY}, pairs="consistent"),
     Row("sft_held", "control: SFT on the chosen texts of the held attributes", "sft_on_chosen",
         {"privileged_attributes": list(HELD), "per_device_train_batch_size": 2}, judged_as=("concise",)),
     Row("sft_random", "control: SFT on random samples", "sft_on_chosen", {"per_device_train_batch_size": 2},

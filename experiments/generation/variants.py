@@ -56,7 +56,6 @@ def random_side(rows: Sequence[Pair], privileged: Sequence[str]) -> list[Pair]:
 
 
 PAIRS: Mapping[str, Callable[[Sequence[Pair], Sequence[str]], list[Pair]]] = {
-    "privileged_only": privileged_only,
     "consistent": consistent,
     "random_side": random_side,
 }
