@@ -126,6 +126,5 @@ def _sample(
 CONTROLS: Mapping[str, Callable[..., Completions]] = {
     "prompted": prompted,
     "temperature_0.3": functools.partial(cooler, temperature=0.3),
-    "best_of_2": functools.partial(best_of, n=2),
     "best_of_4": functools.partial(best_of, n=4),
 }
