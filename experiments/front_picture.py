@@ -3,9 +3,9 @@ Draws the picture of the README from the points of the comparison of language mo
 
     python experiments/front_picture.py
 
-Each mark is one method: across, what it gains on the privileged attribute; up, what its worst held attribute loses,
-both as changes of the win rate against the reference, with 95 % intervals over prompts, mean over seeds. The band is
-the promise.
+Each mark is one model: across, what it gains on the privileged attribute; up, what its worst held attribute loses by
+whichever of the two judges sees it worse; both as changes of the win rate against the reference, with 95 % intervals
+over prompts, mean over seeds. The band is the promise.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ ROOT = Path(__file__).resolve().parents[1]
 POINTS = ROOT / "experiments" / "generation" / "results" / "comparison.json"
 PICTURE = ROOT / "docs" / "pictures" / "gain-against-held.png"
 MARGIN = 0.05  # of win rate: what "not worse" allows
-SHOWN = {  # row -> its words in the picture, colour, where the words stand (points)
-    "fairpo_demo": ("FairPO-CPO", "#00796b", (8, 8)),
-    "fairpo_published": ("FairPO as published", "#757575", (6, 6)),
-    "dpo_all": ("DPO, all pairs", "#757575", (8, 6)),
+CURVES = {  # rows -> words beside the curve's end, colour, where the words stand (points)
+    ("dpo_privileged_only",): ("DPO on the privileged pairs", "#c62828", (-150, -4)),
+    ("sft_on_chosen",): ("SFT on their chosen texts", "#757575", (-20, 26)),
+    ("fairpo_demo",): ("FairPO-CPO", "#00796b", (4, -22)),
 }
+CHOSEN = ("fairpo_demo", 40, 1.5)
+"""The setting that validation chose (docs/study.md)."""
 
 
 def main() -> None:
@@ -45,60 +47,45 @@ def main() -> None:
 
 
 def draw(points: list[dict[str, Any]], output: Path) -> None:
-    """The reference at the origin, the band that the promise allows, the curve of DPO and the methods beside it."""
-    curve = sorted((p for p in points if p["row"] == "dpo_privileged_only"), key=lambda p: p["step"])
+    """The reference at the origin, the band that the promise allows, and each method's models as a curve."""
     with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(figsize=(7.6, 3.9), dpi=160)
+        figure, axes = plt.subplots(figsize=(7.6, 4.2), dpi=160)
         axes.axhspan(-MARGIN, 0.06, color="#00796b", alpha=0.08, lw=0)
         axes.axhline(-MARGIN, color="#00796b", lw=1, ls="--")
         words = f"the promise: no held attribute falls by more than {MARGIN:.2f}"
-        axes.text(-0.015, -MARGIN - 0.009, words, color="#00796b", fontsize=9)
+        axes.text(-0.015, -MARGIN - 0.013, words, color="#00796b", fontsize=9)
         axes.plot(0, 0, "k*", ms=12)
-        axes.annotate("reference", (0, 0), (8, 6), textcoords="offset points")
-        axes.plot(*zip(*((_gain(p)["mean"], _worst(p)["mean"]) for p in curve), strict=True), color="#c62828", lw=1.2)
-        for point in curve:
-            _mark(axes, point, "#c62828")
+        axes.annotate("reference", (0, 0), (8, 8), textcoords="offset points")
+        for rows, (words, colour, offset) in CURVES.items():
+            curve = sorted((p for p in points if p["row"] in rows), key=lambda p: p["privileged"]["mean"])
+            xs = [0.0, *(p["privileged"]["mean"] for p in curve)]
+            ys = [0.0, *(_worst(p)["mean"] for p in curve)]
+            axes.plot(xs, ys, color=colour, lw=1.2)
+            for point in curve:
+                chosen = (point["row"], point["step"], point["scale"]) == CHOSEN
+                _mark(axes, point, colour, size=10 if chosen else 4.5)
+                if chosen:
+                    label = "chosen on validation"
+                    axes.annotate(label, (xs[-1], ys[-1]), (-40, 24), textcoords="offset points", color=colour)
             axes.annotate(
-                f"DPO on the privileged pairs, {point['step']} steps"
-                if point is curve[-1]
-                else f"{point['step']} steps",
-                (_gain(point)["mean"], _worst(point)["mean"]),
-                (-150, -24) if point is curve[-1] else (5, -13),
-                textcoords="offset points",
-                color="#c62828",
-                fontsize=8,
-            )
-        for name, (words, colour, offset) in SHOWN.items():
-            point = next(p for p in points if p["row"] == name and p["last"])
-            _mark(axes, point, colour, size=9 if name == "fairpo_demo" else 5)
-            axes.annotate(
-                words,
-                (_gain(point)["mean"], _worst(point)["mean"]),
-                offset,
-                textcoords="offset points",
-                color=colour,
-                weight="bold" if name == "fairpo_demo" else "normal",
+                words, (xs[-1], ys[-1]), offset, textcoords="offset points", color=colour, weight="bold", ha="left"
             )
         axes.set_xlabel("gain of the privileged attribute (change of win rate)")
-        axes.set_ylabel("worst held attribute")
-        axes.set_xlim(-0.02, 0.36)
-        axes.set_ylim(-0.105, 0.06)
+        axes.set_ylabel("worst held attribute, by either judge")
+        axes.set_xlim(-0.02, 0.46)
+        axes.set_ylim(-0.26, 0.06)
         figure.tight_layout()
         output.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(output)
         plt.close(figure)
 
 
-def _gain(point: dict[str, Any]) -> dict[str, float]:
-    return point["privileged"]
-
-
 def _worst(point: dict[str, Any]) -> dict[str, float]:
-    return point["worst_held"]
+    return min(point["worst_held"], point["worst_held_second"], key=lambda worst: worst["mean"])
 
 
 def _mark(axes: Any, point: dict[str, Any], colour: str, size: float = 5) -> None:
-    gain, worst = _gain(point), _worst(point)
+    gain, worst = point["privileged"], _worst(point)
     axes.errorbar(
         gain["mean"],
         worst["mean"],

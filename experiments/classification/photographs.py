@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import numpy as np
 
 from fairpo_trl import Partition
 from fairpo_trl.classification.data.tables import load_features
+from fairpo_trl.files import write_json
 
 from .compare_tables import write_tables
 from .pool import Job, run_jobs
@@ -89,10 +90,11 @@ def settings_of(row: Row) -> Iterator[Row]:
         yield replace(row, name=f"{row.name}_lr{rate:g}", options={**row.options, "learning_rate": rate})
 
 
-def search(experiment: Experiment, workers: int) -> None:
+def search(experiment: Experiment, names: Sequence[str], workers: int) -> None:
     """Chooses the weight decay by the reference's mAP, then each row's learning rate, all on validation."""
-    choice: dict[str, dict] = {}
-    for name in MODELS:
+    kept = experiment.folder / "choice.json"
+    choice: dict[str, dict] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    for name in names:
         heads = [head_of(name, decay) for decay in WEIGHT_DECAYS]
         run_jobs(
             [
@@ -119,7 +121,7 @@ def search(experiment: Experiment, workers: int) -> None:
             "learning_rate": {row.name: best_rate(experiment, row, head) for row in rows},
             "settings_tried": len(WEIGHT_DECAYS) + len(tried),
         }
-        (experiment.folder / "choice.json").write_text(json.dumps(choice, indent=2) + "\n", encoding="utf-8")
+        write_json(kept, choice, indent=2)
         print(json.dumps({name: choice[name]}, indent=2))
 
 
@@ -139,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=Path, required=True, help="folder of features.npy and labels.csv")
     parser.add_argument("--output_dir", type=Path, default=Path("fairpo-photographs"))
+    parser.add_argument("--heads", nargs="*", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap over images")
@@ -152,10 +155,10 @@ def main() -> None:
         args.output_dir, splits, Partition.by_least_frequent(counts, PRIVILEGED / len(counts)), EPOCHS
     )
     if args.search:
-        search(experiment, args.workers)
+        search(experiment, args.heads, args.workers)
         return
     choice = json.loads((args.output_dir / "choice.json").read_text(encoding="utf-8"))
-    heads = [head_of(name, choice[name]["weight_decay"]) for name in MODELS]
+    heads = [head_of(name, choice[name]["weight_decay"]) for name in args.heads]
     sections = {
         head.name: {
             section: [with_rate(row, choice[head.name]["learning_rate"]) for row in rows]
