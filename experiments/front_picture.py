@@ -26,10 +26,10 @@ ROOT = Path(__file__).resolve().parents[1]
 POINTS = ROOT / "experiments" / "generation" / "results" / "comparison.json"
 PICTURE = ROOT / "docs" / "pictures" / "gain-against-held.png"
 MARGIN = 0.05  # of win rate: what "not worse" allows
-CURVES = {  # rows -> words beside the curve's end, colour, where the words stand (points)
-    ("dpo_privileged_only",): ("DPO on the privileged pairs", "#c62828", (-150, -4)),
-    ("sft_on_chosen",): ("SFT on their chosen texts", "#757575", (-20, 26)),
-    ("fairpo_demo",): ("FairPO-CPO", "#00796b", (4, -22)),
+CURVES = {  # row -> its words, colour, where they stand
+    "dpo_privileged_only": ("DPO on the privileged pairs", "#c62828", (0.20, -0.20)),
+    "sft_on_chosen": ("SFT on their chosen texts", "#757575", (0.19, 0.045)),
+    "fairpo_demo": ("FairPO-CPO", "#00796b", (0.37, -0.045)),
 }
 CHOSEN = ("fairpo_demo", 40, 1.5)
 """The setting that validation chose (docs/study.md)."""
@@ -50,30 +50,27 @@ def draw(points: list[dict[str, Any]], output: Path) -> None:
     """The reference at the origin, the band that the promise allows, and each method's models as a curve."""
     with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure, axes = plt.subplots(figsize=(7.6, 4.2), dpi=160)
-        axes.axhspan(-MARGIN, 0.06, color="#00796b", alpha=0.08, lw=0)
+        axes.axhspan(-MARGIN, 0.07, color="#00796b", alpha=0.08, lw=0)
         axes.axhline(-MARGIN, color="#00796b", lw=1, ls="--")
         words = f"the promise: no held attribute falls by more than {MARGIN:.2f}"
         axes.text(-0.015, -MARGIN - 0.013, words, color="#00796b", fontsize=9)
         axes.plot(0, 0, "k*", ms=12)
         axes.annotate("reference", (0, 0), (8, 8), textcoords="offset points")
-        for rows, (words, colour, offset) in CURVES.items():
-            curve = sorted((p for p in points if p["row"] in rows), key=lambda p: p["privileged"]["mean"])
+        for row, (words, colour, place) in CURVES.items():
+            curve = sorted((p for p in points if p["row"] == row), key=lambda p: p["privileged"]["mean"])
             xs = [0.0, *(p["privileged"]["mean"] for p in curve)]
             ys = [0.0, *(_worst(p)["mean"] for p in curve)]
             axes.plot(xs, ys, color=colour, lw=1.2)
-            for point in curve:
-                chosen = (point["row"], point["step"], point["scale"]) == CHOSEN
+            for point, x, y in zip(curve, xs[1:], ys[1:], strict=True):
+                chosen = (row, point["step"], point["scale"]) == CHOSEN
                 _mark(axes, point, colour, size=10 if chosen else 4.5)
                 if chosen:
-                    label = "chosen on validation"
-                    axes.annotate(label, (xs[-1], ys[-1]), (-40, 24), textcoords="offset points", color=colour)
-            axes.annotate(
-                words, (xs[-1], ys[-1]), offset, textcoords="offset points", color=colour, weight="bold", ha="left"
-            )
+                    axes.annotate("chosen", (x, y), (8, 8), textcoords="offset points", color=colour)
+            axes.text(*place, words, color=colour, weight="bold")
         axes.set_xlabel("gain of the privileged attribute (change of win rate)")
         axes.set_ylabel("worst held attribute, by either judge")
-        axes.set_xlim(-0.02, 0.46)
-        axes.set_ylim(-0.26, 0.06)
+        axes.set_xlim(-0.02, 0.47)
+        axes.set_ylim(-0.26, 0.07)
         figure.tight_layout()
         output.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(output)
