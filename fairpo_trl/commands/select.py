@@ -33,7 +33,6 @@ from fairpo_trl.evaluation.models import LoadedModels, ModelSource, load_tokeniz
 from fairpo_trl.evaluation.paths import Source, copy_model
 from fairpo_trl.evaluation.run import JudgedAttribute, Write, run_selection
 from fairpo_trl.evaluation.selection import CandidateTest
-from fairpo_trl.evaluation.selection_file import SelectionResults, write_selection
 from fairpo_trl.evaluation.served import ServedModel, WrittenModel
 from fairpo_trl.evaluation.statement import describe, statement
 from fairpo_trl.evaluation.writing import Sampling, write_completions
@@ -42,6 +41,7 @@ from fairpo_trl.generation.data import DataArguments, load_data, main_console
 from fairpo_trl.hub.privacy import last_part, public_command
 from fairpo_trl.preferences.rules import prompt_key
 from fairpo_trl.reporting.selection_report import card_of_chosen, print_selection, write_selection_report
+from fairpo_trl.reporting.selection_results import SelectionResults
 
 
 MOST_PROMPTS = 10**9
@@ -93,7 +93,7 @@ def run(
             The command line, for the report.
 
     Returns:
-        [`~fairpo_trl.evaluation.selection_file.SelectionResults`]
+        [`~fairpo_trl.reporting.selection_results.SelectionResults`]
 
     Raises:
         FileNotFoundError: If data, a model or a file are not there.
@@ -193,14 +193,13 @@ def run(
         command=command,
     )
     output.mkdir(parents=True, exist_ok=True)
-    write_selection(results, output)
     page = write_selection_report(results, output)
     chosen = next((step for step in steps if step.name == selection.chosen), None)
     shutil.rmtree(output / "chosen", ignore_errors=True)  # of an earlier test with other margins
     source = None if chosen is None else chosen.make()
     if isinstance(source, ModelSource):
         copy_model(source, output / "chosen")
-        write_text(output / "chosen" / "README.md", card_of_chosen(results, adapter=source.base is not None))
+        write_text(output / "chosen" / "README.md", card_of_chosen(results, "peft" if source.base else "transformers"))
     console.print()
     print_selection(results, console)
     if isinstance(source, ModelSource):

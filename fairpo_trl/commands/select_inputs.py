@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from fairpo_trl.commands.evaluate_inputs import EvaluateArguments, candidate_names, find_reference
 from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.core.options import check_choices
+from fairpo_trl.evaluation.bounds import FINITE, Bound
 from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.models import ModelSource, find_model
 from fairpo_trl.evaluation.paths import Source, Step, listed_path, scaled_path
+from fairpo_trl.evaluation.selection import SCALES
 from fairpo_trl.evaluation.served import FORMS, ServedModel, WrittenModel, parse_source
 from fairpo_trl.training.checkpoints import is_marked, list_checkpoints, require_complete
 
 
-SCALES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 LEAST_PROMPTS = 20
 """Fewer selection prompts decide nothing at any margin that anybody wants."""
 
@@ -65,9 +67,9 @@ class SelectArguments(EvaluateArguments):
     bound: str = field(
         default="t",
         metadata={
-            "help": "Kind of the confidence bounds: `t`, `bootstrap`, or `betting`, which holds at every number of "
-            "prompts and needs more of them.",
-            "choices": ["t", "bootstrap", "betting"],
+            "help": "Kind of the confidence bounds: `t`, `bootstrap`, or `betting` and `bernstein`, which hold at any "
+            "number of prompts and need more of them.",
+            "choices": list(get_args(Bound)),
         },
     )
     max_prompts: int = field(default=500, metadata={"help": "Distinct prompts that decide, at most, at random."})
@@ -100,9 +102,10 @@ class SelectArguments(EvaluateArguments):
             raise ValueError(f"`margin` must be between 0 and 1, got {self.margin}: it is a difference of win rates.")
         if not self.held_texts_margin > 0:
             raise ValueError(f"`held_texts_margin` must be positive, got {self.held_texts_margin}.")
-        if self.held_texts and self.bound == "betting":
+        if self.held_texts and self.bound in FINITE:
             raise ValueError(
-                "`held_texts` cannot be held with `bound betting`, which needs values of a known range: choose `t`."
+                f"`held_texts` cannot be held with `bound {self.bound}`, which needs values of a known range: choose "
+                "`t`."
             )
         if self.test_prompts < 0:
             raise ValueError(f"`test_prompts` must be at least 0, got {self.test_prompts}.")
