@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from fairpo_trl.commands import select
+from fairpo_trl.commands import evaluate_models, select
 from fairpo_trl.commands.evaluate_judges import JudgeArguments
 from fairpo_trl.commands.main import main
 from fairpo_trl.commands.select_inputs import SelectArguments
@@ -310,7 +310,7 @@ ON_A_CPU = "--use_cpu true --bf16 false --privileged_attributes concise"
 
 
 def test_training_goes_on_to_the_test_in_one_command(place, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(select, "Sampling", lambda samples, tokens, *rest: Sampling(1, 4, *rest))
+    monkeypatch.setattr(evaluate_models, "Sampling", lambda samples, tokens, *rest: Sampling(1, 4, *rest))
     options = (
         f"--model_name_or_path {place / 'base'} --dataset_name {place / 'pairs.jsonl'} --test_share 0.6 {ON_A_CPU} "
         f"--output_dir {tmp_path / 'out'} --use_peft true --lora_target_modules q_proj v_proj --max_steps 1 "
