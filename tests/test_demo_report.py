@@ -655,7 +655,8 @@ def test_the_demos_verdict_is_that_of_the_command_and_the_report_is_about_other_
 
 def test_the_options_of_the_verdict_are_in_a_file_and_on_the_command_line() -> None:
     parser = make_parser(after=selection.DemoTest)
-    given = ["--privileged_attributes", "concise", *selection.test_options()]
+    on_a_cpu = "--use_cpu true --bf16 false --output_dir out --privileged_attributes concise".split()
+    given = [*on_a_cpu, *selection.test_options()]
     assert parser.parse(given)[3].margin == 0.15
     assert parser.parse([*given, "--scales", "1", "--margin", "0.2"])[3].scales == [1.0]
     with pytest.raises(ValueError, match="rise from the safest"):
