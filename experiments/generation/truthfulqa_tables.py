@@ -66,7 +66,7 @@ def _line(
         by_seed = np.stack([_values(point, name) - start[name] for point in after])[:, known]  # [seeds, questions]
         spread = float(by_seed.mean(axis=1).std(ddof=1)) if len(after) > 1 else None
         changes[name] = {**paired_bootstrap(by_seed.mean(axis=0)).to_dict(), "seed_sd": spread}
-    last = [point["history"][-1] for point in after]
+    last = [point["history"][-1] if point["history"] else {} for point in after]  # a step is logged after its end
     return {
         "row": row.name,
         "label": row.label,
