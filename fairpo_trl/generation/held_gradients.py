@@ -28,7 +28,7 @@ class HeldGradients(TrainerBase):
     partition: Partition
     group_weights: GroupWeights
     _window: StepWindow
-    _is_held: torch.Tensor
+    _is_non_privileged: torch.Tensor
     _gradients: torch.Tensor | None = None
     _removed: tuple[float, int] = (0.0, 0)  # sum over steps since the last log, and their number
 
@@ -63,7 +63,7 @@ class HeldGradients(TrainerBase):
         """
         if self.args.held_gradients != "project" or not self.model.training:
             return
-        privileged = ~self._is_held
+        privileged = ~self._is_non_privileged
         weights = self.group_weights.weights.to(losses.device)[privileged]
         counts = self._window.counts[privileged]
         parts = [grouped_objective(losses[:, privileged], members[:, privileged], weights, counts)]
