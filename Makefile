@@ -15,11 +15,11 @@ RUN_ENV := HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 # One rule for what is beside the package, for pytest too: the root and recipes/ are on the path.
 EXPERIMENT := $(RUN_ENV) PYTHONPATH=.:recipes $(BIN)/python -m experiments
 
-SOURCES := $(wildcard fairpo_trl recipes experiments tests benchmarks docs)
+SOURCES := $(wildcard fairpo_trl recipes examples experiments tests benchmarks docs)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help release-check venv demo demo-generation demo-classification test test-all lint format secrets check-deps wheel \
+.PHONY: help release-check venv demo demo-generation demo-classification test test-all test-versions lint format secrets check-deps wheel \
 	compare-generation compare-labels table sweep search torture bench docs clean
 
 help:  ## Show the targets
@@ -46,6 +46,14 @@ test: $(STAMP)  ## Run the tests one waits for, all but the slow ones (PYTEST_AR
 
 test-all: $(STAMP)  ## Run the whole suite: several processes, kills, real models, every page of the docs
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+# What FairPOTrainer and the classifier build on, for versions other than those of the constraints (PYTHON=...: one that
+# has the package's dependencies and its extra "test").
+test-versions:  ## Run the tests that depend on the versions of TRL, transformers and torch
+	$(TEST_ENV) $(PYTHON) tests/release_smoke.py
+	$(TEST_ENV) $(PYTHON) -m pytest -q -m "not slow" tests/test_trl_canaries.py tests/test_trainer_options.py \
+		tests/test_trainer_invariants.py tests/test_packing.py tests/test_reference.py tests/test_label_trainer.py \
+		tests/test_push_to_hub.py $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## Check the style, the format and the types
 	$(BIN)/ruff check $(SOURCES)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fairpo_trl.generation.config import FairPOConfig
     from fairpo_trl.generation.trainer import FairPOTrainer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "FairPOConfig",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,34 @@ def explained(place: str | Path, what: str = "model") -> Iterator[None]:
             ) from error
         told = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnreadableModel(
-            f"The {what} {str(place)!r} cannot be loaded: {told.rstrip('.')}. Look at the name; if it is right, a "
+            f"The {what} {str(place)!r} cannot be loaded: {told.rstrip('.!')}. Look at the name; if it is right, a "
             "file is damaged or missing: save or download it again."
         ) from error
+
+
+@contextlib.contextmanager
+def explained_within(place: str | Path) -> Iterator[None]:
+    """
+    As [`explained`], for a library that loads a model among other things: errors of the loading alone, and of them
+    those that are no message to a user (`RuntimeError` for other shapes, `KeyError` for an unknown activation).
+
+    Args:
+        place (`str` or `Path`):
+            Folder or Hub id of what is loaded.
+
+    Raises:
+        UnreadableModel: If it cannot be read.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError):
+        raise
+    except Exception as error:
+        loading = any(frame.name == "from_pretrained" for frame in traceback.extract_tb(error.__traceback__))
+        if not loading or type(error).__name__ == "OutOfMemoryError":
+            raise
+        with explained(place):
+            raise
 
 
 @contextlib.contextmanager

@@ -428,6 +428,18 @@ def test_weights_or_parameters_that_differ_between_processes_leave_the_checkpoin
     assert gathered[0].dtype == torch.int64 and gathered[0].shape == (1, 2)  # two numbers per process
 
 
+def test_the_end_of_another_process_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    trainer = fairpo(tmp_path, data(12), **{**RUN, "max_steps": 1})
+
+    def lost(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:15247")
+
+    monkeypatch.setattr(trainer.accelerator, "wait_for_everyone", lost)
+    with pytest.raises(ConnectionError, match="checkpoint-1 is not complete: another process ended; its own error"):
+        trainer.train()
+    assert newest_complete(tmp_path)[0] is None
+
+
 # ---- what a mutant of one line would take away ----
 
 

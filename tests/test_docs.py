@@ -13,10 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import make_model, make_rows, make_tokenizer
+from conftest import make_rows
 from PIL import Image
 from test_classifier_model import save_tiny_dinov2
-from transformers import LlamaForSequenceClassification
 
 from fairpo_trl.commands.main import main
 
@@ -77,10 +76,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("concise", "polite"):
         own = [{key: value for key, value in row.items() if key != "attribute"} for row in rows]
         write(path / f"{name}.jsonl", own[::2] if name == "concise" else own[1::2])
-    (path / "ratings.csv").write_bytes((ROOT / "tests" / "data" / "ratings.csv").read_bytes())
+    for name in ("ratings.csv", "judges.py"):
+        shutil.copy(ROOT / "examples" / name, path)
     shutil.copytree(ROOT / "tests" / "data" / "migrate", path, dirs_exist_ok=True)
     pictures = [f"voc/JPEGImages/a{number}.png" for number in range(1, 5)]
-    for picture in (*pictures, "3f2a-kitchen.png", "yard/garden.png", "77aa-hall.png"):
+    pictures += [f"coco2017/{name}.jpg" for name in ("train2017/000000000009", "train2017/000000000025")]
+    pictures += ["coco2017/val2017/000000000042.jpg", "3f2a-kitchen.png", "yard/garden.png", "77aa-hall.png"]
+    for picture in pictures:
         (path / picture).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 6)).save(path / picture)
     return path
@@ -110,17 +112,6 @@ def trained(folder: Path, tiny_model_path: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def reward_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny random sequence classifier in place of a reward model."""
-    path = tmp_path_factory.mktemp("reward") / "tiny-reward"
-    config = make_model().config
-    config.num_labels = 1
-    LlamaForSequenceClassification(config).save_pretrained(path)
-    make_tokenizer().save_pretrained(path)
-    return str(path)
-
-
 def write(path: Path, rows: list[dict]) -> None:
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
 
@@ -147,14 +138,14 @@ def test_pages_that_go_on_from_a_trained_adapter(
 
 @pytest.mark.slow
 def test_the_two_commands_of_the_readme_lead_from_ratings_to_an_html_report(
-    folder: Path, tiny_model_path: str, reward_path: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tiny_model_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     section = readme[readme.index("## From a table of ratings to a report") :]
     language, text = BLOCK.findall(section)[0]
     assert language == "bash" and text.count("fairpo ") == 2
-    for line in text.replace("my/reward-model", reward_path).replace("\\\n", " ").splitlines():
+    for line in text.replace("\\\n", " ").splitlines():
         run_command(shlex.split(line), tiny_model_path)
     page = (folder / "report" / "report.html").read_text(encoding="utf-8")
     assert all(name in page for name in ("helpful", "concise", "polite")) and "http://" not in page

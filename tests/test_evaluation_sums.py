@@ -15,11 +15,13 @@ from helpers_trainer import data, fairpo, logs
 from transformers import TrainerCallback
 
 from fairpo_trl.classification.config import MultiLabelFairPOConfig
+from fairpo_trl.classification.train_metrics import evaluation_metrics as label_metrics
 from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation import FairPOConfig
-from fairpo_trl.training.best_metric import greater_is_better
+from fairpo_trl.generation.metrics import evaluation_metrics as pair_metrics
+from fairpo_trl.training.best_metric import check_best_metric, greater_is_better
 
 
 def _numbers(metrics: dict[str, float]) -> dict[str, float]:
@@ -185,6 +187,7 @@ def test_the_hinge_of_a_mean_is_evaluated_with_the_means_of_the_evaluation(tmp_p
         ("eval_map/privileged", True),
         ("eval_ap/label/weightloss", True),
         ("eval_exact_match/all", True),
+        ("win_rate_difference/weight_loss", True),
     ],
 )
 def test_the_better_direction_is_set_for_our_metrics(tmp_path: Path, metric: str, greater: bool) -> None:
@@ -199,6 +202,33 @@ def test_the_better_direction_is_set_for_our_metrics(tmp_path: Path, metric: str
 def test_other_metrics_are_left_to_transformers() -> None:
     assert greater_is_better("eval_my_score") is None
     assert greater_is_better("eval_runtime") is None
+
+
+@pytest.mark.parametrize("make", [_pairs, _labels])
+def test_a_misspelt_metric_is_refused_before_training_with_the_one_that_was_meant(tmp_path: Path, make: Any) -> None:
+    first = make(tmp_path)
+    names = {name.removeprefix("eval_") for name in first.evaluate() if name.startswith("eval_")}
+    names = {name for name in names if "preparation_time" not in name}
+    known = (pair_metrics if make is _pairs else label_metrics)(first.partition)
+    assert names - {"runtime", "samples_per_second", "steps_per_second"} <= set(known)
+    held = "polite" if make is _pairs else "bridge"
+    misspelt = {"eval_loss/role/priviledged": "loss/role/privileged", "los": "loss"}
+    if make is _pairs:
+        misspelt |= {"acuracy/worst_attribute": "accuracy/worst_attribute", f"eval_accuracy/attribute/{held}s": held}
+    else:
+        misspelt |= {"map/al": "map/all", f"eval_ap/label/{held}s": held}
+    for asked, meant in misspelt.items():
+        with pytest.raises(ValueError, match=rf"`metric_for_best_model`: Unknown metric: .*did you mean .*{meant}"):
+            make(tmp_path, metric_for_best_model=asked)
+    for asked in (*names, "eval_loss", "my_score", "win_rate_difference/worst_held", "runtime_never", None):
+        check_best_metric(asked, known, ())
+
+
+def test_of_several_evaluations_the_metric_names_one(tmp_path: Path) -> None:
+    sets = {"near": data(8, seed=5), "far": data(8, seed=6)}
+    with pytest.raises(ValueError, match=r"Unknown metric: 'loss' .*near_loss"):
+        fairpo(tmp_path, data(12), eval_dataset=sets, metric_for_best_model="loss")
+    fairpo(tmp_path, data(12), eval_dataset=sets, metric_for_best_model="eval_far_accuracy/worst_attribute")
 
 
 # ---- options that say what they do ----

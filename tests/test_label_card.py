@@ -49,7 +49,7 @@ def test_the_card_holds_roles_results_and_no_path(tmp_path):
         by_group["exact_match"]["non_privileged"], 1e-5
     )
     for label in LABELS:
-        role = "privileged" if label in PRIVILEGED else "non-privileged"
+        role = "privileged" if label in PRIVILEGED else "held"
         assert f"| {label} | {role} |" in card.text
     delta = trainer.comparison.by_group.loc["privileged"]
     assert (

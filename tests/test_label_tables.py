@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers_classification import LABELS, multilabel
 from helpers_classification import rows as random_rows
-from helpers_trees import COCO_NAMES, coco_content, write_image
+from helpers_trees import write_image
 
 from fairpo_trl.classification.data.coco import load_coco_2017
 from fairpo_trl.classification.data.label_studio import load_label_studio
@@ -212,16 +213,16 @@ def test_label_studio_images(tmp_path: Path) -> None:
 
 
 def test_coco_2017_has_other_names_for_files(tmp_path: Path) -> None:
-    (tmp_path / "annotations").mkdir()
-    for part, labels in (("train", {9: ["dog"], 25: ["cat", "dog"]}), ("val", {42: ["cat"]})):
-        content = coco_content(part, labels)
-        for image in content["images"]:
-            image["file_name"] = f"{image['id']:012d}.jpg"
-            write_image(tmp_path / f"{part}2017" / image["file_name"])
-        (tmp_path / f"annotations/instances_{part}2017.json").write_text(json.dumps(content))
+    shutil.copytree(MIGRATE / "coco2017", tmp_path, dirs_exist_ok=True)
+    for name in ("train2017/000000000009.jpg", "train2017/000000000025.jpg", "val2017/000000000042.jpg"):
+        write_image(tmp_path / name)
     splits = command(tmp_path, kind="coco2017")
-    assert splits["train"].ids == ("train2017/000000000009.jpg", "train2017/000000000025.jpg")
-    assert splits["test"].labels[0, COCO_NAMES.index("cat")] == 1
+    assert splits["train"].ids == ("train2017/000000000009.jpg", "train2017/000000000025.jpg")  # 30 has no object
+    assert labels_of(splits["train"]) == {
+        "train2017/000000000009.jpg": ["dog"],
+        "train2017/000000000025.jpg": ["cat", "dog"],
+    }
+    assert labels_of(splits["test"]) == {"val2017/000000000042.jpg": ["cat"]}
     (tmp_path / "annotations/instances_val2017.json").unlink()
     with pytest.raises(FileNotFoundError, match="(?s)not a complete COCO 2017 folder.*instances_val2017.json"):
         load_coco_2017(tmp_path)

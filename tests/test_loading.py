@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_model, make_tokenizer
+from helpers_trainer import data, fairpo
 
 from fairpo_trl.classification.features.backbones import load_backbone
 from fairpo_trl.evaluation.completions import sample_completions
 from fairpo_trl.evaluation.llm_judge import LocalAnswerer
 from fairpo_trl.evaluation.models import LoadedModels, find_model, load_tokenizer
 from fairpo_trl.evaluation.score_judges import ClassifierJudge
-from fairpo_trl.loading import UnreadableModel, explained
+from fairpo_trl.loading import UnreadableModel, explained, explained_within
 from fairpo_trl.training.places import check_model
 
 
@@ -124,3 +125,31 @@ def test_a_plain_exception_of_a_library_is_explained() -> None:
         explained("x", "judge"),
     ):
         raise Exception("EOF.")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: written("config.json", json.dumps(_config(folder) | {"hidden_size": 32}))(folder),
+        lambda folder: written("config.json", json.dumps(_config(folder) | {"hidden_act": "unheard-of"}))(folder),
+    ],
+    ids=["another width", "an unknown activation"],
+)
+def test_a_model_that_does_not_fit_its_configuration_is_no_traceback_of_a_library_in_training(
+    model_folder: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    folder = shutil.copytree(model_folder, tmp_path / "m")
+    spoil(folder)
+    with pytest.raises(
+        UnreadableModel, match=f"The model '{folder}' cannot be loaded: .*a file is damaged or missing"
+    ):
+        fairpo(tmp_path / "out", data(6), str(folder), ref=None)
+
+
+def test_errors_that_come_from_elsewhere_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="of a collator"), explained_within("m"):
+        raise RuntimeError("of a collator")
+
+
+def _config(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text())

@@ -115,7 +115,7 @@ def test_results_are_those_of_the_last_evaluation(tmp_path: Path) -> None:
     rows = {row[0]: row[1:] for row in table_rows(text, "## Attributes and results")}
     weights = trainer.group_weights.as_dict()
     assert rows["concise"][:3] == ["privileged", "4", "4"]
-    assert rows["polite"][:3] == ["non-privileged", "4", "4"]
+    assert rows["polite"][:3] == ["held", "4", "4"]
     assert float(rows["concise"][3]) == pytest.approx(frame.loc["concise", "accuracy"], abs=5e-4)
     assert float(rows["concise"][-1]) == pytest.approx(weights["privileged"], abs=5e-4)
     settings = {row[0]: row[1] for row in table_rows(text, "## FairPO settings")}

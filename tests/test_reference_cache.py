@@ -103,6 +103,18 @@ def test_a_pair_that_is_not_cut_is_the_same_pair_under_another_limit(tmp_path, c
     assert computed == [12]
 
 
+def test_where_the_prompt_ends_is_a_part_of_the_pair():
+    def collate(pairs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        places = torch.arange(5).repeat(2 * len(pairs), 1)
+        completion = torch.tensor([pair["completion"] for pair in pairs] * 2).unsqueeze(1)
+        mask = (places >= 5 - completion).long()
+        return {"input_ids": places, "attention_mask": torch.ones_like(places), "completion_mask": mask}
+
+    rows = Dataset.from_list([{"completion": 2}, {"completion": 3}, {"completion": 2}])
+    (first, second, third), lengths = reference_cache.pair_hashes(rows, collate)
+    assert first == third != second and lengths == [10, 10, 10]
+
+
 def test_the_key_is_the_reference_not_the_policy(tmp_path, computed):
     trainer(tmp_path, peft_config=lora(), seed=0)
     trainer(tmp_path, peft_config=lora(), seed=1)  # another adapter on the same base

@@ -12,7 +12,8 @@ from helpers_classification import parameters as label_parameters
 from helpers_trainer import assert_same, data, fairpo, lora, parameters
 from peft import LoraConfig
 
-from fairpo_trl.training.checkpoints import mark_complete
+from fairpo_trl.training.checkpoints import mark_complete, newest_complete
+from fairpo_trl.training.run_folder import current_run
 from fairpo_trl.training.settings import RunSettings, compare_settings
 
 
@@ -135,6 +136,38 @@ def test_a_checkpoint_of_another_engine_is_refused(engine, processes, message, c
     mark_complete(folder)
     with pytest.raises(ValueError, match=message):
         fairpo(tmp_path, data(16), **RUN).train(resume_from_checkpoint=str(folder))
+
+
+@pytest.mark.parametrize(("then", "now"), [(4, 1), (2, 1)])
+def test_zero_is_not_resumed_by_another_number_of_processes(then, now, checkpoint, tmp_path, monkeypatch, capsys):
+    state = json.loads((checkpoint / "fairpo_state.json").read_text())
+    state["settings"]["meaning"]["engine"] = "DeepSpeed ZeRO-2"
+    folder = tmp_path / "checkpoint-2"
+    folder.mkdir()
+    (folder / "fairpo_state.json").write_text(json.dumps({**state, "processes": then}))
+    (folder / "trainer_state.json").write_text("{}")
+    mark_complete(folder)
+    monkeypatch.setattr("fairpo_trl.training.safe_checkpoints.engine_of", lambda accelerator: "DeepSpeed ZeRO-2")
+    with pytest.raises(
+        ValueError,
+        match=rf"checkpoint-2 was written by {then} process\(es\) under DeepSpeed ZeRO-2, now there is {now}: "
+        rf"DeepSpeed keeps the optimizer's state in one part for each. Resume with {then}, or start anew",
+    ):
+        fairpo(tmp_path, data(16), **RUN).train(resume_from_checkpoint=str(folder))
+    assert "carry over" not in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_keeps_the_model_alone_says_so_and_nothing_is_trained_over_it(tmp_path, capsys):
+    options = {**RUN, "save_only_model": True, "max_steps": 2}
+    fairpo(tmp_path, data(16), **options).train()
+    for resume in (True, str(tmp_path / "checkpoint-2")):
+        with pytest.raises(
+            FileNotFoundError,
+            match="checkpoint-2 has no fairpo_state.json: `save_only_model=True` kept its model alone",
+        ):
+            fairpo(tmp_path, data(16), **options).train(resume_from_checkpoint=resume)
+    assert "passed over" not in capsys.readouterr().out
+    assert newest_complete(tmp_path, current_run(tmp_path)) == (tmp_path / "checkpoint-2", [])
 
 
 def test_an_option_that_only_one_side_knows_is_a_difference():

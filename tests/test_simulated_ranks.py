@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+
+from fairpo_trl.core.group_weights import GroupWeights
+from fairpo_trl.core.partition import Partition
+from fairpo_trl.training.group_robust import GroupRobustTrainer
+from fairpo_trl.training.window import StepWindow
 
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
@@ -30,3 +37,20 @@ def test_a_ring_adds_up_every_column_once_from_its_own_rank():
     # 1 + 1e16 - 1e16 is 0 from the first rank on, and 1 from the second: the last column begins there.
     vectors = np.array([[1.0, 1.0], [1e16, 1e16], [-1e16, -1e16]])
     np.testing.assert_array_equal(simulated_ranks.ring(vectors), [0.0, 1.0])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_shares_of_the_objective_add_up_although_gradients_are_averaged_over_processes(processes):
+    groups = Partition.by_name(["a", "b"], ["a"]).groups("role")
+    window = StepWindow(2, 2, torch.float64, torch.device("cpu"), lambda vector: vector)
+    window.counts = torch.tensor([4.0, 2.0], dtype=torch.float64)  # of the whole step
+    trainer = SimpleNamespace(
+        _window=window,
+        args=SimpleNamespace(timing="lagged"),
+        group_weights=GroupWeights(groups),
+        accelerator=SimpleNamespace(num_processes=processes),
+    )
+    losses = torch.tensor([[1.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
+    none = torch.zeros(2)
+    share = GroupRobustTrainer.group_objective(trainer, losses, losses > 0, none, none, none, training=True)
+    assert float(share) == pytest.approx(processes * 0.5 * (1 / 4 + 3 / 2), abs=1e-12)

@@ -178,6 +178,16 @@ def test_what_the_tokenizer_lacks_is_named() -> None:
         tokenise_pairs(Dataset.from_list(make_rows(2)), tokenizer, "train")
 
 
+def test_other_errors_are_not_blamed_on_a_template_that_was_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fairpo_trl.generation.token_check.DPOTrainer._prepare_dataset", full)
+    for rows in (make_rows(2), _messages(make_rows(2))):
+        with pytest.raises(OSError, match="No space left on device"):
+            tokenise_pairs(Dataset.from_list(rows), make_tokenizer(), "train")
+
+
 def test_the_row_that_a_template_refuses_is_named() -> None:
     tokenizer = make_tokenizer()
     refuse = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"

@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 
 from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.data.split import MultiLabelSplit
-from fairpo_trl.classification.sharding import whole
 
 
 class SplitDataset(torch.utils.data.Dataset):
@@ -107,10 +106,9 @@ def compute_logits(
     hidden = not progress or rows.split.features is not None
     was_training = model.training
     model.eval()
-    with whole(model):
-        logits = [
-            model(**model_inputs(batch, model, device)).logits.cpu()
-            for batch in tqdm(loader, desc=f"Logits of {rows.split.name}", disable=hidden)
-        ]
+    logits = [
+        model(**model_inputs(batch, model, device)).logits.cpu()
+        for batch in tqdm(loader, desc=f"Logits of {rows.split.name}", disable=hidden)
+    ]
     model.train(was_training)
     return torch.cat(logits)

@@ -164,7 +164,7 @@ def _labels(trainer: Any, evaluation: GroupEvaluation | None, comparison: Refere
         rows.append(
             [
                 escape(name),
-                partition.role_of(name).replace("_", "-"),
+                role_text(partition.role_of(name)),
                 "–" if seen is None else str(int(seen["positives"])),
                 "–" if seen is None else _number(seen["ap"]),
                 change,

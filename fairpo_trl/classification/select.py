@@ -180,7 +180,7 @@ def select_after_training(
     """
     args = trainer.args
     options = ClassifierTest(
-        held=script_args.held,  # type: ignore[arg-type]
+        held=script_args.held,
         margin=script_args.margin,
         level=script_args.level,
         scales=script_args.scales or SCALES,
@@ -210,7 +210,7 @@ def selection_table(results: SelectionResults, folder: str) -> dict[str, Any]:
         folder (`str`):
             Where it is, relative to the report.
     """
-    block = candidates_block(results)
+    block = candidates_block(results.selection, results.kind)
     return {
         "title": "The promise, tested: classifiers from the safest",
         "header": list(block.header),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -13,13 +12,11 @@ from torch import nn
 
 def keep_float32(args: Any) -> None:
     """
-    Under DeepSpeed trains in float32; called before a model is loaded, which ZeRO-3 does in the dtype it will train.
-
-    DeepSpeed's half precisions round a whole model, its head and the statistics of its features too: it would not
-    start from its reference any more.
+    Under DeepSpeed trains in float32: its half precisions round a whole model, its head and the statistics of its
+    features too, which would not start from its reference any more.
 
     Raises:
-        ValueError: Under ZeRO-3.
+        ValueError: Under ZeRO-3, which rounds a model already when it is loaded.
     """
     plugin = args.deepspeed_plugin
     if plugin is not None and plugin.zero_stage == 3:
@@ -54,13 +51,3 @@ def prepare_for_fsdp(accelerator: Accelerator, *models: nn.Module | None) -> Non
         for value in () if model is None else (*model.parameters(), *model.buffers()):
             with torch.no_grad():
                 value.copy_(broadcast(value.detach().to(accelerator.device), from_process=0))
-
-
-def whole(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """Within it, parameters that ZeRO-3 has spread over the processes are whole on each of them."""
-    parts = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_tensor")]
-    if not parts:
-        return contextlib.nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(parts)

@@ -12,6 +12,8 @@ from fairpo_trl.training.metric_sums import MetricSums
 
 
 _COLUMNS = ("bce", "loss", "inside_hinge", "confused")
+WHOLE_SPLIT = ("map", "sample_f1", "accuracy", "exact_match")
+"""Metrics by group of a whole split, of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,19 @@ class LabelMetrics:
 
     by_label: pd.DataFrame
     by_role: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        from fairpo_trl.reporting.render.notebook import metrics_html
+
+        return metrics_html({"By label": self.by_label, "By role": self.by_role})
+
+
+def evaluation_metrics(partition: Partition) -> list[str]:
+    """Names of the metrics that an evaluation can return, without its prefix."""
+    roles = [role for role in ("privileged", "non_privileged") if getattr(partition, role)]
+    names = [f"{metric}/{group}" for metric in WHOLE_SPLIT for group in ("all", *roles)]
+    names += [f"{column}/role/{role}" for column in _COLUMNS for role in roles]
+    return [*names, "loss", "weighted_loss", *(f"ap/label/{name}" for name in partition.names)]
 
 
 class LabelMetricSums(MetricSums):

@@ -24,12 +24,13 @@ from fairpo_trl.classification.losses import LabelCounts
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.model_card import write_model_card
 from fairpo_trl.classification.objective import LabelLosses, label_losses
-from fairpo_trl.classification.sharding import prepare_for_fsdp, whole
-from fairpo_trl.classification.train_metrics import LabelMetricSums
+from fairpo_trl.classification.sharding import prepare_for_fsdp
+from fairpo_trl.classification.train_metrics import WHOLE_SPLIT, LabelMetricSums, evaluation_metrics
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Grouping, Partition
 from fairpo_trl.hashing import sha256_of_array, sha256_of_json, sha256_of_tensors
 from fairpo_trl.training.arguments import make_group_weights
+from fairpo_trl.training.best_metric import check_best_metric
 from fairpo_trl.training.engines import whole_parameters
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.progress import BarCallback
@@ -117,6 +118,9 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         names = tuple(model.config.label_names)
         self.partition = _resolve_partition(partition, args, names)
         check_roles(train_dataset, self.partition)
+        if eval_dataset is not None and kwargs.get("compute_metrics") is None:
+            several = tuple(eval_dataset) if isinstance(eval_dataset, dict) else ()
+            check_best_metric(args.metric_for_best_model, evaluation_metrics(self.partition), several)
         self.group_weights = make_group_weights(args, *_groups_and_constants(self.partition, args))
         self.running_losses = running_losses(self.partition, args.estimate_decay)  # BCE above the reference, by label
         self._prepared: dict[int, SplitDataset] = {}
@@ -165,10 +169,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         self.start_groups(self._label_sums, mean_hinge=args.epsilon if by_mean else None)
         self._reference: MultiLabelClassifier | None = None
         if args.needs_reference:
-            with whole(self.model):
-                reference = (
-                    copy.deepcopy(self.accelerator.unwrap_model(self.model)) if ref_model is None else ref_model
-                )
+            reference = copy.deepcopy(self.accelerator.unwrap_model(self.model)) if ref_model is None else ref_model
             if tuple(reference.config.label_names) != names:
                 raise ValueError(
                     "The reference model has other labels, or another order: "
@@ -361,7 +362,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         # "map/privileged", "ap/label/<name>" and so on; absent means absent.
         groups = {
             f"{metric}/{group}": value
-            for metric in ("map", "sample_f1", "accuracy", "exact_match")
+            for metric in WHOLE_SPLIT
             for group, value in evaluation.by_group[metric].items()
         }
         labels = {f"ap/label/{name}": value for name, value in evaluation.by_label["ap"].items()}

@@ -155,9 +155,9 @@ def run(
         report=report,
     )
     models.close()
-    selection = outcome.selection
+    selection, named = outcome.selection, args.models or []
     results = SelectionResults(
-        model=short_name(args.models[0]) if len(args.models) == 1 else f"{len(args.models)} models",
+        model=short_name(named[0]) if len(named) == 1 else f"{len(named)} models",
         reference=short_name(reference.name),
         data=f"{len(prompts)} prompts of {args.dataset_test_split}, {short_name(args.dataset_name or 'a mixture')}",
         selection=selection,

@@ -100,7 +100,12 @@ class TaskResults:
         """
         if not isinstance(source, ModelSource):
             raise ValueError(f"{source.name!r} is written elsewhere: tasks need a model that is loaded here.")
-        key = {"model": source.fingerprint(), "task": self._task, "metric": self._metric, "by": self.description}
+        key: dict[str, Any] = {
+            "model": source.fingerprint(),
+            "task": self._task,
+            "metric": self._metric,
+            "by": self.description,
+        }
         key["files"] = [sha256_of_file(path) for path in sorted(self._path.rglob("*.*"))] if self._path else []
         return kept_numbers(self._folder, "task", key, lambda: self._compute(source))
 

@@ -169,6 +169,11 @@ class Selection:
         failed = next((test for test in self.candidates if test.status == "failed"), None)
         return None if failed is None or failed.worst is None else (failed, failed.worst)
 
+    def _repr_html_(self) -> str:
+        from fairpo_trl.reporting.selection_report import selection_html
+
+        return selection_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)

@@ -152,6 +152,11 @@ class WinRateTable:
         cells = [[getattr(row, column) for column in columns] for row in self.rows]
         return pd.DataFrame(cells, index=index, columns=list(columns), dtype=object)
 
+    def _repr_html_(self) -> str:
+        from fairpo_trl.reporting.render.notebook import metrics_html
+
+        return metrics_html({"Win rates against the reference": self.to_text().reset_index(["role", "judge"])})
+
     def to_text(self) -> pd.DataFrame:
         """The same frame with text such as `.73 [.68, .78]`, an en dash where absent."""
         return self.to_frame().map(lambda cell: "–" if cell is None else str(cell))

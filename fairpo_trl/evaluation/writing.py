@@ -22,6 +22,8 @@ from fairpo_trl.hashing import sha256_of_json
 PART = 64
 """Prompts whose completions make one file: what is lost at most when the process is killed."""
 
+_ON_A_CPU = 4  # times as many rows: every pass reads all weights there, and 64 rows take about twice as long as 16
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -68,7 +70,7 @@ def write_completions(
         seed (`int`):
             Random numbers, shared by models with the same seed.
         batch_size (`int`, *optional*, defaults to `16`):
-            Rows computed at once; the completions do not depend on it, up to rounding.
+            Rows computed at once, four times as many on a CPU; the completions do not depend on it, up to rounding.
         desc (`str`, *optional*, defaults to `"Writing"`):
             Label of the progress bar, which counts prompts.
 
@@ -91,7 +93,7 @@ def write_completions(
                 chunk,
                 **asdict(sampling),
                 seed=seed,
-                batch_size=batch_size,
+                batch_size=batch_size * (_ON_A_CPU if opened[0].device.type == "cpu" else 1),
                 end_token_ids=end_tokens(opened[0], tokenizer),
                 first_prompt=first,
                 progress=False,

@@ -20,6 +20,13 @@ from fairpo_trl.training.metric_sums import MetricSums
 
 _PAIR_METRICS = ("accuracy", "margin", "loss", "inside_hinge", "chosen_change")
 _ALL_METRICS = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")
+_WORST = ("accuracy", "margin")
+_TOKEN_METRICS = {
+    "entropy": ("entropy", "tokens"),
+    "mean_token_accuracy": ("chosen_top1", "chosen_tokens"),
+    "logits/chosen": ("chosen_logits", "chosen_tokens"),
+    "logits/rejected": ("rejected_logits", "rejected_tokens"),
+}
 _TOKEN_SUMS = (
     "tokens",
     "entropy",
@@ -61,6 +68,21 @@ class GroupMetrics:
     def gap(self, metric: str = "accuracy") -> float:
         """Best minus worst attribute."""
         return float(self.by_group[metric].max() - self.by_group[metric].min())
+
+    def _repr_html_(self) -> str:
+        from fairpo_trl.reporting.render.notebook import metrics_html
+
+        return metrics_html({"By attribute": self.by_group, "By role": self.by_role})
+
+
+def evaluation_metrics(partition: Partition) -> list[str]:
+    """Names of the metrics that an evaluation can return, without its prefix."""
+    groups = [f"attribute/{name}" for name in partition.names]
+    groups += [f"role/{role}" for role in ("privileged", "non_privileged") if getattr(partition, role)]
+    names = [f"{metric}/worst_attribute" for metric in _WORST]
+    names += [f"{metric}/{group}" for metric in _PAIR_METRICS for group in groups]
+    names += ["loss", "weighted_loss", *_ALL_METRICS, "rewards/accuracies", "rewards/margins", *_TOKEN_METRICS]
+    return [*names, "num_tokens", "aux_loss"]
 
 
 class PairMetricSums(MetricSums):
@@ -175,17 +197,12 @@ class PairMetricSums(MetricSums):
         for metric in _PAIR_METRICS:
             for kind, rows in (("attribute", metrics.by_group), ("role", metrics.by_role)):
                 logs |= {f"{metric}/{kind}/{name}": float(value) for name, value in rows[metric].items()}
-        for metric in ("accuracy", "margin"):
+        for metric in _WORST:
             logs[f"{metric}/worst_attribute"] = metrics.worst(metric)[1]
         last = means[-1].tolist()
         logs |= dict(zip(_ALL_METRICS, last[len(_PAIR_METRICS) :], strict=True))
         logs |= {"rewards/accuracies": last[0], "rewards/margins": last[1]}
-        for name, total, count in (
-            ("entropy", "entropy", "tokens"),
-            ("mean_token_accuracy", "chosen_top1", "chosen_tokens"),
-            ("logits/chosen", "chosen_logits", "chosen_tokens"),
-            ("logits/rejected", "rejected_logits", "rejected_tokens"),
-        ):
+        for name, (total, count) in _TOKEN_METRICS.items():
             if tokens[count] > 0:
                 logs[name] = tokens[total] / tokens[count]
         logs["num_tokens"] = tokens["attended"]  # since the last reading; the trainer adds them up

@@ -178,7 +178,7 @@ def _results(trainer: Any, win_rates: Mapping[str, float]) -> str:
         held_out = frame.loc[name, "pairs"] if seen else trainer._pair_counts.get("eval", {}).get(name)
         row = [
             escape(name),
-            partition.role_of(name).replace("_", "-"),
+            "privileged" if name in partition.privileged else "held",
             *(
                 str(count) if count is not None else "–"
                 for count in (trainer._pair_counts["train"].get(name), held_out)

@@ -86,7 +86,8 @@ def tokenise_pairs(
         ValueError: If the tokenizer lacks what these rows need, or its chat template refuses one; names the row.
     """
     first = {name: value for name, value in next(iter(dataset)).items() if name in ("prompt", "chosen", "rejected")}
-    if is_conversational(first):
+    has_template = is_conversational(first)
+    if has_template:
         if not tokenizer.chat_template:
             raise ValueError(
                 f"The {split} data are messages, but the tokenizer has no chat template: use that of a chat model, "
@@ -101,7 +102,8 @@ def tokenise_pairs(
     try:
         return DPOTrainer._prepare_dataset(trainer, dataset, tokenizer, args, split)
     except Exception as error:
-        problem = _template_problem(dataset, tokenizer, split) if isinstance(dataset, Dataset) else None
+        looks = has_template and isinstance(dataset, Dataset)
+        problem = _template_problem(dataset, tokenizer, split) if looks else None
         if problem is None:
             raise
         raise ValueError(problem) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -18,8 +19,9 @@ from fairpo_trl.core.reduction import group_sums
 from fairpo_trl.generation.collator import PAIR_WEIGHTS, ROW_COLUMN, AttributeCollator, describe_pairs
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_overlap
+from fairpo_trl.generation.held_gradients import HeldGradients
 from fairpo_trl.generation.log_probs import PairLogProbs
-from fairpo_trl.generation.metrics import PairMetricSums
+from fairpo_trl.generation.metrics import PairMetricSums, evaluation_metrics
 from fairpo_trl.generation.model_card import add_fairpo_facts
 from fairpo_trl.generation.noise import silence
 from fairpo_trl.generation.pair_forward import PairForward
@@ -34,7 +36,9 @@ from fairpo_trl.generation.summary import print_summary
 from fairpo_trl.generation.token_check import TOKENS, model_limits, prepare_tokens
 from fairpo_trl.hashing import sha256_of_rows, sha256_of_tensors
 from fairpo_trl.hub.card import PAPER
+from fairpo_trl.loading import explained_within
 from fairpo_trl.preferences.rules import WEIGHT_COLUMN, attribute_names
+from fairpo_trl.training.best_metric import check_best_metric
 from fairpo_trl.training.engines import whole_parameters
 from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
 from fairpo_trl.training.progress import CompactProgressCallback
@@ -46,7 +50,7 @@ from fairpo_trl.training.window import padded_duplicates
 logger = get_logger(__name__)
 
 
-class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTrainer, PredictsRewards):
+class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, HeldGradients, GroupRobustTrainer, PredictsRewards):
     r"""
     Trainer for FairPO: privileged attributes get better, the others do not get worse than the reference.
 
@@ -137,6 +141,10 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTr
         eval_dataset = evaluation if several else evaluation.get("eval")
         if not args.allow_prompt_overlap:
             check_overlap(train_dataset, evaluation)
+        if evaluation:
+            check_best_metric(
+                args.metric_for_best_model, evaluation_metrics(self.partition), tuple(evaluation) if several else ()
+            )
         self._checked = {id(train_dataset), *map(id, evaluation.values())}  # not again when they are tokenised
         self.group_weights = build_group_weights(self.partition, args)
         self.running_losses = running_losses(self.partition, args.estimate_decay)  # DPO loss per attribute
@@ -145,16 +153,17 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTr
         reference = choose_reference(model, ref_model, kwargs.get("peft_config"), args)
         if args.disable_dropout:
             silence(model)  # before the reference's log-probs may be computed
-        super().__init__(
-            model=model,
-            ref_model=reference.model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            **kwargs,
-        )
+        with explained_within(model) if isinstance(model, str) else contextlib.nullcontext():
+            super().__init__(
+                model=model,
+                ref_model=reference.model,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                **kwargs,
+            )
         self._checked = set()  # whatever comes later is another dataset
         if self._is_vlm:
             raise ValueError(
@@ -170,6 +179,7 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTr
                 "The model has no trainable parameter, so training would do nothing. Load the adapter with "
                 "`is_trainable=True`, or pass a `peft_config`."
             )
+        self.check_held_gradients(self._is_sharded())
         if is_peft_model(self.model):
             check_adapter(self.accelerator.unwrap_model(self.model), is_reference=self.ref_model is None)
         if args.disable_dropout:
@@ -308,6 +318,7 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTr
             self._counts(attribute_mask, inputs),
             training=mode == "train",
         )
+        self.collect_gradients(losses, members, dpo, attribute_mask)
         if self.aux_loss_enabled:  # a mean over tokens of each micro-batch, so it is averaged over them
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss / (
                 self._window_batches if mode == "train" else 1

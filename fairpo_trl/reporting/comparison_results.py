@@ -123,6 +123,12 @@ class LabelComparison(LabelDocument):
             self.check_labels(f"per_label.{key}", deltas)
         return self
 
+    def _repr_html_(self) -> str:
+        from fairpo_trl.reporting.comparison_report import comparison_report
+        from fairpo_trl.reporting.render.notebook import report_html
+
+        return report_html(comparison_report(self, brief=True))
+
     def used_heads(self) -> list[str]:
         """The heads that have a method."""
         return [head for head in self.heads if any(method.head == head for method in self.methods)]

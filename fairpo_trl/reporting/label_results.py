@@ -276,6 +276,12 @@ class LabelResults(LabelDocument):
                 self.check_labels(f"samples[{i}].{model}", [label for label, _ in getattr(sample, model)])
         return self
 
+    def _repr_html_(self) -> str:
+        from fairpo_trl.reporting.label_report import label_report
+        from fairpo_trl.reporting.render.notebook import report_html
+
+        return report_html(label_report(self, brief=True))
+
     def changes(self) -> dict[str, Interval]:
         """Change of every label that has one, in the order of the partition."""
         found = {name: self.comparison.by_label[name].change for name in self.partition}

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fairpo_trl.evaluation.selection import CandidateTest, HeldTest
+from fairpo_trl.evaluation.selection import CandidateTest, HeldTest, Selection
+from fairpo_trl.evaluation.statement import statement
 from fairpo_trl.files import write_text
-from fairpo_trl.reporting.blocks import Block, Figure, Report, Row, Sentences, with_content
+from fairpo_trl.reporting.blocks import Block, Figure, Report, Row, Sentences, Shown, with_content
 from fairpo_trl.reporting.numbers import ABSENT, duration
 from fairpo_trl.reporting.render.html import write_page
 from fairpo_trl.reporting.render.markdown import escape, part_markdown, report_markdown
+from fairpo_trl.reporting.render.notebook import parts_html
 from fairpo_trl.reporting.render.terminal import print_report
 from fairpo_trl.reporting.selection_plot import plot_selection
 from fairpo_trl.reporting.selection_results import FILE_NAME, Kind, SelectionResults
@@ -38,15 +40,6 @@ def selection_report(results: SelectionResults, picture: str | None = None) -> R
             Its PNG, relative to the report's folder.
     """
     selection = results.selection
-    shown = selection.chosen_test or next((test for test in selection.candidates if test.status == "failed"), None)
-    blocks = [
-        candidates_block(results),
-        Figure("Privileged gain, and lower bounds of held measures in units of their margins", picture)
-        if picture
-        else None,
-        held_block(shown, "Held measures") if shown else None,
-        held_block(results.test, ASIDE) if results.test else None,
-    ]
     facts = {
         "data": results.data,
         "handed over": selection.chosen or "the reference",
@@ -58,7 +51,7 @@ def selection_report(results: SelectionResults, picture: str | None = None) -> R
     return Report(
         title=f"Selection: {results.model} against {results.reference}",
         kind=results.kind,
-        first=with_content([Sentences((results.statement,)), *blocks]),
+        first=selection_parts(selection, results.statement, results.test, results.kind, picture),
         further=(),
         facts=tuple((name, text) for name, text in facts.items() if text),
         settings=tuple((name, str(value)) for name, value in results.settings.items()),
@@ -68,13 +61,54 @@ def selection_report(results: SelectionResults, picture: str | None = None) -> R
     )
 
 
-def candidates_block(results: SelectionResults) -> Block:
+def selection_parts(
+    selection: Selection,
+    said: str,
+    test: CandidateTest | None = None,
+    kind: Kind = "language model",
+    picture: str | None = None,
+) -> tuple[Shown, ...]:
+    """
+    The verdict and its tables.
+
+    Args:
+        selection ([`~fairpo_trl.evaluation.selection.Selection`]):
+            The test.
+        said (`str`):
+            The verdict in sentences.
+        test ([`~fairpo_trl.evaluation.selection.CandidateTest`], *optional*):
+            What is handed over, on examples that decided nothing.
+        kind (`str`, *optional*, defaults to `"language model"`):
+            What was tested, which says what the numbers are.
+        picture (`str`, *optional*):
+            Its PNG, relative to the report's folder.
+    """
+    shown = selection.chosen_test or next((test for test in selection.candidates if test.status == "failed"), None)
+    return with_content(
+        [
+            Sentences((said,)),
+            candidates_block(selection, kind),
+            Figure("Privileged gain, and lower bounds of held measures in units of their margins", picture)
+            if picture
+            else None,
+            held_block(shown, "Held measures") if shown else None,
+            held_block(test, ASIDE) if test else None,
+        ]
+    )
+
+
+def selection_html(selection: Selection, said: str | None = None, test: CandidateTest | None = None) -> str:
+    """A selection as a notebook shows it; see [`selection_parts`]."""
+    return parts_html(selection_parts(selection, said if said is not None else statement(selection, test), test))
+
+
+def candidates_block(selection: Selection, kind: Kind = "language model") -> Block:
     """One row per candidate: whether it passed, its gain, and the held measure that came nearest to its margin."""
     rows: list[Row] = []
-    for test in results.selection.candidates:
+    for test in selection.candidates:
         worst = test.worst
         found = (worst.measure, *_numbers(worst)) if worst else (ABSENT,) * 4
-        chosen = "handed over" if test.name == results.selection.chosen else test.status
+        chosen = "handed over" if test.name == selection.chosen else test.status
         name, *numbers = found
         rows.append((test.name, chosen, name, _signed(test.gain), *numbers))
     return Block(
@@ -82,7 +116,7 @@ def candidates_block(results: SelectionResults) -> Block:
         ("candidate", "", "worst held measure", "gain", "its mean", "its lower\nbound", "minus its\nmargin"),
         (("", tuple(rows)),),
         texts=3,
-        note=f"{DIFFERENCES[results.kind]} A candidate passes if the lower bound of every held measure lies above "
+        note=f"{DIFFERENCES[kind]} A candidate passes if the lower bound of every held measure lies above "
         "minus its margin; testing stops at the first that does not. The gain of what is chosen is too high on "
         "average: the choice was made by it.",
     )
@@ -139,7 +173,7 @@ def card_of_chosen(results: SelectionResults, library: str = "transformers") -> 
     """
     chosen = results.selection.chosen_test
     assert chosen is not None
-    blocks = [candidates_block(results), held_block(chosen, "Held measures")]
+    blocks = [candidates_block(results.selection, results.kind), held_block(chosen, "Held measures")]
     if results.test is not None:
         blocks.append(held_block(results.test, ASIDE))
     parts = [

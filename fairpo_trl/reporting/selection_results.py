@@ -17,7 +17,7 @@ FILE_NAME = "selection.json"
 Kind: TypeAlias = Literal["language model", "multi-label classifier"]
 
 for _kind in (HeldTest, CandidateTest, Selection):  # the statistics know nothing of files
-    _kind.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
+    setattr(_kind, "__pydantic_config__", ConfigDict(extra="forbid", allow_inf_nan=False))  # noqa: B010
 
 
 class SelectionResults(Document):
@@ -65,6 +65,11 @@ class SelectionResults(Document):
             for name, value in fields.items()
         }
         super().__init__(**plain)
+
+    def _repr_html_(self) -> str:
+        from fairpo_trl.reporting.selection_report import selection_html
+
+        return selection_html(self.selection, self.statement, self.test)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> SelectionResults:

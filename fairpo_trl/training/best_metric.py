@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from fairpo_trl.core.messages import unknown_names_message
 
 
 # The part of a name before its first "/", after the prefix of the evaluation: `eval_loss/role/privileged` is a `loss`.
 _LOWER = ("loss", "bce", "confused")
-_GREATER = ("accuracy", "margin", "inside_hinge", "chosen_change", "map", "ap", "sample_f1", "exact_match")
+_GREATER = (
+    *("accuracy", "margin", "inside_hinge", "chosen_change", "map", "ap", "sample_f1", "exact_match"),
+    "win_rate_difference",
+)
 # Of these the chosen side should rise and the rejected one fall.
 _SIDES = ("rewards", "logps")
+# What transformers adds to every evaluation.
+_SPEEDS = ("runtime", "samples_per_second", "steps_per_second")
 
 
 def greater_is_better(metric: str) -> bool | None:
@@ -59,3 +68,35 @@ def settle_best_metric(args: Any, given: bool | None) -> None:
             "`greater_is_better` out."
         )
     args.greater_is_better = known
+
+
+def check_best_metric(asked: str | None, names: Iterable[str], evaluations: Sequence[str]) -> None:
+    """
+    Refuses a metric that is written like one of an evaluation but is none; transformers would miss it at the first
+    evaluation. Others are left alone: they may come from a callback.
+
+    Args:
+        asked (`str`, *optional*):
+            `metric_for_best_model`, with or without `eval_`.
+        names (`Iterable[str]`):
+            What an evaluation of this run returns, without a prefix.
+        evaluations (`Sequence[str]`):
+            Names of the evaluation sets where there are several; their metrics begin with them.
+
+    Raises:
+        ValueError: Names what was probably meant, and what there is.
+    """
+    bare = [*names, *_SPEEDS]
+    known = [f"{evaluation}_{name}" for evaluation in evaluations for name in bare] or bare
+    metric = "" if asked is None else asked.removeprefix("eval_")
+    if not metric or metric in known:
+        return
+    family = metric.partition("/")[0]
+    alike = [name for name in known if name.partition("/")[0] == family]
+    if metric in bare:  # of which evaluation?
+        alike = [f"{evaluation}_{metric}" for evaluation in evaluations]
+    near = [] if alike else difflib.get_close_matches(metric, known, cutoff=0.85)
+    if alike or near:
+        others = [name for name in known if name not in (*alike, *near)]
+        told = unknown_names_message("metric", [metric], [*alike, *near, *others])
+        raise ValueError(f"`metric_for_best_model`: {told}")

@@ -58,7 +58,9 @@ class PublishingTrainer(TrainerBase):
         if model_name is None and self.args.should_save:
             model_name = (self.args.hub_model_id or "").rpartition("/")[2] or Path(self.args.output_dir).name
         if self.hub_model_id is None:  # `push_to_hub=False`, and called all the same
-            trainer.init_hf_repo(token=token or self.args.hub_token, private=private)
+            if private is not None:  # `init_hf_repo` takes it by itself only in newer transformers
+                self.args.hub_private_repo = private
+            trainer.init_hf_repo(token=token or self.args.hub_token)
         trainer.save_model(_internal_call=True)
         if not trainer.is_world_process_zero():
             return None

@@ -21,6 +21,7 @@ from fairpo_trl.training.checkpoints import clear_unfinished, mark_complete, new
 from fairpo_trl.training.engines import any_process, first_not_finite, shards_parameters
 from fairpo_trl.training.mixin_base import TrainerBase
 from fairpo_trl.training.run_folder import RunIdentity
+from fairpo_trl.training.state import save_run
 
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -93,6 +94,8 @@ class SafeSaving(TrainerBase):
         self._assert_equal_processes()  # also waits until every process has written its files
         if args.should_save:
             with self._explained(run_dir, folder.name):
+                if args.save_only_model and self._run is not None:
+                    save_run(folder, self._run)
                 mark_complete(folder)
         self.accelerator.wait_for_everyone()
         if self._push_waits is not None:
@@ -188,6 +191,10 @@ class SafeSaving(TrainerBase):
         except Exception as error:
             if not isinstance(error, _WRITE_ERRORS) and type(error) is not Exception:
                 raise
+            if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+                raise ConnectionError(
+                    f"{what} is not complete: another process ended; its own error says why."
+                ) from error
             raise self._write_error(folder, f"{what} could not be written to {str(folder)!r}", error) from error
 
     def _write_error(self, folder: Path, what: str, error: Exception) -> OSError:

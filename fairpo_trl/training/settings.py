@@ -22,7 +22,6 @@ _NOTED = {
 _INDIFFERENT = {
     *("model_init_kwargs", "trust_remote_code", "dataset_num_proc", "pad_token", "padding_free", "pad_to_multiple_of"),
     *("precompute_ref_log_probs", "precompute_ref_batch_size", "activation_offloading", "allow_prompt_overlap"),
-    *("packing", "skip_idle_pairs", "reference_cache_dir"),  # how a step is computed, not what
     *("attribute_column", "privileged_attributes", "non_privileged_attributes", "privileged_labels"),
     *("packing", "skip_idle_pairs", "reference_cache_dir"),  # of the speed: they round differently at most
 }

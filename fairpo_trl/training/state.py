@@ -9,7 +9,7 @@ from typing import Any
 
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.files import write_json
-from fairpo_trl.training.run_folder import RunIdentity
+from fairpo_trl.training.run_folder import RUN_NAME, RunIdentity, current_run
 
 
 STATE_NAME = "fairpo_state.json"
@@ -32,14 +32,19 @@ def load_state(folder: str | os.PathLike[str], partition: Partition) -> dict[str
             The partition of the run that resumes.
 
     Raises:
-        FileNotFoundError: If the checkpoint has no FairPO state (it was written by another trainer).
+        FileNotFoundError: If the checkpoint has no FairPO state: another trainer wrote it, or it holds a model alone.
         ValueError: If it is unreadable, of another version, or belongs to another partition.
     """
     path = Path(folder) / STATE_NAME
     if not path.is_file():
+        why = (
+            "`save_only_model=True` kept its model alone, without the state of the optimizer and the groups"
+            if (Path(folder) / RUN_NAME).is_file()
+            else "it was not written by FairPOTrainer, so group weights cannot be restored"
+        )
         raise FileNotFoundError(
-            f"{Path(folder).name} has no {STATE_NAME}: it was not written by FairPOTrainer, so group weights cannot "
-            "be restored. Load its model as the starting point instead of resuming."
+            f"{Path(folder).name} has no {STATE_NAME}: {why}. Load its model as the starting point instead of "
+            "resuming."
         )
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
@@ -63,9 +68,17 @@ def load_state(folder: str | os.PathLike[str], partition: Partition) -> dict[str
     return state
 
 
+def save_run(folder: str | os.PathLike[str], run: RunIdentity) -> None:
+    """Says which run wrote a checkpoint that keeps a model alone."""
+    write_json(Path(folder) / RUN_NAME, {"run": run.to_dict()}, indent=1)
+
+
 def run_of(folder: str | os.PathLike[str]) -> RunIdentity | None:
-    """The run that wrote a checkpoint; `None` if its state does not say so."""
+    """The run that wrote a checkpoint; `None` if nothing in it says so."""
+    path = Path(folder) / STATE_NAME
     try:
-        return RunIdentity.from_dict(json.loads((Path(folder) / STATE_NAME).read_text(encoding="utf-8"))["run"])
+        if not path.is_file():
+            return current_run(folder)
+        return RunIdentity.from_dict(json.loads(path.read_text(encoding="utf-8"))["run"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -180,6 +180,11 @@ class GroupEvaluation:
             f"{self.zero_division}, samples={self.samples!r}. Accuracy and exact match: all samples, known labels."
         )
 
+    def _repr_html_(self) -> str:
+        from fairpo_trl.reporting.render.notebook import metrics_html
+
+        return metrics_html({"By group": self.by_group, "By label": self.by_label}, self.describe())
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form; numbers that do not exist (NaN) are `None`."""
         return {

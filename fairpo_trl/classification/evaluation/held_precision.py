@@ -130,7 +130,7 @@ class HeldPrecision:
             times = np.random.default_rng(self._seed).binomial(
                 mean.examples + 1, 1 / (mean.examples + 1), drawn.shape[1]
             )
-            mean = replace(mean, drawn=mean.drawn + worst * times)
+            mean = replace(mean, drawn=np.asarray(mean.drawn) + worst * times)
             # Of one of n + 1 series the mean has this share.
             held[GROUP] = Held(mean, self._margin, lowest=worst * (mean.examples + 1), highest=None)
         gain = self._mean(deltas, drawn, self._columns["privileged"])

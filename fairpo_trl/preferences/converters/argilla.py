@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
 from fairpo_trl.core.messages import shortened
-from fairpo_trl.preferences.converters.ratings_rows import pairs_of_rated
-from fairpo_trl.preferences.rows import Collector, Converted, as_number, field
-
-
-_PROMPTS = ("prompt", "instruction", "question", "input")
+from fairpo_trl.preferences.converters.annotated import TIES, Annotated, pairs_of_annotated
+from fairpo_trl.preferences.rows import Converted, as_number, field
 
 
 def convert(rows: Iterable[Mapping[str, Any]]) -> Converted:
@@ -39,44 +35,24 @@ def convert(rows: Iterable[Mapping[str, Any]]) -> Converted:
     Raises:
         ValueError: If a record is of another form, or an answer names no field; names the record.
     """
-    collected = Collector()
-    rated: list[tuple[str, str, dict[str, float]]] = []
-    for index, row in enumerate(rows):
-        where = f"Record {index} of the Argilla export"
-        fields, responses = field(row, "fields", where), field(row, "responses", where)
-        if not isinstance(fields, Mapping) or not isinstance(responses, Mapping):
-            raise ValueError(f"{where}: `fields` and `responses` must be objects, as `records.to_json` writes them.")
-        prompt = next((fields[name] for name in _PROMPTS if fields.get(name)), None)
-        texts = {name: value for name, value in fields.items() if name not in _PROMPTS and isinstance(value, str)}
-        messages = _prompt(prompt)
-        if messages is None or not texts:
-            collected.drop("empty_prompt")
-            continue
-        if len(texts) == 1:
-            (response,) = texts.values()
-            scores = {name: _mean(answers, where) for name, answers in responses.items()}
-            rated.append((str(prompt), response, {name: s for name, s in scores.items() if s is not None}))
-            continue
-        for question, answers in responses.items():
-            wins: Counter[tuple[str, str]] = Counter()
-            for answer in _submitted(answers):
-                for better, worse in _order(answer.get("value"), list(texts), f"{where}, question {question!r}"):
-                    wins[better, worse] += 1
-            clear = [(a, b) for (a, b), count in wins.items() if count > wins[b, a]]
-            if not clear:
-                collected.drop("no_preference", question)
-            for better, worse in clear:
-                identity = f"argilla-{row.get('id', index)}-{better}-{worse}"
-                collected.keep(identity, messages, texts[better], texts[worse], question)
-    return pairs_of_rated(rated, "argilla", collected)
+    return pairs_of_annotated((_read(row, index) for index, row in enumerate(rows)), "argilla")
 
 
-def _prompt(value: Any) -> list[dict[str, str]] | None:
-    if isinstance(value, str) and value.strip():
-        return [{"role": "user", "content": value}]
-    if isinstance(value, list) and value and all(isinstance(m, Mapping) and "content" in m for m in value):
-        return [dict(message) for message in value]
-    return None
+def _read(row: Mapping[str, Any], index: int) -> Annotated:
+    where = f"Record {index} of the Argilla export"
+    fields, responses = field(row, "fields", where), field(row, "responses", where)
+    if not isinstance(fields, Mapping) or not isinstance(responses, Mapping):
+        raise ValueError(f"{where}: `fields` and `responses` must be objects, as `records.to_json` writes them.")
+    record = Annotated.of(row.get("id", index), fields, where)
+    for question, answers in responses.items() if record.usable else ():
+        values = [answer.get("value") for answer in _submitted(answers)]
+        if len(record.texts) == 1:
+            numbers = map(as_number, values)
+            record.ratings[question] = [number for number in numbers if number is not None]
+        else:
+            place = f"{where}, question {question!r}"
+            record.votes[question] = [vote for value in values for vote in _order(value, list(record.texts), place)]
+    return record
 
 
 def _submitted(answers: Any) -> list[Mapping[str, Any]]:
@@ -96,7 +72,7 @@ def _order(value: Any, names: list[str], where: str) -> list[tuple[str, str]]:
         pairs = combinations(numbers, 2)
         return [(a, b) if numbers[a] < numbers[b] else (b, a) for a, b in pairs if numbers[a] != numbers[b]]
     text = str(value).strip()
-    if text.casefold() in ("tie", "none", "equal", "both", "neither"):
+    if text.casefold() in TIES:
         return []
     if text not in names:
         raise ValueError(
@@ -104,10 +80,3 @@ def _order(value: Any, names: list[str], where: str) -> list[tuple[str, str]]:
             "field into the answers."
         )
     return [(text, other) for other in names if other != text]
-
-
-def _mean(answers: Any, where: str) -> float | None:
-    """The mean rating of one question; `None` where nobody answered with a number."""
-    numbers = [as_number(answer.get("value")) for answer in _submitted(answers)]
-    known = [number for number in numbers if number is not None]
-    return sum(known) / len(known) if known else None

@@ -1,21 +1,16 @@
-"""Tasks of Label Studio: pairwise comparisons, choices or ratings of responses; the control's name is the "
-"attribute.
-"""
+"""Tasks of Label Studio: pairwise comparisons, choices or ratings of responses; a control's name is the attribute."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fairpo_trl.core.messages import shortened
-from fairpo_trl.preferences.converters.ratings_rows import pairs_of_rated
-from fairpo_trl.preferences.rows import Collector, Converted, as_number, field, list_field, user
+from fairpo_trl.preferences.converters.annotated import TIES, Annotated, pairs_of_annotated
+from fairpo_trl.preferences.rows import Converted, as_number, field, list_field
 
 
-_PROMPTS = ("prompt", "instruction", "question", "input")
 _SIDES = {"left": 0, "right": 1, "a": 0, "b": 1, "1": 0, "2": 1}
-_TIES = ("tie", "equal", "both", "neither", "none")
 
 
 def convert(rows: Iterable[Mapping[str, Any]]) -> Converted:
@@ -42,50 +37,36 @@ def convert(rows: Iterable[Mapping[str, Any]]) -> Converted:
     Raises:
         ValueError: If a task is of another form, or a choice names no side; names the task.
     """
-    collected = Collector()
-    rated: list[tuple[str, str, dict[str, float]]] = []
-    for index, row in enumerate(rows):
-        where = f"Task {index} of the Label Studio export"
-        data = field(row, "data", where)
-        if not isinstance(data, Mapping):
-            raise ValueError(f"{where}: `data` must be an object, got {shortened(data)}.")
-        texts = {name: value for name, value in data.items() if isinstance(value, str)}
-        prompt = next((texts[name] for name in _PROMPTS if texts.get(name, "").strip()), None)
-        fields = [name for name in texts if name not in _PROMPTS]
-        entries = [
-            entry
-            for annotation in list_field(row, "annotations", where)
-            if isinstance(annotation, Mapping) and not annotation.get("was_cancelled")
-            for entry in annotation.get("result") or ()
-            if isinstance(entry, Mapping) and isinstance(entry.get("value"), Mapping)
-        ]
-        if prompt is None or not fields:
-            collected.drop("empty_prompt")
-            continue
-        votes: dict[str, Counter[int]] = {}
-        ratings: dict[str, list[float]] = {}
-        for entry in entries:
-            control, value = str(entry.get("from_name")), entry["value"]
-            number = as_number(value.get("rating", value.get("number")))
-            if number is not None:
-                ratings.setdefault(control, []).append(number)
-            elif entry.get("type") in ("pairwise", "choices"):
-                side = _side(value, fields, f"{where}, {control!r}")
-                votes.setdefault(control, Counter()).update([side] if side is not None else [])
-        if len(fields) == 1:
-            means = {name: sum(numbers) / len(numbers) for name, numbers in ratings.items()}
-            rated.append((prompt, texts[fields[0]], means))
-            continue
-        if len(fields) > 2:
-            raise ValueError(f"{where} has the texts {fields} besides the prompt: keep the two that are compared.")
-        for control, counted in votes.items():
-            if counted[0] == counted[1]:
-                collected.drop("no_preference", control)
-                continue
-            better = 0 if counted[0] > counted[1] else 1
-            chosen, rejected = texts[fields[better]], texts[fields[1 - better]]
-            collected.keep(f"label_studio-{row.get('id', index)}", user(prompt), chosen, rejected, control)
-    return pairs_of_rated(rated, "label_studio", collected)
+    return pairs_of_annotated((_read(row, index) for index, row in enumerate(rows)), "label_studio")
+
+
+def _read(row: Mapping[str, Any], index: int) -> Annotated:
+    where = f"Task {index} of the Label Studio export"
+    data = field(row, "data", where)
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where}: `data` must be an object, got {shortened(data)}.")
+    entries = [
+        entry
+        for annotation in list_field(row, "annotations", where)
+        if isinstance(annotation, Mapping) and not annotation.get("was_cancelled")
+        for entry in annotation.get("result") or ()
+        if isinstance(entry, Mapping) and isinstance(entry.get("value"), Mapping)
+    ]
+    record = Annotated.of(row.get("id", index), data, where)
+    names = list(record.texts)
+    if record.usable and len(names) > 2:
+        raise ValueError(f"{where} has the texts {names} besides the prompt: keep the two that are compared.")
+    for entry in entries if record.usable else ():
+        control, value = str(entry.get("from_name")), entry["value"]
+        number = as_number(value.get("rating", value.get("number")))
+        if number is not None:
+            record.ratings.setdefault(control, []).append(number)
+        elif entry.get("type") in ("pairwise", "choices") and len(names) == 2:
+            better = _side(value, names, f"{where}, {control!r}")
+            votes = record.votes.setdefault(control, [])
+            if better is not None:
+                votes.append((names[better], names[1 - better]))
+    return record
 
 
 def _side(value: Mapping[str, Any], fields: list[str], where: str) -> int | None:
@@ -97,9 +78,9 @@ def _side(value: Mapping[str, Any], fields: list[str], where: str) -> int | None
         return fields.index(name)
     if name.casefold() in _SIDES:
         return _SIDES[name.casefold()]
-    if name.casefold() in _TIES:
+    if name.casefold() in TIES:
         return None
     raise ValueError(
         f"{where}: the choice {shortened(chosen)} names no side; known are {', '.join(_SIDES)}, the fields {fields} "
-        f"and {', '.join(_TIES)}."
+        f"and {', '.join(TIES)}."
     )

@@ -85,10 +85,10 @@ def write_page(
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    environment = _environment()
-    environment.filters["address"] = partial(_address, folder=path.parent)
-    environment.filters["drawing"] = lambda image: _as_address((path.parent / image).read_bytes())
-    text = environment.get_template("report.html").render(
+    templates = environment()
+    templates.filters["address"] = partial(_address, folder=path.parent)
+    templates.filters["drawing"] = lambda image: _as_address((path.parent / image).read_bytes())
+    text = templates.get_template("report.html").render(
         title=title or reports[0].title,
         candidates=[(report, list(_groups(report.parts()))) for report in reports],
         planes=_planes(points),
@@ -161,8 +161,9 @@ def _as_address(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates, in which every value is text: nothing that came from data becomes markup."""
+    found = Environment(
         loader=PackageLoader("fairpo_trl.reporting.render"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -171,7 +172,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         finalize=clean,
     )
-    environment.filters |= {
+    found.filters |= {
         "role": role_text,
         "one_line": one_line,
         "pieces": pieces,
@@ -179,7 +180,7 @@ def _environment() -> Environment:
         "drawn": drawn_column,
         "choices": _choices,
     }
-    return environment
+    return found
 
 
 @cache
