@@ -23,7 +23,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,9 +146,7 @@ def power(prompts: int, measures: int, spread: float, runs: int, bounds: list[Bo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=4000)
-    parser.add_argument(
-        "--bounds", nargs="+", default=["t", "bootstrap", "betting"], choices=["t", "bootstrap", "betting"]
-    )
+    parser.add_argument("--bounds", nargs="+", default=list(get_args(Bound)), choices=get_args(Bound))
     parser.add_argument("--prompts", type=int, nargs="+", default=[100, 220, 500, 1000])
     parser.add_argument("--measures", type=int, nargs="+", default=[1, 4, 12])
     parser.add_argument("--output", type=Path, help="JSON file for the numbers")

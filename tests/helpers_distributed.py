@@ -23,11 +23,22 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 import torch  # noqa: E402
 from datasets import load_from_disk  # noqa: E402
 from helpers_distributed_splits import splits_of  # noqa: E402
-from helpers_trainer import NAMES, ExactHead, data, fairpo, lora, parameters  # noqa: E402
+from helpers_trainer import NAMES, ExactHead, data, fairpo, lora, parameters, turned  # noqa: E402
 from trl.trainer import utils as trl_utils  # noqa: E402
 
 
-OF_THE_DATA = ("weights", "rows", "eval_rows", "attributes", "sort", "stream", "lora", "splits", "checkpoints")
+OF_THE_DATA = (
+    "turned",
+    "weights",
+    "rows",
+    "eval_rows",
+    "attributes",
+    "sort",
+    "stream",
+    "lora",
+    "splits",
+    "checkpoints",
+)
 
 
 def write_data(case: dict[str, Any], folder: Path) -> None:
@@ -44,6 +55,8 @@ def write_data(case: dict[str, Any], folder: Path) -> None:
             order += [i for kind in kinds for i in kind[:half]]
             kinds = [kind[half:] for kind in kinds]
         train = train.select(order)
+    if case.get("turned"):
+        train = turned(train)
     if case.get("weights"):
         train = train.add_column("weight", [0.1 + i % 7 / 3 for i in range(len(train))])
     train.save_to_disk(folder / "train")

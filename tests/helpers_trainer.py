@@ -56,6 +56,16 @@ def data(n: int = 24, seed: int = 0, attributes: tuple[Any, ...] = NAMES) -> Dat
     return Dataset.from_list(rows)
 
 
+def turned(pairs: Dataset, name: str = "polite") -> Dataset:
+    """Pairs in which one attribute wants what the others do not: its chosen and rejected texts change places."""
+
+    def turn(row: dict[str, Any]) -> dict[str, str]:
+        changed = {"chosen": row["rejected"], "rejected": row["chosen"]}
+        return changed if row["attribute"] == name else {}
+
+    return pairs.map(turn)
+
+
 def lora() -> LoraConfig:
     return LoraConfig(
         r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"

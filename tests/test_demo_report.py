@@ -18,7 +18,7 @@ import torch
 import yaml
 from conftest import WORDS, make_model, make_rows, make_tokenizer
 from datasets import Dataset
-from demo import evaluation, report, scorers
+from demo import evaluation, report, scorers, selection
 from demo.evaluation import Writing
 from helpers_trainer import fairpo, lora
 from huggingface_hub import ModelCard
@@ -32,10 +32,12 @@ from experiments.generation.measure import At, Measurer
 from experiments.generation.tables import write_tables
 from experiments.points import Points
 from fairpo_trl import FairPOConfig, Partition
+from fairpo_trl.commands.generation import make_parser
 from fairpo_trl.evaluation import Completion, mean_token_log_prob
 from fairpo_trl.generation.methods import apply_method
 from fairpo_trl.generation.run import GenerationArguments, train
 from fairpo_trl.reporting import Results
+from fairpo_trl.reporting.selection_results import read_selection
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -681,3 +683,43 @@ def test_the_recipe_says_what_the_data_lacks(dataset_name: str, split: str, mess
     args = SimpleNamespace(eval_strategy="no", attribute_column="attribute")
     with pytest.raises(ValueError, match=message):
         train(script_args, args, ModelConfig(model_name_or_path="some/model"))
+
+
+# ---- the verdict ----
+
+
+def test_the_demos_verdict_is_that_of_the_command_and_the_report_is_about_other_prompts(
+    tmp_path: Path, tiny_model_path: str, fake_judges: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "MAX_NEW_TOKENS", 4)
+    monkeypatch.setattr(report, "PAIRS", 2)
+    every = [row for row in selection.load_prompts() if row["split"] == "test"][:44]
+    monkeypatch.setattr(selection, "load_prompts", lambda: every)
+    make_tokenizer().save_pretrained(tiny_model_path)
+    pairs = Dataset.from_list(make_rows(20, tuple(NAMES)))
+    trainer = fairpo(tmp_path, pairs, tiny_model_path, peft_config=lora(), max_steps=2, learning_rate=0.05)
+    trainer.train()
+    trainer.save_model(str(tmp_path))
+    options = selection.DemoTest(select_prompts=30, select_samples=1, scales=[0.5, 1.0], margin=0.9)
+    results, written = selection.select_demo(trainer, tiny_model_path, ["concise"], options, "tiny")
+    tests = results.selection.candidates
+    assert [test.name for test in tests] == ["scale 0.5", "scale 1"] and len(tests[0].held) == 2 * len(HELD)
+    assert {held.examples for held in tests[0].held} == {30}
+    decided, aside = selection.divide(30)
+    assert written.prompts == aside and len(aside) == 14 and not [prompt for prompt in aside if prompt in decided]
+    assert read_selection(tmp_path / "selection") == results
+    assert (tmp_path / "selection" / "chosen").exists() == (results.selection.chosen is not None)
+    found = report.report_demo(trainer, ["concise"], "fairpo", "tiny", 0.0, written)
+    assert found.attributes[0].win_rate["scorer"].trained.n == 14
+    none = selection.DemoTest(select_prompts=30, select_samples=1, scales=[0.5], margin=0.001)
+    assert selection.select_demo(trainer, tiny_model_path, ["concise"], none, "tiny")[0].selection.chosen is None
+
+
+def test_the_options_of_the_verdict_are_in_a_file_and_on_the_command_line() -> None:
+    parser = make_parser(after=selection.DemoTest)
+    on_a_cpu = "--use_cpu true --bf16 false --output_dir out --privileged_attributes concise".split()
+    given = [*on_a_cpu, *selection.test_options()]
+    assert parser.parse(given)[3].margin == 0.15
+    assert parser.parse([*given, "--scales", "1", "--margin", "0.2"])[3].scales == [1.0]
+    with pytest.raises(ValueError, match="rise from the safest"):
+        parser.parse([*given, "--scales", "1", "0.5"])

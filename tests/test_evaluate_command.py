@@ -492,7 +492,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "count without direction": ({"judges": ["all=count:words"]}, "count:words:fewer or count:words:more"),
     "adapter as judge": ({"judges": ["all=reward:{place}/first"]}, "is an adapter: merge it"),
     "no such function": ({"judges": ["all=python:{place}/no.py:f"]}, "there is no file"),
-    "stream": ({"dataset_streaming": True, "test_share": 0.0}, "A stream cannot be evaluated on"),
+    "stream": ({"dataset_streaming": True, "test_share": 0.0}, "cannot work on a stream"),
 }
 
 

@@ -15,17 +15,17 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from fairpo_trl.commands import select
+from fairpo_trl.commands import evaluate_models, select
 from fairpo_trl.commands.evaluate_judges import JudgeArguments
 from fairpo_trl.commands.main import main
 from fairpo_trl.commands.select_inputs import SelectArguments
 from fairpo_trl.evaluation import differences
 from fairpo_trl.evaluation.differences import AttributeMeasure
 from fairpo_trl.evaluation.judges import Verdicts
-from fairpo_trl.evaluation.selection_file import read_selection
 from fairpo_trl.evaluation.writing import Sampling
 from fairpo_trl.hub.compose import compose_card
 from fairpo_trl.reporting import selection_report
+from fairpo_trl.reporting.selection_results import SelectionResults, read_selection
 
 
 QUIET = Console(quiet=True)
@@ -56,7 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_plot(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The picture takes a second; one test draws it."""
     if "plots" not in request.fixturenames:
-        monkeypatch.setattr(selection_report, "plot_selection", lambda results, path: Path(path))
+        monkeypatch.setattr(selection_report, "plot_selection", lambda results, path: path.write_bytes(b"PNG"))
 
 
 @pytest.fixture
@@ -102,7 +102,8 @@ def test_the_boldest_that_passes_is_handed_over_as_a_plain_folder(place, tmp_pat
     text = (tmp_path / "out" / "selection.md").read_text(encoding="utf-8")
     for shown in (page, text):
         assert "is handed over" in shown
-        assert "On prompts that decided nothing" in shown
+        assert "On examples that decided nothing" in shown
+    assert "data:image/png;base64" in page and "(selection.png)" in text
     assert str(place) not in page + text + (tmp_path / "out" / "selection.json").read_text(encoding="utf-8")
     card = compose_card(tmp_path / "out" / "chosen", "adapter", "me/chosen")
     assert card.count("## What was tested") == 1
@@ -223,6 +224,34 @@ def test_a_mistake_on_the_command_line_is_one_line(place, tmp_path, capsys):
     assert "did you mean '--margin'" in capsys.readouterr().err
 
 
+# ---- the file ----
+
+
+def test_a_file_that_was_damaged_or_contradicts_itself_is_named(place, tmp_path):
+    results = selected(place, tmp_path / "out", margin=0.5)
+    plain = json.loads((tmp_path / "out" / "selection.json").read_text(encoding="utf-8"))
+    assert SelectionResults(**plain) == results
+    candidate, held = ("selection", "candidates", 0), ("selection", "candidates", 0, "held", 0)
+    for place_of, value, words in (
+        ((*candidate, "gain"), float("nan"), r"selection.candidates\[0\].gain: Input should be a finite number"),
+        ((*held, "bound"), -0.9, "scale 0.5, .*: whether it passed contradicts its bound"),
+        ((*held, "note"), "", r"selection.candidates\[0\].held\[0\].note: Unexpected"),
+        (("selection", "bound"), "normal", "selection.bound: Input should be 't'"),
+        (("selection", "chosen"), "scale 9", "selection.chosen is 'scale 9', which did not pass"),
+        (("kind",), "image", "kind: Input should be 'language model'"),
+        (("judge",), "me", "SelectionResults have no part 'judge'"),
+    ):
+        damaged = json.loads(json.dumps(plain))
+        part = damaged
+        for key in place_of[:-1]:
+            part = part[key]
+        part[place_of[-1]] = value
+        path = tmp_path / "selection.json"
+        path.write_text(json.dumps(damaged), encoding="utf-8")
+        with pytest.raises(ValueError, match=rf"selection.json: .*{words}"):
+            read_selection(tmp_path)
+
+
 # ---- differences ----
 
 
@@ -281,7 +310,7 @@ ON_A_CPU = "--use_cpu true --bf16 false --privileged_attributes concise"
 
 
 def test_training_goes_on_to_the_test_in_one_command(place, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(select, "Sampling", lambda samples, tokens, *rest: Sampling(1, 4, *rest))
+    monkeypatch.setattr(evaluate_models, "Sampling", lambda samples, tokens, *rest: Sampling(1, 4, *rest))
     options = (
         f"--model_name_or_path {place / 'base'} --dataset_name {place / 'pairs.jsonl'} --test_share 0.6 {ON_A_CPU} "
         f"--output_dir {tmp_path / 'out'} --use_peft true --lora_target_modules q_proj v_proj --max_steps 1 "

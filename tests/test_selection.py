@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import math
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from fairpo_trl.evaluation import bounds, power, selection
-from fairpo_trl.evaluation.bounds import betting_wealth, lower_bounds
+from fairpo_trl.evaluation.bounds import Bound, Resampled, betting_wealth, lower_bounds, resampled_bound
 from fairpo_trl.evaluation.power import chance_to_pass, prompts_needed
-from fairpo_trl.evaluation.selection import Candidate, Held, assess, decide, select
+from fairpo_trl.evaluation.selection import Candidate, Held, assess, decide, select, select_in_order
 
 
 def uniform(n=200, low=-0.5, high=0.5, seed=0):
@@ -90,6 +92,24 @@ def test_the_betting_bound_is_where_the_wealth_reaches_one_over_the_level():
     assert found < lower_bounds(values)  # it holds for every distribution, which costs width
 
 
+def test_the_empirical_bernstein_bound_is_that_of_a_loop():
+    values = uniform(50, seed=1)
+    shares = ((values + 1) / 2)[np.random.default_rng(0).permutation(50)]
+    level, best, stakes, total, costs, seen, squares = 0.05, 0.0, 0.0, 0.0, 0.0, [], 0.0
+    for x in shares:
+        mean = (0.5 + sum(seen)) / (len(seen) + 1)
+        variance = (0.25 + squares) / (len(seen) + 1)
+        stake = min(math.sqrt(2 * math.log(1 / level) / (50 * variance)), 0.5)
+        costs += 4 * (x - mean) ** 2 * (-math.log(1 - stake) - stake) / 4
+        total += stake * x
+        stakes += stake
+        best = max(best, (total - math.log(1 / level) - costs) / stakes)
+        seen.append(x)
+        squares += (x - (0.5 + sum(seen)) / (len(seen) + 1)) ** 2
+    assert lower_bounds(values, "bernstein") == pytest.approx(2 * best - 1, abs=1e-12)
+    assert lower_bounds(values, "bernstein") < lower_bounds(values, "betting")
+
+
 @pytest.mark.parametrize("examples", [30, 100])
 def test_bets_seldom_win_when_the_mean_is_what_is_bet_against(examples):
     values = (np.random.default_rng(0).random((examples, 20_000)) < 0.7).astype(float)
@@ -108,6 +128,7 @@ def test_bets_seldom_win_when_the_mean_is_what_is_bet_against(examples):
         ([0.1, 0.2], {"level": 0.5}, "`level`"),
         ([0.1, 0.2], {"bound": "normal"}, "`bound`"),
         ([0.1, 0.2], {"bound": "betting", "lowest": None}, "needs the range"),
+        ([0.1, 0.2], {"bound": "bernstein", "highest": None}, "needs the range"),
     ],
 )
 def test_bad_values_are_named(values, options, words):
@@ -115,7 +136,7 @@ def test_bad_values_are_named(values, options, words):
         lower_bounds(values, **options)
 
 
-@pytest.mark.parametrize("bound", ["t", "bootstrap", "betting"])
+@pytest.mark.parametrize("bound", get_args(Bound))
 @pytest.mark.parametrize(("kind", "prompts"), [("win rates", 100), ("rare losses", 100), ("rare losses", 220)])
 def test_a_violation_passes_at_most_at_the_level(bound, kind, prompts):
     # A plain t bound lets the rare losses pass in 12 % and 7 %. More settings: benchmarks/selection_power.py.
@@ -134,6 +155,31 @@ def test_a_violation_passes_at_most_at_the_level(bound, kind, prompts):
     else:
         passed = lower_bounds(values, bound, resamples=500) > -margin
     assert passed.mean() <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def test_a_percentile_of_resamples_is_that_of_the_bootstrap():
+    values = uniform(100, seed=3)
+    drawn = np.random.default_rng(1).multinomial(100, np.full(100, 0.01), size=10_000) @ values / 100
+    found = resampled_bound([*drawn, math.nan], 100)
+    assert found == pytest.approx(float(lower_bounds(values, "bootstrap", lowest=None)), abs=0.003)
+    with pytest.raises(ValueError, match="two examples and a resample"):
+        resampled_bound([math.nan], 100)
+
+
+def test_what_is_no_mean_has_a_bootstrap_only_and_the_power_of_its_spread():
+    values = uniform(400, seed=3)
+    drawn = np.random.default_rng(1).multinomial(400, np.full(400, 1 / 400), size=4000) @ values / 400
+    difference = Resampled(float(values.mean()), drawn, 400)
+    held = {"AP": Held(difference, margin=0.1, lowest=None)}
+    test = assess(Candidate("a", difference, held), bound="bootstrap").held[0]
+    assert test.spread == pytest.approx(values.std(), rel=0.05) and test.examples == 400
+    assert test.needed == prompts_needed(test.spread, difference=test.mean, margin=0.1, lowest=None)
+    worst = np.random.default_rng(1).multinomial(401, np.full(401, 1 / 401), size=4000) @ [*values, -1] / 401
+    held = {"AP": Held(Resampled(float(values.mean()), worst, 400), margin=0.1)}
+    added = assess(Candidate("a", difference, held), bound="bootstrap").held[0]
+    assert added.bound < test.bound and added.spread == pytest.approx(values.std(), rel=0.05)
+    with pytest.raises(ValueError, match="no mean over examples: only the bound `bootstrap`"):
+        assess(Candidate("a", difference, held))
 
 
 # ---- the rule ----
@@ -219,6 +265,32 @@ def test_tests_that_end_at_the_first_failure_decide_the_same():
     whole, cut = decide(tests), decide(tests[:2])
     assert whole.chosen == cut.chosen == "a"
     assert whole.candidates[:2] == cut.candidates
+
+
+def test_a_candidate_is_measured_only_if_all_before_it_passed():
+    measured = []
+
+    def measure(name, kind):
+        measured.append(name)
+        return candidate(name, 0.1, kind=kind)
+
+    path = [functools.partial(measure, name, kind) for name, kind in (("a", 0.0), ("b", -0.2), ("c", 0.0))]
+    found = select_in_order(path)
+    assert measured == ["a", "b"] and [test.status for test in found.candidates] == ["passed", "failed"]
+    every = select_in_order(path, measure_all=True)
+    assert [test.status for test in every.candidates] == ["passed", "failed", "untested"]
+    assert every.candidates[0] == found.candidates[0]  # the number of candidates is that of the whole path
+
+
+def test_on_pure_noise_a_gain_is_claimed_at_most_at_the_level():
+    # The reference scaled by nothing: six candidates that are draws of it. 4,000 runs: benchmarks/selection_power.py.
+    runs, claimed, rng = 300, 0, np.random.default_rng(2)
+    for _ in range(runs):
+        draws = rng.choice([-0.5, 0.0, 0.5], size=(6, 100))
+        path = [Candidate(f"{i}", gain, {"kind": Held(gain, margin=0.9)}) for i, gain in enumerate(draws)]
+        found = select(path)
+        claimed += found.chosen_test is not None and found.chosen_test.gain_bound > 0
+    assert claimed / runs <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
 
 
 # ---- power ----

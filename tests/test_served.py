@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_http_judge import Endpoint, Handler, drops, says, server, status  # noqa: F401  # a fixture
-from test_select_command import COUNTS, place, selected  # noqa: F401  # a fixture
+from test_select_command import COUNTS, QUIET, place, selected  # noqa: F401  # a fixture
 
+from fairpo_trl.commands import evaluate
+from fairpo_trl.commands.evaluate_inputs import EvaluateArguments
+from fairpo_trl.commands.evaluate_judges import JudgeArguments
 from fairpo_trl.evaluation.served import ServedModel, WrittenModel, parse_source
 from fairpo_trl.evaluation.writing import Sampling
 
@@ -172,3 +176,36 @@ def test_a_wrong_name_is_refused_before_anything_is_asked(name, words):
 def test_what_is_written_elsewhere_has_no_scale_and_needs_a_reference(place, tmp_path):  # noqa: F811
     with pytest.raises(ValueError, match="Name the `reference`"):
         selected(place, tmp_path, path="models", models=["completions:a.jsonl"])
+
+
+# ---- fairpo evaluate ----
+
+
+def test_a_server_and_a_file_are_evaluated_beside_each_other_and_the_intervals_say_so(server, place, tmp_path):  # noqa: F811
+    def answers(handler: Handler) -> None:
+        words = 2 if handler.body["model"] == "base" else 3 + handler.body["seed"] % 2
+        reply = {"choices": [{"message": {"content": "word " * words}, "finish_reason": "stop"}]}
+        handler.reply(200, json.dumps(reply).encode())
+
+    server.script = [status(500), *[answers] * 5000]
+    rows = [json.loads(line) for line in (place / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    asked = [[{"role": "user", "content": row["prompt"]}] for row in rows]
+    path = write_lines(tmp_path / "mine.jsonl", [{"prompt": p, "completion": "word word"} for p in asked])
+    arguments = EvaluateArguments(
+        models=[f"served:{server.address}#lora/a", f"completions:{path}"], reference=f"served:{server.address}#base",
+        dataset_name=str(place / "pairs.jsonl"), test_share=0.6, max_prompts=30, as_messages=True, top_k=0,
+        privileged_attributes=["concise"], output_dir=str(tmp_path / "out"),
+    )  # fmt: skip
+    found = evaluate.run(arguments, JudgeArguments(judges=COUNTS), QUIET)
+    assert [document.name for document in found] == ["lora-a", "mine"]
+    for document, won in zip(found, (1.0, 0.5), strict=True):
+        assert document.attributes[0].win_rate["first_judge"].trained.mean == won
+        assert document.shared_draws is False
+        assert "mean_token_log_prob" not in document.guards.trained
+        report = (tmp_path / "out" / document.name / "report.md").read_text(encoding="utf-8")
+        assert "intervals hold the noise of two draws" in report
+    count = len(server.requests)
+    evaluate.run(arguments, JudgeArguments(judges=COUNTS), QUIET)
+    assert len(server.requests) == count
+    with pytest.raises(ValueError, match="Name the `reference` of models that are written elsewhere"):
+        evaluate.run(replace(arguments, reference=None), JudgeArguments(judges=COUNTS), QUIET)

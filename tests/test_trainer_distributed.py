@@ -54,6 +54,13 @@ CASES = {
         "logging_steps": 3,
     },
     "attribute hinge": {"rows": 21, "per_device_train_batch_size": 4, "hinge_level": "attribute", "epsilon": 0.0},
+    "held gradients": {
+        "rows": 21,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "turned": True,
+        "held_gradients": "project",
+    },
     "lora": {"rows": 21, "per_device_train_batch_size": 4, "lora": True},
     "precomputed": {"rows": 21, "per_device_train_batch_size": 4, "precompute_ref_log_probs": True},
     "balanced": {

@@ -31,11 +31,13 @@ from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.model_card import describe_reference
 from fairpo_trl.classification.reference import options_of, train_reference
 from fairpo_trl.classification.run_options import LabelArguments
+from fairpo_trl.classification.select import SELECTION, select_after_training, selection_table
 from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.reporting import LabelResults, print_label_results, write_label_report
 from fairpo_trl.reporting.documents import hardware
+from fairpo_trl.reporting.selection_results import SelectionResults
 from fairpo_trl.training.engines import PLAIN, engine_of
 from fairpo_trl.training.places import check_model, check_output_dir
 
@@ -131,9 +133,14 @@ def run(
     trainer.save_model(args.output_dir)
     trainer.create_model_card(dataset=title)
     if speaks:
-        results = _results(title, parts, trainer, seen, logits, script_args, started)
+        selection = None
+        if script_args.select:
+            selection = select_after_training(trainer, reference, parts["test"], script_args, title)
+        results = _results(title, parts, trainer, seen, logits, script_args, started, selection)
         report = write_label_report(results, Path(args.output_dir))
         print_label_results(results)
+        if selection is not None:
+            print(f"\n{selection.statement}")
         print(f"\nReport: {report}   (report.html, plots and results.json beside it)")
     if args.push_to_hub:
         trainer.push_to_hub(dataset=title)
@@ -266,6 +273,7 @@ def _results(
     logits: Mapping[str, np.ndarray],
     script_args: LabelArguments,
     started: float,
+    selection: SelectionResults | None,
 ) -> LabelResults:
     """Everything the report needs; `seen` are the logits on validation, `logits` those on test."""
     test, args, partition = parts["test"], trainer.args, trainer.partition
@@ -325,7 +333,10 @@ def _results(
         "calibration": calibration,
         "notes": notes,
         "samples": _samples(parts["test"], partition, logits, Path(args.output_dir)),
-        "tables": [flips_table(decision_flips(test.labels, logits["reference"], logits["trained"], partition))],
+        "tables": [
+            *([selection_table(selection, SELECTION)] if selection else []),
+            flips_table(decision_flips(test.labels, logits["reference"], logits["trained"], partition)),
+        ],
     }
     return LabelResults(**results)
 

@@ -8,11 +8,13 @@ from typing import Literal
 
 from fairpo_trl.classification.data.coco import LabelOrder
 from fairpo_trl.classification.data.columns import MissingImages
+from fairpo_trl.classification.evaluation.held_precision import HeldBy
 from fairpo_trl.classification.features.adaptation import Trainable
 from fairpo_trl.classification.features.backbones import Pooling
 from fairpo_trl.classification.features.cache import BadImages, FeatureDtype
 from fairpo_trl.classification.heads import HeadKind
 from fairpo_trl.classification.methods import Method
+from fairpo_trl.evaluation.selection import SCALES, check_scales
 from fairpo_trl.training.places import OVERWRITE
 
 
@@ -55,8 +57,38 @@ class LabelArguments:
     feature_dtype: FeatureDtype = field(default="float16", metadata={"help": "Of the cached features."})
     extraction_batch_size: int = field(default=32, metadata={"help": "Images per forward pass of the extraction."})
     bad_images: BadImages = field(default="raise", metadata={"help": "What an unreadable image does."})
+    select: bool = field(
+        default=False,
+        metadata={
+            "help": "Test classifiers from the reference to the trained one on test images, and hand over the boldest "
+            "that is shown not to be worse, in `output_dir`/selection."
+        },
+    )
+    held: HeldBy = field(
+        default="labels",
+        metadata={
+            "help": "What must not fall with `select`: the average precision of every held label, or the `mean` over "
+            "them."
+        },
+    )
+    margin: float = field(default=1.0, metadata={"help": "Points of average precision that it may fall by."})
+    level: float = field(
+        default=0.05, metadata={"help": "Largest chance that a classifier is handed over which breaks a margin."}
+    )
+    scales: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Classifiers tested with `select`, rising: shares of the way from the reference to the trained "
+            f"one. Default: {' '.join(f'{scale:g}' for scale in SCALES)}."
+        },
+    )
+    aside_share: float = field(
+        default=0.3,
+        metadata={"help": "Share of the test images that decides nothing with `select` and reports what is chosen."},
+    )
 
     def __post_init__(self) -> None:
+        self._check_selection()
         if self.patience < 1:
             raise ValueError(f"`patience` must be at least 1 epoch, got {self.patience}.")
         if self.method == "decoupled" and self.start == "fresh":
@@ -68,6 +100,21 @@ class LabelArguments:
             raise ValueError(
                 f"`backbone_blocks={self.backbone_blocks}` has no effect on a frozen backbone: set "
                 "`backbone_trainable` to last_blocks or lora, or leave it out."
+            )
+
+    def _check_selection(self) -> None:
+        if not 0 < self.margin < 100:
+            raise ValueError(f"`margin` must be between 0 and 100 points, got {self.margin}.")
+        if not 0 < self.level < 0.5:
+            raise ValueError(f"`level` must be between 0 and 0.5, got {self.level}.")
+        if not 0 <= self.aside_share < 1:
+            raise ValueError(f"`aside_share` must be at least 0 and below 1, got {self.aside_share}.")
+        if self.scales is not None:
+            check_scales(self.scales)
+        if self.select and self.start == "fresh":
+            raise ValueError(
+                "`select` tests classifiers between the reference and the trained one, and with `start fresh` nothing "
+                "lies between the two: leave one of them out."
             )
 
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from datasets import IterableDatasetDict
 from rich.console import Console
 
-from fairpo_trl.commands.evaluate_inputs import (
-    EvaluateArguments,
+from fairpo_trl.commands.evaluate_inputs import EvaluateArguments, distinct_prompts
+from fairpo_trl.commands.evaluate_judges import JudgeArguments, load_judges
+from fairpo_trl.commands.evaluate_models import (
     candidate_names,
     check_templates,
-    distinct_prompts,
     find_reference,
+    find_source,
+    loaded_here,
+    read_inputs,
+    short_name,
+    text_parser,
+    write,
 )
-from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges, load_judges
 from fairpo_trl.commands.evaluate_results import (
     AGAIN,
     REFERENCE,
@@ -31,15 +35,16 @@ from fairpo_trl.commands.evaluate_results import (
     regressions_of,
     samples_of,
 )
-from fairpo_trl.commands.evaluate_runs import choose_partition, read_run
+from fairpo_trl.commands.evaluate_runs import RunFacts, choose_partition, read_run
 from fairpo_trl.commands.parsing import CommandParser
 from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.guards import text_guards
-from fairpo_trl.evaluation.judges import KINDS, assign_judges, parse_judge
-from fairpo_trl.evaluation.models import LoadedModels, ModelSource, find_model, load_tokenizer
-from fairpo_trl.evaluation.writing import Sampling, kept_log_probs, write_completions
-from fairpo_trl.generation.data import DataArguments, load_data, main_console
-from fairpo_trl.hub.privacy import last_part, public_command
+from fairpo_trl.evaluation.judges import assign_judges
+from fairpo_trl.evaluation.models import LoadedModels, ModelSource, load_tokenizer
+from fairpo_trl.evaluation.paths import Source
+from fairpo_trl.evaluation.writing import kept_log_probs
+from fairpo_trl.generation.data import main_console
+from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.reporting import Results, print_results, write_html_report, write_report
 from fairpo_trl.reporting.render.terminal import WIDTH
 
@@ -50,12 +55,9 @@ GUARDED = 100
 
 def make_parser() -> CommandParser:
     """Parser of the command."""
-    data = {entry.name for entry in fields(DataArguments)}
-    sampling = "samples_per_prompt max_new_tokens temperature top_k top_p seed batch_size dtype max_prompts".split()
-    hidden = ("ignore_bias_buffers", "dataset_streaming", "dataset_train_split")
-    own = [entry.name for entry in fields(EvaluateArguments) if entry.name not in data]
-    return CommandParser(
-        (EvaluateArguments, JudgeArguments),
+    return text_parser(
+        EvaluateArguments,
+        "evaluation",
         command="fairpo evaluate",
         summary="Models write on held-out prompts; every attribute is judged against the reference; an HTML report.",
         examples=(
@@ -63,13 +65,6 @@ def make_parser() -> CommandParser:
             "fairpo evaluate run-a run-b --reference my/base-model --dataset ratings.csv --ratings helpful kind \\",
             "    --judges all=llm:http://localhost:8000/v1#my-judge --judge_api_key_env JUDGE_KEY",
         ),
-        topics={
-            "evaluation": [name for name in own if name not in sampling],
-            "judging": [entry.name for entry in fields(JudgeArguments)],
-            "sampling": sampling,
-            "data": [name for name in (e.name for e in fields(DataArguments)) if name not in hidden],
-        },
-        positional="models",
     )
 
 
@@ -107,28 +102,21 @@ def run(
             console.width = WIDTH
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("`fairpo evaluate` runs in one process: call it without a launcher.")
-    if not args.models:
-        raise ValueError("Name the models: `fairpo evaluate FOLDER_OR_HUB_ID ...`.")
-    if not judging.judges:
-        raise ValueError(f"Name the judges: `--judges ATTRIBUTE=KIND:TARGET ...`. Kinds: {'; '.join(KINDS.values())}.")
-    specs = [parse_judge(entry) for entry in judging.judges]
-    check_judges(specs, judging)
+    specs, data = read_inputs(args, judging, "fairpo evaluate", console)
     names = candidate_names(args)
-    data = load_data(args, args.attribute_column, console)
-    if isinstance(data, IterableDatasetDict):
-        raise ValueError("A stream cannot be evaluated on: leave out `dataset_streaming`.")
     prompts, attributes, pairs = distinct_prompts(args, data)
     assigned = assign_judges(specs, attributes)
-    sources = {name: find_model(m, base_model=args.base_model, tokenizer=args.tokenizer) for name, m in names.items()}
+    sources = {name: find_source(args, model) for name, model in names.items()}
     reference = find_reference(args, list(sources.values()))
-    runs = {name: read_run(source.folder) for name, source in sources.items()}
+    runs: dict[str, RunFacts | None] = dict.fromkeys(names)
+    runs |= {name: read_run(source.folder) for name, source in loaded_here(sources).items()}
     partition = choose_partition(attributes, args.privileged_attributes, runs)
     judges = load_judges(specs, judging, attributes, Path(args.output_dir), args.batch_size)
     sources = {REFERENCE: reference, **sources}
-    check_templates(prompts, sources)
+    check_templates(prompts, list(sources.values()))
     console.print(
         f"{len(prompts)} prompts, {len(names)} {'model' if len(names) == 1 else 'models'} against "
-        f"{_short(reference.name)}.",
+        f"{short_name(reference.name)}.",
         soft_wrap=True,
     )
 
@@ -142,13 +130,14 @@ def run(
     for name in names:
         found, own_run = comparisons[name], runs[name]
         results: dict[str, Any] = {
-            "title": f"{name} against {_short(reference.name)}",
+            "title": f"{name} against {short_name(reference.name)}",
             "name": name,
-            "reference_name": _short(reference.name),
-            "model": _short(sources[name].name),
+            "reference_name": short_name(reference.name),
+            "model": short_name(sources[name].name),
             "data": _data_name(args, len(prompts)),
             "partition": {attribute: partition.role_of(attribute) for attribute in partition.names},
             "settings": _settings(args),
+            "shared_draws": isinstance(reference, ModelSource) and name in loaded_here(sources),
             "seeds": [args.seed],
             "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
             "attributes": attribute_results(found, partition, own_run, pairs, args.seed),
@@ -175,54 +164,44 @@ def main(arguments: list[str]) -> None:
     run(args, judging, command=public_command(["fairpo", "evaluate", *arguments]).removeprefix("python "))
 
 
-def _write(
-    args: EvaluateArguments, models: LoadedModels, sources: dict[str, ModelSource], prompts: list[Prompt]
-) -> Texts:
+def _write(args: EvaluateArguments, models: LoadedModels, sources: dict[str, Source], prompts: list[Prompt]) -> Texts:
     """What every model writes; every base is loaded once."""
-    sampling = Sampling(args.samples_per_prompt, args.max_new_tokens, args.temperature, args.top_k, args.top_p)
     # The reference's first writing has its own random numbers; its second one shares those of the models.
     jobs = [(REFERENCE, REFERENCE, 2 * args.seed), (AGAIN, REFERENCE, 2 * args.seed + 1)]
     jobs += [(name, name, 2 * args.seed + 1) for name in sources if name != REFERENCE]
-    # Models on one base in a row; those on the reference's last, since the guards read it next.
-    order = list(dict.fromkeys(sources[name].weights for _, name, _ in jobs))
-    order.sort(key=lambda weights: weights == sources[REFERENCE].weights)
-    written = {}
-    for key, name, seed in sorted(jobs, key=lambda job: order.index(sources[job[1]].weights)):
+
+    def base(name: str) -> object:
         source = sources[name]
-        try:
-            written[key] = write_completions(
-                Path(args.output_dir) / "completions",
-                name or "reference",
-                f"{source.fingerprint()}-{args.dtype}",
-                lambda source=source: models.open(source),  # type: ignore[misc]
-                load_tokenizer(source),
-                prompts,
-                sampling,
-                seed=seed,
-                batch_size=args.batch_size,
-                desc=f"{name or 'reference'} writes" + (" again" if key == AGAIN else ""),
-            )
-        except FloatingPointError as error:
-            raise ValueError(f"{source.name!r} cannot be evaluated: {error}") from error
+        return source.weights if isinstance(source, ModelSource) else None
+
+    # Models on one base in a row; those on the reference's last, since the guards read it next.
+    order = list(dict.fromkeys(base(name) for _, name, _ in jobs))
+    order.sort(key=lambda weights: weights == base(REFERENCE))
+    written = {}
+    for key, name, seed in sorted(jobs, key=lambda job: order.index(base(job[1]))):
+        written[key] = write(args, models, sources[name], name or "reference", prompts, seed, again=key == AGAIN)
     return Texts(prompts, {key: written[key] for key, _, _ in jobs})
 
 
 def _guards(
-    args: EvaluateArguments, models: LoadedModels, sources: dict[str, ModelSource], texts: Texts
+    args: EvaluateArguments, models: LoadedModels, sources: dict[str, Source], texts: Texts
 ) -> dict[str, dict[str, float]]:
     """Guards of every model; the log-prob under the reference where a model has the reference's vocabulary."""
-    reference, tokenizer = sources[REFERENCE], load_tokenizer(sources[REFERENCE])
+    reference = sources[REFERENCE]
     found = {}
     for name, source in sources.items():
         # The reference is measured on the writing that shares its random numbers with the models'.
         completions = texts.completions[AGAIN if name == REFERENCE else name]
         found[name] = text_guards(completions).to_dict()
+        if not (isinstance(source, ModelSource) and isinstance(reference, ModelSource)):
+            continue  # texts from elsewhere come without tokens
+        tokenizer = load_tokenizer(reference)
         same = source.tokenizer == reference.tokenizer or load_tokenizer(source).get_vocab() == tokenizer.get_vocab()
         if same and all(row[0].token_ids or row[0].ended for row in completions[:GUARDED]):
             log_probs = kept_log_probs(
                 Path(args.output_dir) / "completions",
                 f"{reference.fingerprint()}-{args.dtype}",
-                lambda: models.open(reference),
+                functools.partial(models.open, reference),
                 tokenizer,
                 texts.prompts[:GUARDED],
                 completions[:GUARDED],
@@ -263,9 +242,4 @@ def _settings(args: EvaluateArguments) -> dict[str, object]:
 
 def _data_name(args: EvaluateArguments, prompts: int) -> str:
     name = args.dataset_name or ", ".join(args.mixture or ())
-    return f"{_short(name)}, {prompts} prompts of {args.dataset_test_split}"
-
-
-def _short(name: str) -> str:
-    """A Hub id as it is; a path by its last part."""
-    return name if name.count("/") == 1 and not Path(name).expanduser().exists() else last_part(name) or name
+    return f"{short_name(name)}, {prompts} prompts of {args.dataset_test_split}"

@@ -1,24 +1,17 @@
-"""What `fairpo evaluate` works on: its options, the models with their names, the prompts."""
+"""What `fairpo evaluate` works on: its options and the prompts."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from datasets import DatasetDict
 
 from fairpo_trl.evaluation.completions import Prompt
-from fairpo_trl.evaluation.models import ModelSource, find_model, load_tokenizer
+from fairpo_trl.evaluation.served import FORMS
 from fairpo_trl.generation.data import DataArguments
 from fairpo_trl.preferences.rules import attribute_names, prompt_key
-
-
-OWN_FOLDERS = ("completions", "verdicts")
-"""Folders of the output that no model can be called."""
 
 
 @dataclass
@@ -26,7 +19,7 @@ class EvaluateArguments(DataArguments):
     """Which models, on which prompts, judged by whom."""
 
     models: list[str] | None = field(
-        default=None, metadata={"help": "Models to evaluate: folders or Hub ids of adapters or full models."}
+        default=None, metadata={"help": f"Adapters or full models: folders or Hub ids; or {FORMS}."}
     )
     reference: str | None = field(
         default=None, metadata={"help": "What they are compared with. Default: the base that all adapters share."}
@@ -48,6 +41,10 @@ class EvaluateArguments(DataArguments):
     output_dir: str = field(
         default="fairpo-evaluation", metadata={"help": "Results. The same command goes on in it where it stopped."}
     )
+    server_api_key_env: str | None = field(
+        default=None, metadata={"help": "NAME of the environment variable with the key of a server that writes."}
+    )
+    server_concurrency: int = field(default=8, metadata={"help": "Chats under way at once with such a server."})
     samples_per_prompt: int = field(default=1, metadata={"help": "Completions of each prompt and model."})
     max_new_tokens: int = field(default=256, metadata={"help": "Longest completion, in tokens."})
     temperature: float = field(default=0.7, metadata={"help": "Of the sampling; 0 takes the most probable token."})
@@ -64,7 +61,7 @@ class EvaluateArguments(DataArguments):
     )
 
     def __post_init__(self) -> None:
-        for name in ("max_prompts", "samples_per_prompt", "max_new_tokens", "batch_size"):
+        for name in ("max_prompts", "samples_per_prompt", "max_new_tokens", "batch_size", "server_concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if not self.temperature >= 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
@@ -72,54 +69,6 @@ class EvaluateArguments(DataArguments):
                 "`temperature` and `top_k` must be at least 0, and `top_p` within (0, 1]; got "
                 f"{self.temperature}, {self.top_k} and {self.top_p}."
             )
-
-
-def candidate_names(args: EvaluateArguments) -> dict[str, str]:
-    """
-    Name -> model, as the user gave it; names are folders of the output.
-
-    Raises:
-        ValueError: If a name cannot be that of a folder, or there are two.
-    """
-    models = args.models or []
-    if args.names is not None and len(args.names) != len(models):
-        raise ValueError(f"`names` has {len(args.names)} entries for {len(models)} models.")
-    names = args.names or [_folder_name(model) for model in models]
-    wrong = [name for name in names if not re.fullmatch(r"[\w+-][\w.+-]*", name) or name in OWN_FOLDERS]
-    if wrong:
-        raise ValueError(
-            f"`names`: {wrong[0]!r} cannot name a folder of the results: use letters, digits, '.', '-' and '_', and "
-            f"none of {list(OWN_FOLDERS)}."
-        )
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(f"Several models would be called {twice[0]!r}: give each a name with `names`.")
-    return dict(zip(names, models, strict=True))
-
-
-def _folder_name(model: str) -> str:
-    """The last part; for a checkpoint the run's name before it."""
-    path = Path(model).expanduser()
-    parts = path.resolve().parts if path.is_dir() else path.parts
-    name = "-".join(parts[-2:]) if parts[-1].startswith("checkpoint-") and len(parts) > 1 else parts[-1]
-    return re.sub(r"[^\w.+-]+", "-", name).lstrip(".") or "model"
-
-
-def find_reference(args: EvaluateArguments, sources: Sequence[ModelSource]) -> ModelSource:
-    """
-    The model that is named, or the one base of all adapters.
-
-    Raises:
-        ValueError: If none is named and there is no such base.
-    """
-    if args.reference is not None:
-        return find_model(args.reference, base_model=args.base_model, tokenizer=args.tokenizer)
-    bases = {source.base for source in sources}
-    if None in bases or len(bases) > 1:
-        full = [source.name for source in sources if source.base is None]
-        why = f"{full[0]!r} is a full model" if full else "the adapters have different bases"
-        raise ValueError(f"Name the `reference` to compare with: {why}, so there is none by default.")
-    return find_model(str(next(iter(bases))), tokenizer=args.tokenizer)
 
 
 def distinct_prompts(args: EvaluateArguments, data: DatasetDict) -> tuple[list[Prompt], list[str], Counter[str]]:
@@ -164,20 +113,3 @@ def distinct_prompts(args: EvaluateArguments, data: DatasetDict) -> tuple[list[P
         chosen = np.random.default_rng(args.seed).choice(len(prompts), args.max_prompts, replace=False)
         prompts = [prompts[i] for i in sorted(chosen.tolist())]
     return prompts, list(attributes), pairs
-
-
-def check_templates(prompts: Sequence[Prompt], sources: Mapping[str, ModelSource]) -> None:
-    """
-    Conversations need a chat template, of every model.
-
-    Raises:
-        ValueError: If one has none.
-    """
-    if all(isinstance(prompt, str) for prompt in prompts):
-        return
-    for source in sources.values():
-        if load_tokenizer(source).chat_template is None:
-            raise ValueError(
-                f"The prompts are conversations, but the tokenizer of {source.name!r} has no chat template: name one "
-                "that has with `tokenizer`."
-            )

@@ -40,10 +40,16 @@ class SelectAfterwards(JudgeArguments):
     )
     margin: float = field(default=0.05, metadata={"help": "How far the win rate of a held attribute may fall."})
     level: float = field(default=0.05, metadata={"help": "Largest chance that a margin is broken by what passes."})
+    scales: list[float] | None = field(
+        default=None,
+        metadata={"help": "Scales of the model that are tested, rising. Default: those of `fairpo select`."},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        SelectArguments(margin=self.margin, level=self.level)  # says what is wrong with them, before training
+        SelectArguments(
+            margin=self.margin, level=self.level, scales=self.scales
+        )  # says what is wrong with them, before training
         if not self.select:
             if self.judges:
                 raise ValueError("`judges` has no effect without `select`: set `--select true`, or leave it out.")
@@ -53,20 +59,20 @@ class SelectAfterwards(JudgeArguments):
         check_judges([parse_judge(entry) for entry in self.judges], self)
 
 
-def make_parser(command: str = "fairpo generation", selects: bool = False) -> CommandParser:
+def make_parser(command: str = "fairpo generation", after: type | None = None) -> CommandParser:
     """
     Parser of a run: YAML with `--config`, every option also on the command line.
 
     Args:
         command (`str`, *optional*, defaults to `"fairpo generation"`):
             What is typed to call it, for help and errors.
-        selects (`bool`, *optional*, defaults to `False`):
-            Whether it also parses [`SelectAfterwards`], as a fourth dataclass.
+        after (`type`, *optional*):
+            A fourth dataclass, such as [`SelectAfterwards`]: how the model is tested afterwards.
     """
     inherited = {entry.name for entry in fields(DPOConfig)}
     training = {entry.name for base in DPOConfig.__mro__[1:-1] for entry in fields(base)} - {"max_length"}
     return CommandParser(
-        (GenerationArguments, FairPOConfig, ModelConfig, *((SelectAfterwards,) if selects else ())),
+        (GenerationArguments, FairPOConfig, ModelConfig, *((after,) if after else ())),
         command=command,
         summary="Trains a language model: privileged attributes get better, the others do not get worse.",
         examples=(
@@ -80,14 +86,14 @@ def make_parser(command: str = "fairpo generation", selects: bool = False) -> Co
             "dpo": [entry.name for entry in fields(DPOConfig) if entry.name not in training],
             "training": TRAINING,
             "model": [entry.name for entry in fields(ModelConfig)],
-            **({"selection": [entry.name for entry in fields(SelectAfterwards)]} if selects else {}),
+            **({"selection": [entry.name for entry in fields(after)]} if after else {}),
         },
     )
 
 
 def main(arguments: list[str]) -> None:
     """Parses and runs."""
-    script_args, training_args, model_args, after = make_parser(selects=True).parse(arguments)
+    script_args, training_args, model_args, after = make_parser(after=SelectAfterwards).parse(arguments)
     run(script_args, training_args, model_args)
     if after.select and training_args.process_index == 0:
         select_after_training(script_args, training_args, model_args, after)
@@ -114,6 +120,7 @@ def select_after_training(
             attribute_column=training_args.attribute_column,
             margin=after.margin,
             level=after.level,
+            scales=after.scales,
             seed=training_args.seed,
             output_dir=str(output / "selection"),
         ),

@@ -6,42 +6,51 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
-from datasets import DatasetDict, IterableDatasetDict
+from datasets import DatasetDict
 from rich.console import Console
 
-from fairpo_trl.commands.evaluate_inputs import check_templates, distinct_prompts
-from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges, load_judges
+from fairpo_trl.commands.evaluate_inputs import distinct_prompts
+from fairpo_trl.commands.evaluate_judges import JudgeArguments, load_judges
+from fairpo_trl.commands.evaluate_models import (
+    check_templates,
+    find_reference,
+    loaded_here,
+    read_inputs,
+    short_name,
+    text_parser,
+    write,
+)
 from fairpo_trl.commands.evaluate_runs import choose_partition, read_run
 from fairpo_trl.commands.parsing import CommandParser
 from fairpo_trl.commands.select_inputs import (
     SelectArguments,
     divide_prompts,
     find_candidates,
-    find_selection_reference,
     make_path,
     parse_margins,
 )
 from fairpo_trl.core.messages import shortened
+from fairpo_trl.core.partition import Partition
 from fairpo_trl.evaluation.comparison import Writing
-from fairpo_trl.evaluation.completions import Completion, Prompt
+from fairpo_trl.evaluation.completions import Prompt
+from fairpo_trl.evaluation.held_pairs import PairLosses
+from fairpo_trl.evaluation.held_tasks import TaskResults
 from fairpo_trl.evaluation.held_texts import TextLogProbs, read_documents
-from fairpo_trl.evaluation.judges import JUDGE_NAMES, KINDS, assign_judges, parse_judge
-from fairpo_trl.evaluation.models import LoadedModels, ModelSource, load_tokenizer
-from fairpo_trl.evaluation.paths import Source, copy_model
-from fairpo_trl.evaluation.run import JudgedAttribute, Write, run_selection
+from fairpo_trl.evaluation.judges import JUDGE_NAMES, assign_judges
+from fairpo_trl.evaluation.models import LoadedModels, ModelSource
+from fairpo_trl.evaluation.paths import Source, Step, copy_model
+from fairpo_trl.evaluation.run import JudgedAttribute, ModelMeasure, Write, run_selection
 from fairpo_trl.evaluation.selection import CandidateTest
-from fairpo_trl.evaluation.selection_file import SelectionResults, write_selection
-from fairpo_trl.evaluation.served import ServedModel, WrittenModel
 from fairpo_trl.evaluation.statement import describe, statement
-from fairpo_trl.evaluation.writing import Sampling, write_completions
 from fairpo_trl.files import write_text
-from fairpo_trl.generation.data import DataArguments, load_data, main_console
-from fairpo_trl.hub.privacy import last_part, public_command
-from fairpo_trl.preferences.rules import prompt_key
+from fairpo_trl.generation.data import main_console
+from fairpo_trl.hub.privacy import public_command
+from fairpo_trl.preferences.rules import attribute_names, prompt_key
 from fairpo_trl.reporting.selection_report import card_of_chosen, print_selection, write_selection_report
+from fairpo_trl.reporting.selection_results import SelectionResults
 
 
 MOST_PROMPTS = 10**9
@@ -50,12 +59,9 @@ MOST_PROMPTS = 10**9
 
 def make_parser() -> CommandParser:
     """Parser of the command."""
-    data = {entry.name for entry in fields(DataArguments)}
-    sampling = "samples_per_prompt max_new_tokens temperature top_k top_p seed batch_size dtype".split()
-    hidden = ("ignore_bias_buffers", "dataset_streaming", "dataset_train_split")
-    own = [entry.name for entry in fields(SelectArguments) if entry.name not in data]
-    return CommandParser(
-        (SelectArguments, JudgeArguments),
+    return text_parser(
+        SelectArguments,
+        "selection",
         command="fairpo select",
         summary="Tests models from the safest to the boldest; hands over the boldest that is shown not to be worse.",
         examples=(
@@ -64,13 +70,6 @@ def make_parser() -> CommandParser:
             "fairpo select out --path checkpoints --dataset ratings.csv --ratings helpful kind \\",
             "    --judges all=llm:http://localhost:8000/v1#my-judge --judge_api_key_env JUDGE_KEY",
         ),
-        topics={
-            "selection": [name for name in own if name not in sampling],
-            "judging": [entry.name for entry in fields(JudgeArguments)],
-            "sampling": sampling,
-            "data": [name for name in (e.name for e in fields(DataArguments)) if name not in hidden],
-        },
-        positional="models",
     )
 
 
@@ -93,7 +92,7 @@ def run(
             The command line, for the report.
 
     Returns:
-        [`~fairpo_trl.evaluation.selection_file.SelectionResults`]
+        [`~fairpo_trl.reporting.selection_results.SelectionResults`]
 
     Raises:
         FileNotFoundError: If data, a model or a file are not there.
@@ -104,31 +103,23 @@ def run(
     console = console or main_console()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("`fairpo select` runs in one process: call it without a launcher.")
-    if not args.models:
-        raise ValueError("Name the model: `fairpo select FOLDER_OR_HUB_ID`.")
-    if not judging.judges:
-        raise ValueError(f"Name the judges: `--judges ATTRIBUTE=KIND:TARGET ...`. Kinds: {'; '.join(KINDS.values())}.")
-    specs = [parse_judge(entry) for entry in judging.judges]
-    check_judges(specs, judging)
-    data = load_data(args, args.attribute_column, console)
-    if isinstance(data, IterableDatasetDict):
-        raise ValueError("A stream cannot be selected on: leave out `dataset_streaming`.")
+    specs, data = read_inputs(args, judging, "fairpo select", console)
     every, attributes, _ = distinct_prompts(replace(args, max_prompts=MOST_PROMPTS), data)
     _refuse_trained_on(args, data, every)
     prompts, test_prompts = divide_prompts(args, every)
     assigned = assign_judges(specs, attributes)
     sources = find_candidates(args)
-    reference = find_selection_reference(args, list(sources.values()))
+    reference = find_reference(args, list(sources.values()))
     steps = make_path(args, sources, reference)
-    here = {name: source for name, source in sources.items() if isinstance(source, ModelSource)}
+    here = loaded_here(sources)
     runs = {name or "the model": read_run(source.folder) for name, source in here.items()}
     partition = choose_partition(attributes, args.privileged_attributes, runs)
     margins = parse_margins(args, partition.non_privileged)
     output = Path(args.output_dir)
     judges = load_judges(specs, judging, attributes, output, args.batch_size)
-    if args.held_texts and not (len(here) == len(sources) and isinstance(reference, ModelSource)):
-        raise ValueError("`held_texts` needs models that are loaded here: a server or a file gives texts only.")
-    check_templates(prompts, {**here, **({"": reference} if isinstance(reference, ModelSource) else {})})
+    models = LoadedModels(args.dtype)
+    measures = _measures(args, models, data, prompts, partition, [reference, *sources.values()])
+    check_templates(prompts, [reference, *sources.values()])
 
     judged, described = [], {}
     for attribute in (*partition.privileged, *partition.non_privileged):
@@ -140,17 +131,10 @@ def run(
             described[measure] = judge.description
     console.print(
         f"{len(prompts)} prompts decide, {len(test_prompts)} are set aside; up to {len(steps)} candidates, "
-        f"{steps[0].name} to {steps[-1].name}, against {_short(reference.name)}.",
+        f"{steps[0].name} to {steps[-1].name}, against {short_name(reference.name)}.",
         soft_wrap=True,
     )
-    models = LoadedModels(args.dtype)
-    measures = []
-    if args.held_texts is not None:
-        documents = TextLogProbs(
-            read_documents(args.held_texts), models.open, output / "texts", "held texts", args.held_texts_margin
-        )
-        measures.append(documents)
-        described[documents.name] = documents.description
+    described |= {measure.name: measure.description for measure in measures}
 
     def report(test: CandidateTest) -> None:
         worst = f"; worst: {describe(test.worst)}" if test.worst else ""
@@ -171,11 +155,11 @@ def run(
         report=report,
     )
     models.close()
-    selection = outcome.selection
+    selection, named = outcome.selection, args.models or []
     results = SelectionResults(
-        model=_short(args.models[0]) if len(args.models) == 1 else f"{len(args.models)} models",
-        reference=_short(reference.name),
-        data=f"{len(prompts)} prompts of {args.dataset_test_split}, {_short(args.dataset_name or 'a mixture')}",
+        model=short_name(named[0]) if len(named) == 1 else f"{len(named)} models",
+        reference=short_name(reference.name),
+        data=f"{len(prompts)} prompts of {args.dataset_test_split}, {short_name(args.dataset_name or 'a mixture')}",
         selection=selection,
         statement=statement(selection, outcome.test, shared_draws=len(here) == len(sources)),
         scales={step.name: step.scale for step in steps if step.scale is not None},
@@ -192,57 +176,99 @@ def run(
         seconds=time.time() - started,
         command=command,
     )
+    hand_over(results, steps, output, console)
+    return results
+
+
+def hand_over(
+    results: SelectionResults, steps: Sequence[Step], output: Path, console: Console | None = None
+) -> Path | None:
+    """
+    Writes `selection.json` with its report and picture, saves what was chosen with its card, and prints the verdict.
+
+    Args:
+        results ([`~fairpo_trl.reporting.selection_results.SelectionResults`]):
+            What was found.
+        steps (`Sequence[Step]`):
+            The path that was tested.
+        output (`Path`):
+            Folder of the results.
+        console (`Console`, *optional*):
+            Where to print; the standard output by default.
+
+    Returns:
+        `Path`, *optional*: the chosen model; `None` if it is the reference, or one that is not loaded here.
+    """
+    console = console or main_console()
     output.mkdir(parents=True, exist_ok=True)
-    write_selection(results, output)
     page = write_selection_report(results, output)
-    chosen = next((step for step in steps if step.name == selection.chosen), None)
-    shutil.rmtree(output / "chosen", ignore_errors=True)  # of an earlier test with other margins
+    chosen = next((step for step in steps if step.name == results.selection.chosen), None)
+    folder = output / "chosen"
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier test with other margins
     source = None if chosen is None else chosen.make()
-    if isinstance(source, ModelSource):
-        copy_model(source, output / "chosen")
-        write_text(output / "chosen" / "README.md", card_of_chosen(results, adapter=source.base is not None))
     console.print()
     print_selection(results, console)
     if isinstance(source, ModelSource):
-        console.print(f"\nThe model: {output / 'chosen'}", markup=False, soft_wrap=True)
+        copy_model(source, folder)
+        write_text(folder / "README.md", card_of_chosen(results, "peft" if source.base else "transformers"))
+        console.print(f"\nThe model: {folder}", markup=False, soft_wrap=True)
     console.print(f"Report: {page}   (Markdown, JSON and the picture beside it)", markup=False, soft_wrap=True)
-    return results
+    return folder if isinstance(source, ModelSource) else None
+
+
+def _measures(
+    args: SelectArguments,
+    models: LoadedModels,
+    data: DatasetDict,
+    prompts: Sequence[Prompt],
+    partition: Partition,
+    sources: Sequence[Source],
+) -> list[ModelMeasure]:
+    """What is held besides judged attributes: documents, losses of pairs on the prompts that decide, tasks."""
+    asked = [name for name in ("held_texts", "held_pairs", "held_tasks") if getattr(args, name)]
+    here = [source for source in sources if isinstance(source, ModelSource)]
+    if asked and len(here) < len(sources):
+        raise ValueError(f"`{asked[0]}` needs models that are loaded here: a server or a file gives texts only.")
+    folder, found = Path(args.output_dir) / "measures", list[ModelMeasure]()
+    if args.held_texts:
+        documents = read_documents(args.held_texts)
+        found.append(TextLogProbs(documents, models.open, folder, "held texts", args.held_texts_margin))
+    if args.held_pairs:
+        deciding = {prompt_key(prompt) for prompt in prompts}
+        rows = data[args.dataset_test_split]
+        for attribute in partition.non_privileged:
+            pairs = [
+                row
+                for row in rows
+                if attribute in attribute_names(row[args.attribute_column]) and prompt_key(row["prompt"]) in deciding
+            ]
+            found.append(
+                PairLosses(
+                    pairs,
+                    here[0],
+                    models.open,
+                    folder,
+                    f"{attribute}, loss of pairs",
+                    args.held_pairs_margin,
+                    batch_size=args.batch_size,
+                )
+            )
+    for task in args.held_tasks or ():
+        found.append(
+            TaskResults(task, models.open, folder, args.held_tasks_margin, args.held_tasks_path, args.batch_size)
+        )
+    return found
 
 
 def _writer(args: SelectArguments, models: LoadedModels) -> Write:
     """Lets a model write, or reads what it wrote in an earlier call."""
-    sampling = Sampling(args.samples_per_prompt, args.max_new_tokens, args.temperature, args.top_k, args.top_p)
 
-    folder = Path(args.output_dir) / "completions"
+    def texts(source: Source, label: str, prompts: Sequence[Prompt], seed: int) -> Writing:
+        again = label == "reference" and seed % 2 == 1
+        written = write(args, models, source, label, prompts, seed, again)
+        return [[completion.text for completion in row] for row in written]
 
-    def write(source: Source, label: str, prompts: Sequence[Prompt], seed: int) -> Writing:
-        if isinstance(source, ServedModel):
-            return _texts(source.write(folder, label, prompts, sampling, seed))
-        if isinstance(source, WrittenModel):
-            again = label == "reference" and seed % 2 == 1
-            return _texts(source.write(prompts, sampling.samples_per_prompt, sampling.samples_per_prompt * again))
-        try:
-            written = write_completions(
-                folder,
-                label,
-                f"{source.fingerprint()}-{args.dtype}",
-                lambda: models.open(source),
-                load_tokenizer(source),
-                prompts,
-                sampling,
-                seed=seed,
-                batch_size=args.batch_size,
-                desc=f"{label} writes",
-            )
-        except FloatingPointError as error:
-            raise ValueError(f"{source.name!r} cannot be tested: {error}") from error
-        return _texts(written)
-
-    return write
-
-
-def _texts(completions: Sequence[Sequence[Completion]]) -> Writing:
-    return [[completion.text for completion in row] for row in completions]
+    return texts
 
 
 def _refuse_trained_on(args: SelectArguments, data: DatasetDict, prompts: Sequence[Prompt]) -> None:
@@ -258,11 +284,6 @@ def _refuse_trained_on(args: SelectArguments, data: DatasetDict, prompts: Sequen
             f"{shortened(shared[0])}: a model that was trained on a prompt shows nothing about others. Remove them "
             "from one of the two, or divide the data by prompt with `test_share` as in training."
         )
-
-
-def _short(name: str) -> str:
-    """A Hub id as it is; a path by its last part."""
-    return name if name.count("/") == 1 and not Path(name).expanduser().exists() else last_part(name) or name
 
 
 def main(arguments: list[str]) -> None:

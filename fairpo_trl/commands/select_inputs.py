@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from fairpo_trl.commands.evaluate_inputs import EvaluateArguments, candidate_names, find_reference
+from fairpo_trl.commands.evaluate_inputs import EvaluateArguments
+from fairpo_trl.commands.evaluate_models import candidate_names, find_source
 from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.core.options import check_choices
+from fairpo_trl.evaluation.bounds import FINITE, Bound
 from fairpo_trl.evaluation.completions import Prompt
-from fairpo_trl.evaluation.models import ModelSource, find_model
+from fairpo_trl.evaluation.models import ModelSource
 from fairpo_trl.evaluation.paths import Source, Step, listed_path, scaled_path
-from fairpo_trl.evaluation.served import FORMS, ServedModel, WrittenModel, parse_source
+from fairpo_trl.evaluation.selection import SCALES, check_scales
 from fairpo_trl.training.checkpoints import is_marked, list_checkpoints, require_complete
 
 
-SCALES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 LEAST_PROMPTS = 20
 """Fewer selection prompts decide nothing at any margin that anybody wants."""
 
@@ -59,15 +61,31 @@ class SelectArguments(EvaluateArguments):
     held_texts_margin: float = field(
         default=0.02, metadata={"help": "How far it may fall, in nats per token; 0.02 is 2 %% of perplexity."}
     )
+    held_pairs: bool = field(
+        default=False,
+        metadata={"help": "Hold the DPO loss of the test pairs of every held attribute too, at beta 0.1."},
+    )
+    held_pairs_margin: float = field(default=0.02, metadata={"help": "How far such a loss may rise, in nats."})
+    held_tasks: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Tasks of EleutherAI's lm-eval (`fairpo_trl[lm-eval]`) that are held too, as TASK or TASK=METRIC, "
+            "such as hellaswag=acc_norm."
+        },
+    )
+    held_tasks_path: str | None = field(default=None, metadata={"help": "A folder with task files of your own."})
+    held_tasks_margin: float = field(
+        default=0.02, metadata={"help": "How far the mean of a task may fall; 0.02 is two points of accuracy."}
+    )
     level: float = field(
         default=0.05, metadata={"help": "Largest chance that a model is handed over which breaks a margin."}
     )
     bound: str = field(
         default="t",
         metadata={
-            "help": "Kind of the confidence bounds: `t`, `bootstrap`, or `betting`, which holds at every number of "
-            "prompts and needs more of them.",
-            "choices": ["t", "bootstrap", "betting"],
+            "help": "Kind of the confidence bounds: `t`, `bootstrap`, or `betting` and `bernstein`, which hold at any "
+            "number of prompts and need more of them.",
+            "choices": list(get_args(Bound)),
         },
     )
     max_prompts: int = field(default=500, metadata={"help": "Distinct prompts that decide, at most, at random."})
@@ -79,10 +97,6 @@ class SelectArguments(EvaluateArguments):
         },
     )
     samples_per_prompt: int = field(default=2, metadata={"help": "Completions of each prompt and model."})
-    server_api_key_env: str | None = field(
-        default=None, metadata={"help": "NAME of the environment variable with the key of a server that writes."}
-    )
-    server_concurrency: int = field(default=8, metadata={"help": "Chats under way at once with such a server."})
     measure_all: bool = field(
         default=False,
         metadata={"help": "Let candidates after the first failure write too, for the picture; they stay untested."},
@@ -98,14 +112,20 @@ class SelectArguments(EvaluateArguments):
             raise ValueError(f"`level` must be between 0 and 0.5, got {self.level}.")
         if not 0 < self.margin < 1:
             raise ValueError(f"`margin` must be between 0 and 1, got {self.margin}: it is a difference of win rates.")
-        if not self.held_texts_margin > 0:
-            raise ValueError(f"`held_texts_margin` must be positive, got {self.held_texts_margin}.")
-        if self.held_texts and self.bound == "betting":
-            raise ValueError(
-                "`held_texts` cannot be held with `bound betting`, which needs values of a known range: choose `t`."
-            )
+        for name in ("held_texts", "held_pairs", "held_tasks"):
+            if not getattr(self, f"{name}_margin") > 0:
+                raise ValueError(f"`{name}_margin` must be positive, got {getattr(self, f'{name}_margin')}.")
+            if name != "held_tasks" and getattr(self, name) and self.bound in FINITE:
+                raise ValueError(
+                    f"`{name}` cannot be held with `bound {self.bound}`, which needs values of a known range: choose "
+                    "`t`."
+                )
+        if self.held_tasks_path and not self.held_tasks:
+            raise ValueError("`held_tasks_path` has no effect without `held_tasks`: name the tasks.")
         if self.test_prompts < 0:
             raise ValueError(f"`test_prompts` must be at least 0, got {self.test_prompts}.")
+        if self.scales is not None:
+            check_scales(self.scales)
         if self.scales is not None and self.path != "scales":
             raise ValueError(f"`scales` has no effect with `path {self.path}`: leave one of them out.")
 
@@ -146,39 +166,20 @@ def find_candidates(args: SelectArguments) -> dict[str, Source]:
     """
     models = args.models or []
     if args.path == "models":
-        elsewhere = [_elsewhere(args, model) for model in models]
-        named = [source.name if source else Path(model).name for source, model in zip(elsewhere, models, strict=True)]
-        chosen = args.names if args.names is not None or not any(elsewhere) else named
-        names = candidate_names(replace(args, names=chosen))
-        return {name: _elsewhere(args, model) or _find(args, model) for name, model in names.items()}
+        return {name: find_source(args, model) for name, model in candidate_names(args).items()}
     if len(models) != 1:
         raise ValueError(
             f"`path {args.path}` takes one model, got {len(models)}: several in their order are `--path models`."
         )
     if args.path == "scales":
-        return {"": _find(args, models[0])}
+        return {"": find_source(args, models[0])}
     checkpoints = list_checkpoints(Path(models[0]).expanduser())
     if not checkpoints:
         raise ValueError(f"`path checkpoints`: the folder {models[0]!r} holds no checkpoint-* folders.")
     for folder in checkpoints:
         if is_marked(folder):  # one of ours: what was cut while it was written is no candidate
             require_complete(folder)
-    return {folder.name: _find(args, str(folder)) for folder in checkpoints}
-
-
-def find_selection_reference(args: SelectArguments, sources: Sequence[Source]) -> Source:
-    """
-    What the candidates are compared with: as it is named, or the base that all adapters share.
-
-    Raises:
-        ValueError: If none is named and there is no such base.
-    """
-    if args.reference is not None and (found := _elsewhere(args, args.reference)):
-        return found
-    here = [source for source in sources if isinstance(source, ModelSource)]
-    if args.reference is None and len(here) < len(sources):
-        raise ValueError(f"Name the `reference` of models that are written elsewhere: {FORMS}.")
-    return find_reference(args, here)
+    return {folder.name: find_source(args, str(folder)) for folder in checkpoints}
 
 
 def make_path(args: SelectArguments, sources: Mapping[str, Source], reference: Source) -> list[Step]:
@@ -214,12 +215,3 @@ def divide_prompts(args: SelectArguments, prompts: Sequence[Prompt]) -> tuple[li
             f"can be shown with fewer than {LEAST_PROMPTS}, and little with fewer than some hundreds."
         )
     return [prompts[i] for i in deciding], [prompts[i] for i in sorted(order[:aside])]
-
-
-def _elsewhere(args: SelectArguments, model: str) -> ServedModel | WrittenModel | None:
-    options = {"api_key_env": args.server_api_key_env, "concurrency": args.server_concurrency}
-    return parse_source(model, options)
-
-
-def _find(args: SelectArguments, model: str) -> ModelSource:
-    return find_model(model, base_model=args.base_model, tokenizer=args.tokenizer)

@@ -78,21 +78,50 @@ class TextLogProbs:
         """
         if not isinstance(source, ModelSource):
             raise ValueError(f"{source.name!r} is written elsewhere: documents need a model that is loaded here.")
+
+        def compute() -> NDArray[np.float64]:
+            with self._open(source) as model:
+                return document_log_probs(model, load_tokenizer(source), self._documents)
+
         key = {"model": source.fingerprint(), "documents": self._documents}
-        path = self._folder / f"text-{sha256_of_json(key)[:16]}.json"
-        if path.is_file():
-            try:
-                found = np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.float64)
-                if found.shape != (len(self._documents),) or not np.isfinite(found).all():
-                    raise ValueError(f"it holds numbers of shape {found.shape}")
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"The kept file {path} is damaged ({error}): delete it.") from error
-            return found
-        with self._open(source) as model:
-            found = document_log_probs(model, load_tokenizer(source), self._documents)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, found.tolist())
+        return kept_numbers(self._folder, "text", key, compute)
+
+
+def kept_numbers(
+    folder: str | os.PathLike[str], label: str, key: dict[str, Any], compute: Callable[[], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """
+    Numbers that are computed once for what they depend on, and then read.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Where they are kept.
+        label (`str`):
+            Begins the file's name.
+        key (`dict[str, Any]`):
+            Everything that they depend on.
+        compute (`Callable`):
+            Gives them, `[examples]`.
+
+    Returns:
+        `NDArray[np.float64]`: `[examples]`.
+
+    Raises:
+        ValueError: If the kept numbers are damaged; names the file.
+    """
+    path = Path(folder) / f"{label}-{sha256_of_json(key)[:16]}.json"
+    if path.is_file():
+        try:
+            found = np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.float64)
+            if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
+                raise ValueError(f"it holds numbers of shape {found.shape}")
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"The kept file {path} is damaged ({error}): delete it.") from error
         return found
+    found = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, found.tolist())
+    return found
 
 
 def document_log_probs(

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from fairpo_trl.evaluation.models import ModelSource
+from fairpo_trl.evaluation.selection import check_scales
 from fairpo_trl.evaluation.served import ServedModel, WrittenModel
 from fairpo_trl.files import sync_folder, write_json
 
@@ -245,8 +246,7 @@ def scaled_path(
     Raises:
         ValueError: If the scales do not rise, or the adapter cannot be scaled.
     """
-    if not scales or any(not 0 < scale < float("inf") for scale in scales) or sorted(set(scales)) != list(scales):
-        raise ValueError(f"`scales` must be positive and rise from the safest to the boldest, got {list(scales)}.")
+    check_scales(scales)
     if trained.base is not None:
         check_scalable(trained)
 

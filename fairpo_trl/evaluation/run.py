@@ -16,7 +16,14 @@ from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.differences import AttributeMeasure
 from fairpo_trl.evaluation.judges import PairJudge, ScoreJudge
 from fairpo_trl.evaluation.paths import Source, Step
-from fairpo_trl.evaluation.selection import Candidate, CandidateTest, Held, Selection, assess, decide
+from fairpo_trl.evaluation.selection import (
+    Candidate,
+    CandidateTest,
+    Held,
+    Selection,
+    assess,
+    select_in_order,
+)
 
 
 class Write(Protocol):
@@ -185,18 +192,20 @@ def run_selection(
     def extra(source: Source) -> dict[str, Held]:
         return {m.name: Held(m.values(source) - start[m.name], m.margin, m.lowest, m.highest) for m in measures}
 
-    tests: list[CandidateTest] = []
     lost: dict[str, dict[str, int]] = {}
-    held: dict[str, dict[str, Held]] = {}
-    for step in steps:
+
+    def measure(step: Step) -> Candidate:
         source = step.make()
-        held[step.name] = extra(source)
-        candidate = on_prompts.candidate(step, source, held[step.name], lost)
-        tests.append(assess(candidate, candidates=len(steps), level=level, bound=bound, seed=seed))
-        report(tests[-1])
-        if tests[-1].status == "failed" and not measure_all:
-            break
-    selection = decide(tests, level=level, bound=bound)
+        return on_prompts.candidate(step, source, extra(source), lost)
+
+    selection = select_in_order(
+        [functools.partial(measure, step) for step in steps],
+        level=level,
+        bound=bound,
+        seed=seed,
+        measure_all=measure_all,
+        report=report,
+    )
     test = None
     if selection.chosen is not None and test_prompts:
         on_others = _PromptMeasures(judged, reference, write, test_prompts, (-2 * seed - 2, -2 * seed - 1))

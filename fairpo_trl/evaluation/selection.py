@@ -12,17 +12,26 @@ See Berger (1982) for the one, Maurer, Hothorn and Lehmacher (1995) for the othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from numpy.typing import ArrayLike
 
-from fairpo_trl.evaluation.bounds import Bound, checked_values, lower_bounds, skewness
+from fairpo_trl.evaluation.bounds import Bound, Resampled, measured
 from fairpo_trl.evaluation.power import prompts_needed
 
 
 Status: TypeAlias = Literal["passed", "failed", "untested"]
+
+SCALES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+"""Shares of the way from a reference to a trained model, and beyond: the path by default."""
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Raises `ValueError` unless there are scales and they are positive and rise."""
+    if not scales or any(not 0 < scale < float("inf") for scale in scales) or sorted(set(scales)) != list(scales):
+        raise ValueError(f"`scales` must be positive and rise from the safest to the boldest, got {list(scales)}.")
 
 
 @dataclass(frozen=True)
@@ -31,9 +40,10 @@ class Held:
     One measure of one candidate that must not get worse.
 
     Attributes:
-        differences (`ArrayLike`):
+        differences (`ArrayLike` or [`Resampled`]):
             `[examples]`: the candidate's value less the reference's on the same example, higher is better. An example
-            is what was drawn at random: the prompt (the mean of its samples), the document, the question.
+            is what was drawn at random: the prompt (the mean of its samples), the document, the question. Or what is
+            no mean over examples.
         margin (`float`, *optional*, defaults to `0.05`):
             How far the mean may fall, in the unit of the differences; positive.
         lowest (`float`, *optional*, defaults to `-1.0`):
@@ -42,7 +52,7 @@ class Held:
             Largest difference there can be; `None` if there is none.
     """
 
-    differences: ArrayLike
+    differences: ArrayLike | Resampled
     margin: float = 0.05
     lowest: float | None = -1.0
     highest: float | None = 1.0
@@ -56,8 +66,8 @@ class Candidate:
     Attributes:
         name (`str`):
             What it is called.
-        gain (`ArrayLike`):
-            `[prompts]` privileged gain over the reference on each prompt.
+        gain (`ArrayLike` or [`Resampled`]):
+            `[prompts]` privileged gain over the reference on each prompt, or one that is no mean over prompts.
         held (`Mapping[str, Held]`):
             Measure -> its differences.
         gain_lowest (`float`, *optional*, defaults to `-1.0`):
@@ -67,7 +77,7 @@ class Candidate:
     """
 
     name: str
-    gain: ArrayLike
+    gain: ArrayLike | Resampled
     held: Mapping[str, Held]
     gain_lowest: float | None = -1.0
     gain_highest: float | None = 1.0
@@ -86,7 +96,8 @@ class HeldTest:
         spread (`float`): Standard deviation of the differences.
         examples (`int`): How many there were.
         passed (`bool`): Whether the bound lies above minus the margin.
-        normal (`bool`): Whether there are 25 skewness^2 examples (Cochran's rule); `betting` does not need it.
+        normal (`bool`): Whether there are 25 skewness^2 examples (Cochran's rule), or resamples have a skewness of at
+            most 0.2, which is the same; bounds that hold at every number of examples do not need it.
         needed (`int`, *optional*): Examples that show this margin with 80 % chance if the truth is what was seen;
             `None` if no number does.
         needed_if_equal (`int`, *optional*): The same if the truth is no difference.
@@ -179,7 +190,7 @@ def select(candidates: Iterable[Candidate], *, level: float = 0.05, bound: Bound
             Chance, at most, that a candidate is handed over although the true mean of one of its held measures lies at
             or below minus the margin.
         bound (`str`, *optional*, defaults to `"t"`):
-            `t`, `bootstrap` or `betting`, see [`~fairpo_trl.evaluation.bounds.lower_bounds`].
+            Kind of the bounds, see [`~fairpo_trl.evaluation.bounds.lower_bounds`].
         seed (`int`, *optional*, defaults to `0`):
             Of the bounds that draw.
 
@@ -202,11 +213,52 @@ def select(candidates: Iterable[Candidate], *, level: float = 0.05, bound: Bound
     return decide(tests, level=level, bound=bound)
 
 
+def select_in_order(
+    measures: Sequence[Callable[[], Candidate]],
+    *,
+    level: float = 0.05,
+    bound: Bound = "t",
+    seed: int = 0,
+    measure_all: bool = False,
+    report: Callable[[CandidateTest], object] = lambda test: None,
+) -> Selection:
+    """
+    As [`select`], but a candidate is only measured if all before it passed.
+
+    Args:
+        measures (`Sequence[Callable]`):
+            Measures one candidate each, from the safest.
+        level (`float`, *optional*, defaults to `0.05`):
+            See [`select`].
+        bound (`str`, *optional*, defaults to `"t"`):
+            See [`select`].
+        seed (`int`, *optional*, defaults to `0`):
+            See [`select`].
+        measure_all (`bool`, *optional*, defaults to `False`):
+            Whether candidates after the first failure are measured too; they stay untested.
+        report (`Callable`, *optional*):
+            Called with each test as it is done.
+
+    Returns:
+        [`Selection`]
+
+    Raises:
+        ValueError: As [`select`].
+    """
+    tests: list[CandidateTest] = []
+    for measure in measures:
+        tests.append(assess(measure(), candidates=len(measures), level=level, bound=bound, seed=seed))
+        report(tests[-1])
+        if tests[-1].status == "failed" and not measure_all:
+            break
+    return decide(tests, level=level, bound=bound)
+
+
 def assess(
     candidate: Candidate, *, candidates: int = 1, level: float = 0.05, bound: Bound = "t", seed: int = 0
 ) -> CandidateTest:
     """
-    Tests one candidate by itself, for callers that measure the next one only if this one passed.
+    Tests one candidate by itself.
 
     Args:
         candidate ([`Candidate`]):
@@ -228,8 +280,7 @@ def assess(
     """
     lowest, highest = candidate.gain_lowest, candidate.gain_highest
     try:
-        gains = checked_values(candidate.gain, lowest, highest)[:, 0]
-        gain_bound = lower_bounds(gains, bound, level=level / candidates, lowest=lowest, highest=highest, seed=seed)
+        gain = measured(candidate.gain, lowest, highest, bound, level / candidates, seed)
     except ValueError as error:
         raise ValueError(f"The gain of {candidate.name!r}: {error}") from error
     held = []
@@ -240,8 +291,8 @@ def assess(
             raise ValueError(f"{measure!r} of {candidate.name!r}: {error}") from error
     return CandidateTest(
         name=candidate.name,
-        gain=float(gains.mean()),
-        gain_bound=float(gain_bound),
+        gain=gain.mean,
+        gain_bound=gain.bound,
         held=tuple(held),
         status="passed" if all(test.passed for test in held) else "failed",
     )
@@ -287,19 +338,17 @@ def decide(tests: Sequence[CandidateTest], *, level: float = 0.05, bound: Bound 
 def _test_held(measure: str, held: Held, level: float, bound: Bound, seed: int) -> HeldTest:
     if not held.margin > 0:
         raise ValueError(f"the margin must be positive, got {held.margin}.")
-    values = checked_values(held.differences, held.lowest, held.highest)[:, 0]
-    found = float(lower_bounds(values, bound, level=level, lowest=held.lowest, highest=held.highest, seed=seed))
-    mean, spread = float(values.mean()), float(values.std(ddof=1))
+    found = measured(held.differences, held.lowest, held.highest, bound, level, seed)
     options: dict[str, Any] = {"margin": held.margin, "level": level, "lowest": held.lowest}
     return HeldTest(
         measure=measure,
         margin=held.margin,
-        mean=mean,
-        bound=found,
-        spread=spread,
-        examples=len(values),
-        passed=found > -held.margin,
-        normal=len(values) >= 25 * skewness(values) ** 2,
-        needed=prompts_needed(spread, difference=mean, **options),
-        needed_if_equal=prompts_needed(spread, **options),
+        mean=found.mean,
+        bound=found.bound,
+        spread=found.spread,
+        examples=found.examples,
+        passed=found.bound > -held.margin,
+        normal=found.normal,
+        needed=prompts_needed(found.spread, difference=found.mean, **options),
+        needed_if_equal=prompts_needed(found.spread, **options),
     )

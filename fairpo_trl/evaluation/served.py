@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -219,3 +220,8 @@ def parse_source(name: str, options: Mapping[str, Any] | None = None) -> ServedM
     if name.startswith(WRITTEN):
         return WrittenModel(Path(name.removeprefix(WRITTEN)).expanduser())
     return None
+
+
+def label_of(source: ServedModel | WrittenModel) -> str:
+    """Its name as that of a folder."""
+    return re.sub(r"[^\w.+-]+", "-", source.name).lstrip(".") or "model"

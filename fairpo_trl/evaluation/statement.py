@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
-from fairpo_trl.evaluation.bounds import ASSUMPTIONS
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fairpo_trl.evaluation.bounds import ASSUMPTIONS, FINITE
 from fairpo_trl.evaluation.selection import CandidateTest, HeldTest, Selection
 
 
+@dataclass(frozen=True)
+class Wording:
+    """
+    How the sentences speak of what was measured.
+
+    Attributes:
+        unit (`str`): What is independent: prompts, or series of images.
+        silent (`str`): What the test says nothing of, besides other examples.
+        more (`str`, *optional*): What else lowers the spread, as a sentence.
+    """
+
+    unit: str
+    silent: str
+    more: str = ""
+
+
+TEXTS = Wording("prompts", "other judges or other settings of sampling", " More samples per prompt help too.")
+IMAGES = Wording("series of images", "other sources of images or another training seed")
+
+
 def statement(
-    selection: Selection, test: CandidateTest | None = None, unit: str = "prompts", shared_draws: bool = True
+    selection: Selection,
+    test: CandidateTest | None = None,
+    wording: Wording = TEXTS,
+    shared_draws: bool = True,
+    untested: Sequence[str] = (),
 ) -> str:
     """
     The verdict of a selection, the promise it carries and what that rests on.
@@ -17,15 +44,17 @@ def statement(
             What the test decided.
         test ([`~fairpo_trl.evaluation.selection.CandidateTest`], *optional*):
             The chosen candidate on other prompts, which decided nothing.
-        unit (`str`, *optional*, defaults to `"prompts"`):
-            What an example is.
+        wording ([`Wording`], *optional*, defaults to `TEXTS`):
+            How it speaks of what was measured.
         shared_draws (`bool`, *optional*, defaults to `True`):
             Whether candidates and reference shared their random numbers while they wrote.
+        untested (`Sequence[str]`, *optional*):
+            What should be held, but has too few examples to be tested.
 
     Returns:
         `str`: a few sentences, without line breaks.
     """
-    sure = f"{100 * (1 - selection.level):g} %"
+    sure, unit = f"{100 * (1 - selection.level):g} %", wording.unit
     chosen = selection.chosen_test
     sentences = []
     if chosen is not None:
@@ -44,12 +73,17 @@ def statement(
         failed, measure = stop
         sentences.append(f"Testing stopped at {failed.name}, which failed in {describe(measure)}.")
         if chosen is None:
-            sentences.append(_needed(measure, unit))
+            sentences.append(_needed(measure, wording))
+    if untested:
+        sentences.append(
+            f"Nothing is promised of {len(untested)} held labels with too few positives to be tested: "
+            f"{', '.join(untested)}."
+        )
     sentences.append(
         f"A test of this kind hands over a candidate that is truly worse than the reference by a margin or more, in "
-        f"any held measure, in at most {100 * selection.level:g} % of cases; it says nothing of other {unit}, other "
-        f"judges or other settings of sampling. It rests on: {ASSUMPTIONS[selection.bound]}; an order of candidates, "
-        "margins and a level that were fixed before anything was measured."
+        f"any held measure, in at most {100 * selection.level:g} % of cases; it says nothing of another population of "
+        f"{unit}, {wording.silent}. It rests on: {ASSUMPTIONS[selection.bound].format(unit=unit)}; an order of "
+        "candidates, margins and a level that were fixed before anything was measured."
     )
     if not shared_draws:
         sentences.append(
@@ -57,10 +91,10 @@ def statement(
             "draws, and bounds are wider than they would be here."
         )
     skewed = [measure.measure for measure in (chosen.held if chosen else ()) if not measure.normal]
-    if skewed and selection.bound != "betting":
+    if skewed and selection.bound not in FINITE:
         sentences.append(
             f"Caution: losses and gains in {', '.join(skewed)} are rare and large, so that a bound that relies on "
-            "normal means is rough there; the bound `betting` is not."
+            "normal means is rough there" + ("; the bound `betting` is not." if wording is TEXTS else ".")
         )
     return " ".join(sentences)
 
@@ -91,8 +125,9 @@ def _reference_stays(selection: Selection) -> str:
     return "The reference is the answer: no candidate is shown to keep the promise."
 
 
-def _needed(measure: HeldTest, unit: str) -> str:
+def _needed(measure: HeldTest, wording: Wording) -> str:
     """How many examples would do, before anybody lowers the margin."""
+    unit = wording.unit
     alike = (
         "" if measure.needed_if_equal is None else f", {measure.needed_if_equal:,} if there were no difference at all"
     )
@@ -104,6 +139,6 @@ def _needed(measure: HeldTest, unit: str) -> str:
             f"80 % chance{alike}"
         )
     return (
-        f"{seen}; there were {measure.examples:,}. More samples per prompt help too. A second test needs {unit} that "
+        f"{seen}; there were {measure.examples:,}.{wording.more} A second test needs {unit} that "
         "this one has not seen, and margins that are not chosen after a look at its numbers."
     )

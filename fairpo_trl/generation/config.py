@@ -112,6 +112,13 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
             `"pair"`: the hinge of each pair (Eq. 19). `"attribute"`: the hinge of each attribute's mean, the stated
             goal; whether an attribute is above its bound is decided from its running mean before each step.
 
+        held_gradients (`str`, *optional*, defaults to `"sum"`):
+            `"project"` takes out of the privileged gradient what is against the gradient of a held attribute's DPO
+            loss in this step (as A-GEM and OGPSA do): to first order no held attribute then loses by a step for the
+            privileged ones, inside its hinge or not. It costs a backward pass more for the privileged pairs and for
+            each held attribute, one gradient each in memory, and `skip_idle_pairs`; not with FSDP, DeepSpeed, float16
+            or `torch_compile`.
+
         > Parameters that control the speed; none changes what is computed
 
         packing (`str`, *optional*, defaults to `"auto"`):
@@ -199,6 +206,14 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
     hinge_level: Literal["pair", "attribute"] = field(
         default="pair",
         metadata={"help": "The hinge of each 'pair' (Eq. 19) or of each 'attribute' mean."},
+    )
+
+    held_gradients: Literal["sum", "project"] = field(
+        default="sum",
+        metadata={
+            "help": "'project' takes out of the privileged gradient what is against the gradient of a held attribute, "
+            "at a backward pass more for each."
+        },
     )
 
     # Parameters that control the speed
@@ -295,6 +310,14 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
                 "`balancer='lagrangian'` is about the bound against the reference, which `hinge=False` takes away. "
                 "Use hinge=True, or balancer='mirror_ascent'."
             )
+        if self.held_gradients == "project":
+            reentrant = (self.gradient_checkpointing_kwargs or {}).get("use_reentrant")
+            off = {"fp16": self.fp16, "torch_compile": self.torch_compile, "use_reentrant": reentrant}
+            for what in [name for name, given in off.items() if given]:
+                raise ValueError(
+                    f"`held_gradients='project'` needs the gradient of every attribute by itself, which {what}=True "
+                    "does not give: switch one of them off."
+                )
         if self.hinge_level == "attribute" and not self.hinge:
             raise ValueError("`hinge_level='attribute'` needs the hinge, but hinge=False. Leave one of them out.")
         if self.balancer == "lagrangian" and self.lagrangian_term == "excess" and self.hinge_level == "attribute":

@@ -234,7 +234,8 @@ class PairForward(TrainerBase):
     def _can_skip(self) -> bool:
         args = self.args
         excess = args.balancer == "lagrangian" and args.lagrangian_term == "excess"  # un-hinged: always a gradient
-        return args.skip_idle_pairs and args.hinge and not excess and not self._is_sharded()
+        needed = excess or args.held_gradients == "project"  # of pairs inside their hinge too
+        return args.skip_idle_pairs and args.hinge and not needed and not self._is_sharded()
 
     def _is_sharded(self) -> bool:
         """Whether weights are gathered in each forward, so that all processes have to make the same passes."""

@@ -19,6 +19,7 @@ from fairpo_trl.core.reduction import group_sums
 from fairpo_trl.generation.collator import PAIR_WEIGHTS, ROW_COLUMN, AttributeCollator, describe_pairs
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_overlap
+from fairpo_trl.generation.held_gradients import HeldGradients
 from fairpo_trl.generation.log_probs import PairLogProbs
 from fairpo_trl.generation.metrics import PairMetricSums, evaluation_metrics
 from fairpo_trl.generation.model_card import add_fairpo_facts
@@ -49,7 +50,7 @@ from fairpo_trl.training.window import padded_duplicates
 logger = get_logger(__name__)
 
 
-class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTrainer, PredictsRewards):
+class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, HeldGradients, GroupRobustTrainer, PredictsRewards):
     r"""
     Trainer for FairPO: privileged attributes get better, the others do not get worse than the reference.
 
@@ -178,6 +179,7 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTr
                 "The model has no trainable parameter, so training would do nothing. Load the adapter with "
                 "`is_trainable=True`, or pass a `peft_config`."
             )
+        self.check_held_gradients(self._is_sharded())
         if is_peft_model(self.model):
             check_adapter(self.accelerator.unwrap_model(self.model), is_reference=self.ref_model is None)
         if args.disable_dropout:
@@ -316,6 +318,7 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, GroupRobustTr
             self._counts(attribute_mask, inputs),
             training=mode == "train",
         )
+        self.collect_gradients(losses, members, dpo, attribute_mask)
         if self.aux_loss_enabled:  # a mean over tokens of each micro-batch, so it is averaged over them
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss / (
                 self._window_batches if mode == "train" else 1

@@ -125,6 +125,14 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A drawn picture: what it shows, and its PNG, relative to the report's folder."""
+
+    title: str
+    image: str
+
+
+@dataclass(frozen=True)
 class Lines:
     """
     Curves over optimizer steps.
@@ -143,7 +151,7 @@ class Lines:
     neutral: float | None = None
 
 
-Shown: TypeAlias = Block | Sentences | Texts | Pictures | Lines
+Shown: TypeAlias = Block | Sentences | Texts | Pictures | Figure | Lines
 
 
 @dataclass(frozen=True)

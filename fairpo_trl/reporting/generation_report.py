@@ -96,6 +96,11 @@ def win_rate_block(results: Results) -> Block:
     )
     if controlled:
         note += " At equal length: the win rate predicted for completions as long as the reference's."
+    if not results.shared_draws:
+        note += (
+            " The texts were written elsewhere, with draws that the models do not share: intervals hold the noise of "
+            "two draws, and are wider than they would be here."
+        )
     differences = any(rates.difference for rates in judged)
     at_length = ("at equal\nlength",) if controlled else ()
     return Block(

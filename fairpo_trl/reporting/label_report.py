@@ -8,6 +8,7 @@ from typing import Any
 
 from fairpo_trl.reporting.blocks import (
     Block,
+    Figure,
     Guess,
     Lines,
     Picture,
@@ -229,19 +230,17 @@ def promises(results: LabelResults) -> list[str]:
     return found
 
 
-def further_blocks(results: LabelResults) -> list[Block]:
-    """The further tables of a run."""
-    return [
-        Block(
-            table.title,
-            tuple(table.header),
-            (("", tuple(map(tuple, table.rows))),),
-            texts=table.texts,
-            note=table.note,
-            wide=True,
+def further_blocks(results: LabelResults) -> list[Shown]:
+    """The further tables of a run, with the picture of those that have one."""
+    found: list[Shown] = []
+    for table in results.tables:
+        rows = tuple(map(tuple, table.rows))
+        found.append(
+            Block(table.title, tuple(table.header), (("", rows),), texts=table.texts, note=table.note, wide=True)
         )
-        for table in results.tables
-    ]
+        if table.picture is not None:
+            found.append(Figure(table.title, table.picture))
+    return found
 
 
 def label_facts(document: LabelDocument) -> list[tuple[str, str]]:

@@ -142,6 +142,7 @@ class FurtherTable(Part):
         rows (`list[list[Cell]]`): Texts and numbers (`{"value": 0.04, "unit": "percent"}`, `{"change": {...}}`).
         texts (`int`, *optional*, defaults to 1): Leading columns of words; the others are set to the right.
         note (`str`, *optional*): What a reader has to know.
+        picture (`str`, *optional*): A PNG of it, below the report's folder.
     """
 
     title: str
@@ -149,6 +150,7 @@ class FurtherTable(Part):
     rows: list[list[Cell]]
     texts: Count = 1
     note: str = ""
+    picture: Annotated[str | None, AfterValidator(_below_the_report)] = None
 
     @model_validator(mode="after")
     def _as_many_cells(self) -> FurtherTable:

@@ -160,6 +160,8 @@ class Results(Document):
         regressions (`list[Regression]`, *optional*): The worst changes of each attribute, worst first.
         name, reference_name (`str`, *optional*): What a report calls the two models.
         judges (`dict[str, JudgeCalls]`, *optional*): What the judges of these attributes did.
+        shared_draws (`bool`, *optional*, defaults to `True`): Whether both models shared their random numbers while
+            they wrote; texts from a server or a file do not.
     """
 
     VERBATIM: ClassVar[Mapping[str, frozenset[str]]] = {
@@ -185,6 +187,7 @@ class Results(Document):
     name: str | None = None
     reference_name: str = "reference"
     judges: dict[str, JudgeCalls] = {}
+    shared_draws: bool = True
 
     @model_validator(mode="after")
     def _roles_agree(self) -> Results:

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from fairpo_trl.evaluation.selection_file import SelectionResults
 from fairpo_trl.reporting.drawing import BAND, LINES, PRIVILEGED, TEXT, new_figure, plain, save_titled, style_axes
+from fairpo_trl.reporting.selection_results import SelectionResults
 
 
 def plot_selection(results: SelectionResults, path: str | os.PathLike[str]) -> Path:
@@ -33,7 +33,7 @@ def plot_selection(results: SelectionResults, path: str | os.PathLike[str]) -> P
     style_axes(below)
 
     above.axhline(0, color=BAND, linewidth=1)
-    above.plot(places, [test.gain for test in tests], color=PRIVILEGED, marker="o", label="gain on these prompts")
+    above.plot(places, [test.gain for test in tests], color=PRIVILEGED, marker="o", label="gain where it was chosen")
     chosen = next((i for i, test in enumerate(tests) if test.name == results.selection.chosen), None)
     if chosen is not None and results.test is not None:
         gain = results.test.gain
@@ -44,9 +44,10 @@ def plot_selection(results: SelectionResults, path: str | os.PathLike[str]) -> P
             color=TEXT,
             marker="D",
             capsize=4,
-            label="of the chosen one, on test prompts, with its lower bound",
+            label="of the chosen one, on other examples, with its lower bound",
         )
-    above.set_ylabel("privileged gain", fontsize=9)
+    unit = ", points" if results.kind == "multi-label classifier" else ""
+    above.set_ylabel(f"privileged gain{unit}", fontsize=9)
     above.legend(fontsize=8, frameon=False, loc="upper left")
 
     names = list(dict.fromkeys(held.measure for test in tests for held in test.held))
@@ -73,7 +74,9 @@ def plot_selection(results: SelectionResults, path: str | os.PathLike[str]) -> P
     )  # fmt: skip
     below.axhline(0, color=BAND, linewidth=1)
     below.set_ylabel("lower bound / margin", fontsize=9)
-    below.set_xlabel("scale of the adapter" if scaled else "candidate, from the safest", fontsize=9)
+    below.set_xlabel(
+        "scale: 0 is the reference, 1 the trained model" if scaled else "candidate, from the safest", fontsize=9
+    )
     # Below the axes: curves may be anywhere within.
     figure.legend(handles=below.lines[: len(names)], fontsize=8, frameon=False, loc="outside lower center", ncols=3)
     below.set_xticks(places, [f"{x:g}" for x in places] if scaled else [plain(test.name) for test in tests])

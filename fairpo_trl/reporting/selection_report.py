@@ -8,25 +8,36 @@ from pathlib import Path
 from rich.console import Console
 
 from fairpo_trl.evaluation.selection import CandidateTest, HeldTest, Selection
-from fairpo_trl.evaluation.selection_file import SelectionResults
 from fairpo_trl.evaluation.statement import statement
 from fairpo_trl.files import write_text
-from fairpo_trl.reporting.blocks import Block, Report, Row, Sentences, Shown, with_content
+from fairpo_trl.reporting.blocks import Block, Figure, Report, Row, Sentences, Shown, with_content
 from fairpo_trl.reporting.numbers import ABSENT, duration
 from fairpo_trl.reporting.render.html import write_page
 from fairpo_trl.reporting.render.markdown import escape, part_markdown, report_markdown
 from fairpo_trl.reporting.render.notebook import parts_html
 from fairpo_trl.reporting.render.terminal import print_report
 from fairpo_trl.reporting.selection_plot import plot_selection
+from fairpo_trl.reporting.selection_results import FILE_NAME, Kind, SelectionResults
 
 
-def selection_report(results: SelectionResults) -> Report:
+PICTURE = "selection.png"
+TASKS: dict[Kind, str] = {"language model": "text-generation", "multi-label classifier": "image-classification"}
+ASIDE = "On examples that decided nothing"
+DIFFERENCES: dict[Kind, str] = {
+    "language model": "Differences to the reference, of win rates where an attribute is judged, paired by prompt.",
+    "multi-label classifier": "Differences to the reference in points of average precision, paired by image.",
+}
+
+
+def selection_report(results: SelectionResults, picture: str | None = None) -> Report:
     """
     What every medium shows of a selection.
 
     Args:
         results (`SelectionResults`):
             What was found.
+        picture (`str`, *optional*):
+            Its PNG, relative to the report's folder.
     """
     selection = results.selection
     facts = {
@@ -34,15 +45,15 @@ def selection_report(results: SelectionResults) -> Report:
         "handed over": selection.chosen or "the reference",
         "level": f"{100 * selection.level:g} %",
         "bounds": selection.bound,
-        "time": duration(results.seconds),
+        "time": "" if results.seconds is None else duration(results.seconds),
         "measured by": "; ".join(f"{measure}: {who}" for measure, who in results.judges.items()),
     }
     return Report(
         title=f"Selection: {results.model} against {results.reference}",
-        kind="language model",
-        first=selection_parts(selection, results.statement, results.test),
+        kind=results.kind,
+        first=selection_parts(selection, results.statement, results.test, results.kind, picture),
         further=(),
-        facts=tuple(facts.items()),
+        facts=tuple((name, text) for name, text in facts.items() if text),
         settings=tuple((name, str(value)) for name, value in results.settings.items()),
         command=results.command,
         name=results.model,
@@ -50,7 +61,13 @@ def selection_report(results: SelectionResults) -> Report:
     )
 
 
-def selection_parts(selection: Selection, said: str, test: CandidateTest | None = None) -> tuple[Shown, ...]:
+def selection_parts(
+    selection: Selection,
+    said: str,
+    test: CandidateTest | None = None,
+    kind: Kind = "language model",
+    picture: str | None = None,
+) -> tuple[Shown, ...]:
     """
     The verdict and its tables.
 
@@ -60,15 +77,22 @@ def selection_parts(selection: Selection, said: str, test: CandidateTest | None 
         said (`str`):
             The verdict in sentences.
         test ([`~fairpo_trl.evaluation.selection.CandidateTest`], *optional*):
-            What is handed over, on prompts that decided nothing.
+            What is handed over, on examples that decided nothing.
+        kind (`str`, *optional*, defaults to `"language model"`):
+            What was tested, which says what the numbers are.
+        picture (`str`, *optional*):
+            Its PNG, relative to the report's folder.
     """
     shown = selection.chosen_test or next((test for test in selection.candidates if test.status == "failed"), None)
     return with_content(
         [
             Sentences((said,)),
-            candidates_block(selection),
+            candidates_block(selection, kind),
+            Figure("Privileged gain, and lower bounds of held measures in units of their margins", picture)
+            if picture
+            else None,
             held_block(shown, "Held measures") if shown else None,
-            held_block(test, "On prompts that decided nothing") if test else None,
+            held_block(test, ASIDE) if test else None,
         ]
     )
 
@@ -78,7 +102,7 @@ def selection_html(selection: Selection, said: str | None = None, test: Candidat
     return parts_html(selection_parts(selection, said if said is not None else statement(selection, test), test))
 
 
-def candidates_block(selection: Selection) -> Block:
+def candidates_block(selection: Selection, kind: Kind = "language model") -> Block:
     """One row per candidate: whether it passed, its gain, and the held measure that came nearest to its margin."""
     rows: list[Row] = []
     for test in selection.candidates:
@@ -92,9 +116,9 @@ def candidates_block(selection: Selection) -> Block:
         ("candidate", "", "worst held measure", "gain", "its mean", "its lower\nbound", "minus its\nmargin"),
         (("", tuple(rows)),),
         texts=3,
-        note="Differences to the reference, of win rates where an attribute is judged, paired by prompt. A candidate "
-        "passes if the lower bound of every held measure lies above minus its margin; testing stops at the first that "
-        "does not. The gain of what is chosen is too high on average: the choice was made by it.",
+        note=f"{DIFFERENCES[kind]} A candidate passes if the lower bound of every held measure lies above "
+        "minus its margin; testing stops at the first that does not. The gain of what is chosen is too high on "
+        "average: the choice was made by it.",
     )
 
 
@@ -115,7 +139,7 @@ def held_block(test: CandidateTest, title: str) -> Block:
 
 def write_selection_report(results: SelectionResults, folder: str | os.PathLike[str]) -> Path:
     """
-    Writes `selection.md`, `selection.html` and `selection.png` into a folder.
+    Writes `selection.json`, `selection.md`, `selection.html` and `selection.png` into a folder.
 
     Args:
         results (`SelectionResults`):
@@ -127,33 +151,33 @@ def write_selection_report(results: SelectionResults, folder: str | os.PathLike[
         `Path`: the page.
     """
     folder = Path(folder)
-    report = selection_report(results)
-    picture = plot_selection(results, folder / "selection.png")
-    images = {"Privileged gain, and lower bounds of held measures in units of their margins": picture.name}
-    write_text(folder / "selection.md", report_markdown(report, images))
+    results.write(folder / FILE_NAME)
+    plot_selection(results, folder / PICTURE)
+    report = selection_report(results, PICTURE)
+    write_text(folder / "selection.md", report_markdown(report))
     return write_page([report], folder / "selection.html")
 
 
-def card_of_chosen(results: SelectionResults, adapter: bool) -> str:
+def card_of_chosen(results: SelectionResults, library: str = "transformers") -> str:
     """
     The model card of what is handed over; `fairpo push` keeps its section "What was tested" and adds the rest.
 
     Args:
         results (`SelectionResults`):
             What was found; something is chosen.
-        adapter (`bool`):
-            Whether it is an adapter, or a full model.
+        library (`str`, *optional*, defaults to `"transformers"`):
+            What loads it, as the Hub spells it: `peft` for an adapter.
 
     Returns:
         `str`: front matter and Markdown.
     """
     chosen = results.selection.chosen_test
     assert chosen is not None
-    blocks = [candidates_block(results.selection), held_block(chosen, "Held measures")]
+    blocks = [candidates_block(results.selection, results.kind), held_block(chosen, "Held measures")]
     if results.test is not None:
-        blocks.append(held_block(results.test, "On prompts that decided nothing"))
+        blocks.append(held_block(results.test, ASIDE))
     parts = [
-        f"---\nlibrary_name: {'peft' if adapter else 'transformers'}\npipeline_tag: text-generation\n---",
+        f"---\nlibrary_name: {library}\npipeline_tag: {TASKS[results.kind]}\n---",
         f"# {escape(results.model)}, {escape(chosen.name)}",
         f"Selected from {escape(results.model)} against {escape(results.reference)}.",
         "## What was tested",

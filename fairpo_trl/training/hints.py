@@ -58,7 +58,7 @@ class Hints:
             for group, loss in zip(weights.groups, weights.estimates.tolist(), strict=True)
             if group.role == "non_privileged" and loss == 0
         ]
-        if last_step and idle and args.hinge:
+        if last_step and idle and args.hinge and getattr(args, "held_gradients", "sum") == "sum":
             self._say(
                 f"The hinge of {idle} has never been active in {step} steps: the privileged examples alone would "
                 "have trained the same model."

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fairpo_trl import FairPOTrainer, Partition
-from fairpo_trl.evaluation import WinRateTable
+from fairpo_trl.evaluation import Completion, WinRateTable, sample_completions
 from fairpo_trl.generation.load_pairs import load_pairs
 from fairpo_trl.reporting import Results, print_results, write_report
 from fairpo_trl.reporting.documents import hardware
 
 from . import evaluation, scorers
 from .prompts import load_prompts
+from .selection import BATCH, Written
 
 
 SETTINGS = ("balancer", "grouping", "epsilon", "eta_alpha", "beta", "learning_rate", "max_steps", "privileged_loss")
@@ -23,7 +24,12 @@ PROMPTS, SAMPLES, PAIRS = 120, 2, 30
 
 
 def report_demo(
-    trainer: FairPOTrainer, privileged: Sequence[str], method: str, origin: str, started: float
+    trainer: FairPOTrainer,
+    privileged: Sequence[str],
+    method: str,
+    origin: str,
+    started: float,
+    written: Written | None = None,
 ) -> Results:
     """
     Measures the trained model against its reference and shows the result.
@@ -41,17 +47,19 @@ def report_demo(
             Where the model came from.
         started (`float`):
             `time.time()` when the demo began.
+        written (`Written`, *optional*):
+            What the test let both models write on prompts that decided nothing; else they write now.
     """
     partition = Partition.by_name(list(scorers.SCORERS), privileged)
     model, tokenizer, args = trainer.model, trainer.processing_class, trainer.args
-    prompts = [row["prompt"] for row in load_prompts() if row["split"] == "test"][:PROMPTS]
-    seeds = evaluation.REFERENCE_SEED, evaluation.FRESH_SEED
-    with model.disable_adapter():
-        reference, again = (
-            evaluation.write(model, tokenizer, prompts, seed=seed, samples=SAMPLES, desc=f"Reference writes ({i}/2)")
-            for i, seed in enumerate(seeds, start=1)
+    if written is None:
+        written = _write(
+            model, tokenizer, [row["prompt"] for row in load_prompts() if row["split"] == "test"][:PROMPTS]
         )
-    trained = evaluation.write(model, tokenizer, prompts, seed=seeds[1], samples=SAMPLES, desc="Trained model writes")
+    prompts = written.prompts
+    reference, again, trained = (
+        evaluation.judge(prompts, completions) for completions in (written.reference, written.again, written.trained)
+    )
     rates = WinRateTable(evaluation.win_rates(partition, trained, reference, again)).to_records()
     pairs = evaluation.first_of_each(load_pairs(str(evaluation.PAIRS_FILE))["test"], PAIRS)
     pair_results = evaluation.pair_metrics(model, tokenizer, pairs, args.beta, args.epsilon)
@@ -102,6 +110,20 @@ def report_demo(
     minutes = found["seconds"] / 60
     print(f"\nReport: {report}   (report.html, plots and results.json beside it; {minutes:.1f} minutes in all)")
     return results
+
+
+def _write(model: Any, tokenizer: Any, prompts: list[Any]) -> Written:
+    """What both models write; the trained one shares its random numbers with the reference's second writing."""
+
+    def write(seed: int, desc: str) -> list[list[Completion]]:
+        return sample_completions(
+            model, tokenizer, prompts, samples_per_prompt=SAMPLES, seed=seed, batch_size=BATCH, desc=desc
+        )
+
+    with model.disable_adapter():
+        reference = write(evaluation.REFERENCE_SEED, "Reference writes (1/2)")
+        again = write(evaluation.FRESH_SEED, "Reference writes (2/2)")
+    return Written(prompts, reference, again, write(evaluation.FRESH_SEED, "Trained model writes"))
 
 
 def _history(log_history: Sequence[Mapping[str, float]], prefix: str) -> list[dict[str, float]]:

@@ -171,7 +171,7 @@ def compare_with_reference(
     members |= {group.role: roles == group.role for group in partition.groups("role")}
     rows = []
     for inside in members.values():
-        low_map, high_map = percentile_interval(_mean_over_labels(drawn_delta[inside])[None], level)
+        low_map, high_map = percentile_interval(mean_over_labels(drawn_delta[inside])[None], level)
         seed_deltas = np.array([mean_average_precision(row[inside])[0] for row in deltas])
         rows.append(
             {
@@ -296,7 +296,7 @@ def _seed_sd(deltas: NDArray[np.float64]) -> NDArray[np.float64]:
     return deltas.std(axis=0, ddof=1) if len(deltas) > 1 else np.full(deltas.shape[1], np.nan)
 
 
-def _mean_over_labels(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean_over_labels(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over the first axis of what is not NaN; NaN where nothing is left."""
     some = ~np.isnan(values)
     count = some.sum(axis=0)

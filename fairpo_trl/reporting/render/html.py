@@ -23,7 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fairpo_trl.files import write_text
-from fairpo_trl.reporting.blocks import Block, Lines, Pictures, Report, Sentences, Shown, Texts
+from fairpo_trl.reporting.blocks import Block, Figure, Lines, Pictures, Report, Sentences, Shown, Texts
 from fairpo_trl.reporting.cells import pieces, text_of
 from fairpo_trl.reporting.documents import Interval
 from fairpo_trl.reporting.numbers import role_text
@@ -34,6 +34,14 @@ from fairpo_trl.reporting.render.markdown import one_line
 
 NARROW = 5
 """Tables of at most so many columns stand beside each other."""
+
+KINDS: dict[type, str] = {
+    Lines: "charts",
+    Texts: "texts",
+    Sentences: "sentences",
+    Pictures: "pictures",
+    Figure: "figures",
+}
 
 Point = tuple[str, Interval, Interval, Interval]
 """Name of a model, its privileged gain, the mean and the worst change of what is held."""
@@ -67,7 +75,7 @@ def write_page(
         `Path`: the path.
 
     Raises:
-        FileNotFoundError: If the image of a sample is not in the folder.
+        FileNotFoundError: If the image of a sample or a drawn picture is not in the folder.
         ValueError: If the file of a sample is no image.
         OSError: If the page cannot be written.
     """
@@ -79,6 +87,7 @@ def write_page(
     )
     templates = environment()
     templates.filters["address"] = partial(_address, folder=path.parent)
+    templates.filters["drawing"] = lambda image: _as_address((path.parent / image).read_bytes())
     text = templates.get_template("report.html").render(
         title=title or reports[0].title,
         candidates=[(report, list(_groups(report.parts()))) for report in reports],
@@ -111,7 +120,7 @@ def _groups(parts: Iterable[Shown]) -> Iterable[Group]:
         if isinstance(part, Block):
             narrow = len(part.header) <= NARROW and part.drawn is None and part.texts < len(part.header)
             return "filtered" if part.filtered else "narrow" if narrow else "table"
-        return {Lines: "charts", Texts: "texts", Sentences: "sentences", Pictures: "pictures"}[type(part)]
+        return KINDS[type(part)]
 
     for name, found in groupby(parts, key=kind):
         shown = [history(part) if isinstance(part, Lines) else part for part in found]
@@ -145,7 +154,11 @@ def _address(image: str | None, name: str, folder: Path) -> str:
         return ""
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return _as_address(file.getvalue())
+
+
+def _as_address(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def environment() -> Environment:

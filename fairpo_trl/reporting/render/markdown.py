@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from fairpo_trl.reporting.blocks import (
     Block,
+    Figure,
     Pictures,
     Report,
     Sentences,
@@ -63,6 +64,8 @@ def part_markdown(part: Shown, level: int = 2) -> str:
     """One part of a report, with a title of this level; curves are pictures beside the text."""
     if isinstance(part, Sentences):
         return "\n".join(f"- {escape(line)}" for line in part.lines)
+    if isinstance(part, Figure):
+        return image_markdown(part.title, part.image)
     if isinstance(part, Texts):
         part = texts_block(part.first_of_each(MOST_REGRESSIONS) if part.regressions else part)
     if isinstance(part, Pictures):

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fairpo_trl.reporting.blocks import (
     Block,
+    Figure,
     Lines,
     Pictures,
     Report,
@@ -65,7 +66,7 @@ def parts_html(parts: Sequence[Shown], title: str = "", sentence: str = "") -> s
             part = pictures_block(part, MOST_TEXTS)
         if isinstance(part, Block):
             shown.append(replace(part, drawn=None, filtered=False))  # what only the page's own style can draw
-        elif not isinstance(part, Lines):
+        elif not isinstance(part, Lines | Figure):
             shown.append(part)
     return environment().get_template("notebook.html").render(parts=shown, title=title, sentence=sentence)
 
@@ -80,7 +81,7 @@ def metrics_html(frames: Mapping[str, pd.DataFrame], note: str = "") -> str:
         note (`str`, *optional*):
             What a reader has to know, below the last one.
     """
-    last = next(reversed(frames))
+    *_, last = frames
     return parts_html([_block(title, frame, note if title == last else "") for title, frame in frames.items()])
 
 

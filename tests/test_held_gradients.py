@@ -1,0 +1,103 @@
+"""The privileged gradient without its component against held attributes: by hand, and in a step of the trainer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers_trainer import NAMES, ExactHead, assert_same, data, dpo, fairpo, logs, lora, parameters, turned
+
+from fairpo_trl.core.projection import projection_weights
+
+
+def projected(gradient: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+    return gradient + projection_weights(held @ gradient, held @ held.T) @ held
+
+
+def test_projection_by_hand():
+    gradient, held = torch.tensor([1.0, 2.0]).double(), torch.tensor([[-1.0, 0.0]]).double()
+    assert projected(gradient, held).tolist() == [0.0, 2.0]  # the component against it is gone, the rest is there
+    assert projected(gradient, -held).tolist() == [1.0, 2.0]  # it is not against: nothing is taken
+    assert projected(gradient, 0 * held).tolist() == [1.0, 2.0]
+    # Against both of two that are at an angle: only their common complement is left, here nothing.
+    both = torch.tensor([[-1.0, 0.0], [0.6, -0.8]]).double()
+    torch.testing.assert_close(projected(gradient, both), torch.zeros(2).double(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_projection_is_the_nearest_vector_that_is_against_none(seed):
+    generator = torch.Generator().manual_seed(seed)
+    gradient = torch.randn(12, generator=generator).double()
+    held = torch.randn(4, 12, generator=generator).double() - 0.5 * gradient
+    found, weights = projected(gradient, held), projection_weights(held @ gradient, held @ held.T)
+    assert (held @ found).min() > -1e-9 and (weights >= 0).all() and (weights > 0).any()
+    # What makes it the nearest one: a gradient that pushes back stands at a right angle to the result.
+    assert (weights * (held @ found)).abs().max() < 1e-9
+
+
+def privileged_step(tmp_path, **options):
+    """One step of SGD of the trainer, and each held attribute's gradient at its start, by DPOTrainer."""
+    pairs = turned(data(24))  # `polite` wants what `concise` does not
+    trainer = fairpo(
+        tmp_path, pairs, per_device_train_batch_size=24, max_steps=1, epsilon=50.0, packing="never", **options
+    )
+    start = parameters(trainer)
+    trainer.train()
+    step = torch.cat([(start[name] - value).flatten() for name, value in parameters(trainer).items()])
+    held = []
+    for name in NAMES[1:]:
+        own = pairs.filter(lambda attribute, name=name: attribute == name, input_columns="attribute")
+        plain = dpo(tmp_path, own, per_device_train_batch_size=24, max_steps=1)
+        before = parameters(plain)
+        plain.train()
+        held.append(torch.cat([(before[n] - value).flatten() for n, value in parameters(plain).items()]))
+    return step, torch.stack(held), trainer
+
+
+def test_a_step_is_the_projection_of_the_privileged_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("trl.trainer.utils._ChunkedLogProbFunction", ExactHead)
+    plain, held, _ = privileged_step(tmp_path)  # every held pair is inside its hinge
+    step, _, trainer = privileged_step(tmp_path, held_gradients="project")
+    assert (held @ plain).min() < -1e-6  # something is against
+    torch.testing.assert_close(step, projected(plain, held), rtol=0, atol=1e-9)
+    removed = float((step - plain).norm() / plain.norm())
+    assert logs(trainer)[0]["projected"] == pytest.approx(removed, rel=1e-5)
+    assert (held @ step).min() > -1e-9
+
+
+def test_splits_of_a_step_give_the_same_step(tmp_path, monkeypatch):
+    monkeypatch.setattr("trl.trainer.utils._ChunkedLogProbFunction", ExactHead)
+    runs = []
+    for size, accumulation in ((8, 1), (2, 4)):
+        trainer = fairpo(
+            tmp_path, turned(data(21)), per_device_train_batch_size=size, gradient_accumulation_steps=accumulation,
+            held_gradients="project", max_grad_norm=0.1,
+        )  # fmt: skip
+        trainer.train()
+        runs.append((parameters(trainer), [entry["projected"] for entry in logs(trainer)]))
+    (whole, removed), (split, also) = runs
+    assert len(removed) == 3 and max(removed) > 0.01 and also == pytest.approx(removed, abs=1e-6)
+    assert_same(whole, split, 1e-9)
+
+
+def test_it_trains_an_adapter_in_the_packed_layout(tmp_path):
+    ends = []
+    for how in ("sum", "project"):
+        trainer = fairpo(tmp_path, data(12), peft_config=lora(), held_gradients=how, num_train_epochs=2)
+        trainer.train()
+        assert trainer._packs and ("projected" in logs(trainer)[0]) == (how == "project")
+        ends.append(parameters(trainer))
+    with pytest.raises(AssertionError, match="differs"):
+        assert_same(*ends, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"torch_compile": True}, "torch_compile=True does not give"),
+        ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, "use_reentrant=True does not give"),
+        ({"privileged_attributes": list(NAMES)}, "no held attribute to project against"),
+    ],
+)
+def test_where_it_cannot_work_it_is_refused(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        fairpo(tmp_path, data(12), held_gradients="project", **options)
