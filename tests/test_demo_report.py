@@ -492,7 +492,8 @@ def test_every_row_reaches_the_trainer_with_its_options(
 def test_rows_have_names_of_their_own_and_the_baselines_differ_from_fairpo() -> None:
     assert len({row.name for row in ROWS}) == len({row.label for row in ROWS}) == len(ROWS)
     by_name = {row.name: row for row in ROWS}
-    assert by_name["fairpo_published"].options == {**PUBLISHED, **compare.TWENTY} and by_name["fairpo_demo"].options == {}
+    assert by_name["fairpo_published"].options == {**PUBLISHED, **compare.TWENTY}
+    assert by_name["fairpo_demo"].options == {}
     assert [row.name for row in ROWS if row.tuned] == ["fairpo_demo", "swapped"]
     told = {json.dumps([row.method, row.options, row.pairs, row.control, row.tuned], sort_keys=True) for row in ROWS}
     assert len(told) == len(ROWS)
