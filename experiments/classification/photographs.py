@@ -60,7 +60,7 @@ SECTIONS = {
         Row(f"reweighted_{factor}", f"re-weighted x{factor}", "reweighted", factor=float(factor))
         for factor in (3, 10, 30)
     ],
-    "frozen": [
+    "ablations": [  # everything that the held labels use is frozen
         Row("frozen_bce", "held frozen, BCE", "fairpo_cpo", {"privileged_loss": "bce"}, frozen=True),
         Row("frozen_dpo", "held frozen, DPO", "fairpo_dpo", frozen=True),
         Row("frozen_adjusted", "held frozen, logit adjustment", "fairpo_cpo",
@@ -68,7 +68,7 @@ SECTIONS = {
     ],
 }  # fmt: skip
 MIXES = (0.5, 1.5, 2.0)
-SECTIONS["interpolation"] = [
+SECTIONS["variants"] = [
     replace(row, name=f"{row.name}_mix{mix:g}", label=f"{row.label}, {mix:g} of the way", mix=mix)
     for row in SECTIONS["methods"]
     if row.name in ("bce_continued", "fairpo_dpo", "logit_adjustment")
