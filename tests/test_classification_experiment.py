@@ -98,7 +98,7 @@ def test_a_mix_lies_between_the_logits_and_is_trained_once(done):
     middle = (done.logits(REFERENCE, HEAD, 0, "test") + done.logits(CPO, HEAD, 0, "test")) / 2
     np.testing.assert_allclose(done.logits(half, HEAD, 0, "test"), middle, rtol=0, atol=1e-6)
     methods = {row.name for row in PHOTOGRAPHS["methods"]}
-    mixes = PHOTOGRAPHS["interpolation"]
+    mixes = PHOTOGRAPHS["variants"]
     assert {row.trained.name for row in mixes} < methods and len({row.name for row in mixes}) == len(mixes) == 9
     assert with_rate(mixes[0], {mixes[0].trained.name: 0.5}).options["learning_rate"] == 0.5
 
