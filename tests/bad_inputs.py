@@ -231,7 +231,7 @@ def labels_config(what: str, names: tuple[str, ...], **options: Any) -> BadInput
 
 
 OPTIONS = [
-    config("a misspelt loss", ("`privileged_loss`", "'dop'", "did you mean 'dpo'"), privileged_loss="dop"),
+    config("a misspelt loss", ("`privileged_loss`", "'simp'", "did you mean 'simpo'"), privileged_loss="simp"),
     config("a misspelt level of the hinge", ("`hinge_level`", "did you mean 'attribute'"), hinge_level="atribute"),
     config("a misspelt balancer", ("`balancer`", "did you mean 'mirror_ascent'"), balancer="mirror"),
     config("a misspelt timing", ("`timing`", "did you mean 'lagged'"), timing="lag"),

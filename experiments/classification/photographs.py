@@ -53,6 +53,7 @@ SECTIONS = {
             {"privileged_loss": "logit_adjustment"}),
         Row("dpo_no_constraint", "DPO for privileged, BCE for held", "fairpo_dpo", {"non_privileged_loss": "bce"}),
         Row("logit_adjustment", "logit adjustment", "logit_adjustment"),
+        Row("class_balanced", "class-balanced BCE", "class_balanced"),
         Row("distribution_balanced", "distribution-balanced, focal", "distribution_balanced"),
         Row("decoupled", "decoupled: last layer, every label drawn equally often", "decoupled"),
     ],
