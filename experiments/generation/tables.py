@@ -243,7 +243,8 @@ def _plot(lines: Sequence[dict[str, Any]], measurer: Measurer) -> bool:
     demo = set(measurer.demo["privileged_attributes"])
     same = [line for line in lines if {n for n, role in line["partition"].items() if role == "privileged"} == demo]
     curve = [point(line, f"{line['step']}") for line in same if _on_curve(line)]
-    points = [point(line, _cells(line)[0]) for line in same if line["row"] != CURVE and line["last"] and line["main"]]
+    shown = [line for line in same if line["row"] != CURVE and line["last"] and line["main"] and line["scale"] >= 1]
+    points = [point(line, _cells(line)[0]) for line in shown]
     if not points and not curve:
         return False
     plot_comparison(
