@@ -142,7 +142,8 @@ def test_without_its_fresh_adapter_the_model_is_the_reference(
     trainer = _trainer(tmp_path, _loaded_by_hand(tiny_model_path), peft_config=config)
     reference, digest = _reference_log_probs(trainer), trainer.reference_digest()
     trainer.train()
-    assert trainer._start_check.start.difference == 0
+    # Exactly 0 on some processors; on others a product rounds otherwise at another address: the last bit of float32.
+    assert trainer._start_check.start.difference <= 1e-6
     trainer.model.eval()
     assert _reference_log_probs(trainer).equal(reference)
     assert trainer.reference_digest() == digest
