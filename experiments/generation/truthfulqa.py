@@ -211,7 +211,9 @@ class Study:
             **{**SHARED, **row.options},
         )  # fmt: skip
         pairs, _ = apply_method(row.method, args, Dataset.from_list(self.train[row.consistent]))  # type: ignore[arg-type]
-        model = AutoModelForCausalLM.from_pretrained(self.model, dtype="float32", trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            self.model, dtype="float32", use_safetensors=True, trust_remote_code=False
+        )
         callback = _MeasureAtStops(self, split, wanted, {"row": row.name, "privileged": privileged, "seed": seed})
         trainer = FairPOTrainer(
             model=model, args=args, train_dataset=pairs,
