@@ -167,9 +167,10 @@ def select_demo(
         completions(*((whole.make(), whole.label) if whole else (trained, "trained")), aside, second),
     )
     models.close()
+    name = origin.split(" from ")[0].rpartition("/")[2]  # a title has no room for how the weights came
     results = SelectionResults(
-        model=f"{origin}, {', '.join(privileged)} privileged",
-        reference=origin,
+        model=f"{name}, {', '.join(privileged)} privileged",
+        reference=name,
         data=f"{len(deciding)} test prompts of the demo",
         selection=outcome.selection,
         statement=statement(outcome.selection, outcome.test),
@@ -178,7 +179,8 @@ def select_demo(
         privileged=[item.measure for item in judged if item.privileged],
         lost_texts=outcome.lost_texts,
         judges={item.measure: item.judge.description for item in judged},
-        settings={"prompts": len(deciding), "test_prompts": len(aside), "samples_per_prompt": options.select_samples},
+        settings={"prompts": len(deciding), "test_prompts": len(aside), "samples_per_prompt": options.select_samples}
+        | {"weights": origin},
         seconds=time.time() - started,
     )
     hand_over(results, steps, output)
