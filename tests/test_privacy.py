@@ -220,6 +220,11 @@ def test_what_names_this_machine_is_found(line, found):
     assert places == ([(2, found)] if found else [])
 
 
+def test_a_path_that_is_there_is_found_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "exists", lambda path: path in ("/srv/weights", "/etc/hosts"))
+    assert private_places("see /srv/weights, /srv/others and /etc/hosts", []) == [(1, "the path '/srv/weights'")]
+
+
 def test_paths_of_a_configuration_keep_their_last_part_and_hub_ids_stay(tmp_path):
     snapshot = "/x/hub/models--some-org--tiny/snapshots/0a1b"
     given = {
