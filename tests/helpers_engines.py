@@ -189,6 +189,10 @@ def run_only_here(folder: Path, world: int) -> dict[str, Any]:
     for name, case in {"bf16": {}, "bf16 precomputed": {"precompute_ref_log_probs": True}}.items():
         found[f"pairs {name}"] = trained(pair_trainer(folder, name, {**case, **half_precision}, world))
     if not has_labels():
+        try:
+            label_trainer(folder, "refused", {}, world)
+        except ValueError as error:
+            found["labels refused"] = str(error)
         return found
     found["labels bf16"] = trained(label_trainer(folder, "bf16", half_precision, world))
     return found

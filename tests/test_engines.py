@@ -148,3 +148,8 @@ def test_a_classifier_in_bf16_keeps_its_head_in_float32(engine, found):
     first, exact = run["logs"][0], plain["logs"][0]
     same = [key for key in exact if key.startswith("loss")]
     assert len(same) > 2 and {k: first[k] for k in same} == pytest.approx({k: exact[k] for k in same}, rel=1e-4)
+
+
+def test_a_classifier_is_refused_under_zero_3_with_what_to_launch(found):
+    for rank in found["deepspeed_zero3"]:
+        assert "launch with accelerate_configs/deepspeed_zero2.yaml or fsdp2.yaml" in rank["labels refused"]
