@@ -44,10 +44,10 @@ from fairpo_trl.classification import MultiLabelClassifierConfig
 from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits
-from fairpo_trl.classification.evaluation.comparison import compare_with_reference
 from fairpo_trl.classification.features.backbones import load_backbone
 from fairpo_trl.classification.features.cache import extract_features
 from fairpo_trl.classification.methods import Method, apply_method
+from fairpo_trl.classification.metrics.comparison import compare_with_reference
 from fairpo_trl.classification.objective import label_losses
 
 

@@ -4,7 +4,7 @@
     python benchmarks/classifier_level.py --runs 400       # a quick look
 
 A candidate that falls by exactly the margin is tested by the code that the command runs
-(`fairpo_trl.classification.evaluation.held_precision`): how often does it pass? Two kinds of fall: a *shift* of all
+(`fairpo_trl.classification.metrics.held_precision`): how often does it pass? Two kinds of fall: a *shift* of all
 positives towards the negatives, and *rare losses*, in which few positives fall below all negatives while the others
 stay, the hardest case for a bootstrap. By itself one label among 400 images is held; of the mean ten labels fall
 alike. The true fall is that of average precision in a sample without end.
@@ -23,7 +23,7 @@ from rich.table import Table
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-from fairpo_trl.classification.evaluation.held_precision import HeldPrecision
+from fairpo_trl.classification.metrics.held_precision import HeldPrecision
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.evaluation.selection import assess
 

@@ -27,9 +27,9 @@ from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.data.nus_wide import load_nus_wide
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
 from fairpo_trl.classification.data.tables import load_features, load_table
-from fairpo_trl.classification.evaluation.calibration import fit_temperature
-from fairpo_trl.classification.evaluation.confusion import retrieval
-from fairpo_trl.classification.evaluation.group_report import evaluate_groups
+from fairpo_trl.classification.metrics.calibration import fit_temperature
+from fairpo_trl.classification.metrics.confusion import retrieval
+from fairpo_trl.classification.metrics.group_report import evaluate_groups
 from fairpo_trl.commands.main import main
 from fairpo_trl.core import GroupWeights, Partition
 from fairpo_trl.evaluation import paired_bootstrap, sample_completions, text_guards, win_rate

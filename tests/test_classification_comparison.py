@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss
 
-from fairpo_trl.classification.evaluation import bootstrap
-from fairpo_trl.classification.evaluation.bootstrap import Ranking, bootstrap_average_precision, clusters_of
-from fairpo_trl.classification.evaluation.calibration import (
+from fairpo_trl.classification.metrics import bootstrap
+from fairpo_trl.classification.metrics.bootstrap import Ranking, bootstrap_average_precision, clusters_of
+from fairpo_trl.classification.metrics.calibration import (
     brier_score,
     calibrate,
     calibration_by_group,
@@ -18,13 +18,13 @@ from fairpo_trl.classification.evaluation.calibration import (
     fit_temperature,
     tune_thresholds,
 )
-from fairpo_trl.classification.evaluation.comparison import (
+from fairpo_trl.classification.metrics.comparison import (
     binary_cross_entropy,
     compare_with_reference,
     hinge_satisfaction,
 )
-from fairpo_trl.classification.evaluation.confusion import confusion_of_privileged, most_confused_pairs, retrieval
-from fairpo_trl.classification.evaluation.group_report import evaluate_groups
+from fairpo_trl.classification.metrics.confusion import confusion_of_privileged, most_confused_pairs, retrieval
+from fairpo_trl.classification.metrics.group_report import evaluate_groups
 from fairpo_trl.core.partition import Partition
 
 

@@ -25,8 +25,8 @@ from experiments.classification.sweep import rows_of as sweep_rows
 from experiments.classification.sweep_tables import write_sweep
 from fairpo_trl import MultiLabelFairPOConfig, Partition
 from fairpo_trl.classification.data.split import MultiLabelSplit
-from fairpo_trl.classification.evaluation.group_report import evaluate_groups
 from fairpo_trl.classification.methods import Method, apply_method
+from fairpo_trl.classification.metrics.group_report import evaluate_groups
 from fairpo_trl.classification.reference import options_of
 
 

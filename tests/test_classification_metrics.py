@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, hamming_loss
 
-from fairpo_trl.classification.evaluation.group_report import evaluate_groups
-from fairpo_trl.classification.evaluation.metrics import (
+from fairpo_trl.classification.metrics.definitions import (
     average_precision,
     element_accuracy,
     exact_match_ratio,
     mean_average_precision,
     sample_f1,
 )
-from fairpo_trl.classification.evaluation.paper_protocol import paper_protocol_map
+from fairpo_trl.classification.metrics.group_report import evaluate_groups
+from fairpo_trl.classification.metrics.paper_protocol import paper_protocol_map
 from fairpo_trl.core.partition import Partition
 
 

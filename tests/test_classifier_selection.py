@@ -17,8 +17,8 @@ from test_classifier_model import dinov2, with_backbone  # noqa: F401  # a fixtu
 from fairpo_trl import MultiLabelClassifier, MultiLabelFairPOConfig, Partition
 from fairpo_trl.classification import run as run_module
 from fairpo_trl.classification.branch import freeze_held_labels
-from fairpo_trl.classification.evaluation.held_precision import GROUP, HeldPrecision
 from fairpo_trl.classification.interpolation import interpolate_classifier
+from fairpo_trl.classification.metrics.held_precision import GROUP, HeldPrecision
 from fairpo_trl.classification.run_options import LabelArguments
 from fairpo_trl.classification.select import ClassifierTest, select_classifier
 from fairpo_trl.evaluation.selection import assess

@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score, h
 import fairpo_trl
 
 
-FOLDER = Path(fairpo_trl.__file__).parent / "classification" / "evaluation" / "multilabel_by_group"
+FOLDER = Path(fairpo_trl.__file__).parent / "classification" / "metrics" / "multilabel_by_group"
 NAMES = ["a", "b", "c", "d"]
 KWARGS = {"label_names": NAMES, "privileged": ["a", "c"]}
 COLUMNS = {"all": [0, 1, 2, 3], "privileged": [0, 2], "non_privileged": [1, 3]}

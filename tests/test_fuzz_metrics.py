@@ -13,12 +13,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fairpo_trl.classification.evaluation.calibration import calibration_by_group, fit_temperature, tune_thresholds
-from fairpo_trl.classification.evaluation.comparison import compare_with_reference, hinge_satisfaction
-from fairpo_trl.classification.evaluation.confusion import confusion_of_privileged, retrieval
-from fairpo_trl.classification.evaluation.group_report import evaluate_groups
-from fairpo_trl.classification.evaluation.metrics import average_precision, check_labels_and_scores
-from fairpo_trl.classification.evaluation.paper_protocol import paper_protocol_map
+from fairpo_trl.classification.metrics.calibration import calibration_by_group, fit_temperature, tune_thresholds
+from fairpo_trl.classification.metrics.comparison import compare_with_reference, hinge_satisfaction
+from fairpo_trl.classification.metrics.confusion import confusion_of_privileged, retrieval
+from fairpo_trl.classification.metrics.definitions import average_precision, check_labels_and_scores
+from fairpo_trl.classification.metrics.group_report import evaluate_groups
+from fairpo_trl.classification.metrics.paper_protocol import paper_protocol_map
 from fairpo_trl.core import Partition
 from fairpo_trl.evaluation import Completion, compare_scores, paired_bootstrap, text_guards, win_rate
 

@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 from test_push_to_hub import TOKEN, FakeHub, assert_nothing_private
 
 from fairpo_trl import MultiLabelClassifier
-from fairpo_trl.classification.evaluation.comparison import compare_with_reference
-from fairpo_trl.classification.evaluation.group_report import evaluate_groups
+from fairpo_trl.classification.metrics.comparison import compare_with_reference
+from fairpo_trl.classification.metrics.group_report import evaluate_groups
 
 
 @pytest.fixture

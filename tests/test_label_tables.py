@@ -18,9 +18,9 @@ from fairpo_trl.classification.data.load import load_splits
 from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.data.tables import load_features, load_table
 from fairpo_trl.classification.data.voc import load_voc
-from fairpo_trl.classification.evaluation.comparison import compare_with_reference
-from fairpo_trl.classification.evaluation.group_report import evaluate_groups
-from fairpo_trl.classification.evaluation.metrics import average_precision
+from fairpo_trl.classification.metrics.comparison import compare_with_reference
+from fairpo_trl.classification.metrics.definitions import average_precision
+from fairpo_trl.classification.metrics.group_report import evaluate_groups
 from fairpo_trl.commands.classification import make_parser
 from fairpo_trl.core.partition import Partition
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fairpo_trl import Partition
-from fairpo_trl.classification.evaluation.flips import decision_flips, flips_table
+from fairpo_trl.classification.metrics.flips import decision_flips, flips_table
 from fairpo_trl.evaluation.comparison import compare_by_scores
 from fairpo_trl.reporting.label_results import FurtherTable
 

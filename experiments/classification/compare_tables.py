@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from fairpo_trl.classification.evaluation.comparison import (
+from fairpo_trl.classification.metrics.comparison import (
     ReferenceComparison,
     compare_with_reference,
     hinge_satisfaction,
 )
-from fairpo_trl.classification.evaluation.confusion import confusion_of_privileged, most_confused_pairs
-from fairpo_trl.classification.evaluation.group_report import BASELINES, GroupEvaluation, evaluate_groups
-from fairpo_trl.classification.evaluation.paper_protocol import paper_protocol_map
+from fairpo_trl.classification.metrics.confusion import confusion_of_privileged, most_confused_pairs
+from fairpo_trl.classification.metrics.group_report import BASELINES, GroupEvaluation, evaluate_groups
+from fairpo_trl.classification.metrics.paper_protocol import paper_protocol_map
 from fairpo_trl.reporting import LabelComparison, print_label_comparison, write_label_comparison
 from fairpo_trl.reporting.documents import hardware
 

@@ -26,8 +26,8 @@ from fairpo_trl import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelF
 from fairpo_trl.classification import MultiLabelClassifierConfig
 from fairpo_trl.classification.branch import freeze_held_labels
 from fairpo_trl.classification.data.split import MultiLabelSplit
-from fairpo_trl.classification.evaluation.group_report import evaluate_groups
 from fairpo_trl.classification.methods import apply_method, prepare_model
+from fairpo_trl.classification.metrics.group_report import evaluate_groups
 from fairpo_trl.classification.reference import options_of, train_reference
 from fairpo_trl.core.messages import unknown_names_message
 

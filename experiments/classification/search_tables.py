@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.pages import write_page
-from fairpo_trl.classification.evaluation.comparison import ReferenceComparison, compare_with_reference
+from fairpo_trl.classification.metrics.comparison import ReferenceComparison, compare_with_reference
 from fairpo_trl.reporting.cells import change_text as delta
 from fairpo_trl.reporting.documents import hardware
 from fairpo_trl.reporting.numbers import points

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from fairpo_trl import MultiLabelClassifier, MultiLabelFairPOConfig, MultiLabelFairPOTrainer, Partition
 from fairpo_trl.classification import MultiLabelClassifierConfig
 from fairpo_trl.classification.data.split import MultiLabelSplit
-from fairpo_trl.classification.evaluation.metrics import sample_f1
 from fairpo_trl.classification.methods import apply_method
+from fairpo_trl.classification.metrics.definitions import sample_f1
 from fairpo_trl.classification.reference import train_reference
 from fairpo_trl.label_sets.items import LabelledTexts
 

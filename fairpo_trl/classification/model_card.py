@@ -9,8 +9,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from fairpo_trl.classification.evaluation.comparison import ReferenceComparison
-from fairpo_trl.classification.evaluation.group_report import GroupEvaluation
+from fairpo_trl.classification.metrics.comparison import ReferenceComparison
+from fairpo_trl.classification.metrics.group_report import GroupEvaluation
 from fairpo_trl.hub.card import PAPER, command_section, escape, fill, markdown_table, package_version
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
 from fairpo_trl.reporting.numbers import role_text

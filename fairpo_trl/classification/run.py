@@ -19,14 +19,14 @@ from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.data.split import MultiLabelSplit, print_data_summary
 from fairpo_trl.classification.data_check import labels_without_contrast
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits
-from fairpo_trl.classification.evaluation.calibration import calibrate
-from fairpo_trl.classification.evaluation.comparison import compare_with_reference, hinge_satisfaction
-from fairpo_trl.classification.evaluation.confusion import confusion_of_privileged
-from fairpo_trl.classification.evaluation.flips import decision_flips, flips_table
-from fairpo_trl.classification.evaluation.group_report import evaluate_groups, frame_to_dict
 from fairpo_trl.classification.features.backbones import Backbone, load_backbone
 from fairpo_trl.classification.features.cache import extract_features
 from fairpo_trl.classification.methods import apply_method, prepare_model
+from fairpo_trl.classification.metrics.calibration import calibrate
+from fairpo_trl.classification.metrics.comparison import compare_with_reference, hinge_satisfaction
+from fairpo_trl.classification.metrics.confusion import confusion_of_privileged
+from fairpo_trl.classification.metrics.flips import decision_flips, flips_table
+from fairpo_trl.classification.metrics.group_report import evaluate_groups, frame_to_dict
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.model_card import describe_reference
 from fairpo_trl.classification.reference import options_of, train_reference

@@ -8,12 +8,12 @@ from typing import Literal
 
 from fairpo_trl.classification.data.coco import LabelOrder
 from fairpo_trl.classification.data.columns import MissingImages
-from fairpo_trl.classification.evaluation.held_precision import HeldBy
 from fairpo_trl.classification.features.adaptation import Trainable
 from fairpo_trl.classification.features.backbones import Pooling
 from fairpo_trl.classification.features.cache import BadImages, FeatureDtype
 from fairpo_trl.classification.heads import HeadKind
 from fairpo_trl.classification.methods import Method
+from fairpo_trl.classification.metrics.held_precision import HeldBy
 from fairpo_trl.evaluation.selection import SCALES, check_scales
 from fairpo_trl.training.places import OVERWRITE
 

@@ -16,8 +16,8 @@ import torch
 
 from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits
-from fairpo_trl.classification.evaluation.held_precision import GROUP, HeldBy, HeldPrecision
 from fairpo_trl.classification.interpolation import interpolate_classifier
+from fairpo_trl.classification.metrics.held_precision import GROUP, HeldBy, HeldPrecision
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.run_options import LabelArguments
 from fairpo_trl.core.partition import Partition

@@ -16,11 +16,11 @@ from fairpo_trl.classification.config import PREFERENCES, MultiLabelFairPOConfig
 from fairpo_trl.classification.data.split import MultiLabelSplit, first_difference
 from fairpo_trl.classification.data_check import check_data, check_roles
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits, keep_batch, model_inputs
-from fairpo_trl.classification.evaluation.comparison import ReferenceComparison
-from fairpo_trl.classification.evaluation.group_report import GroupEvaluation, evaluate_groups
 from fairpo_trl.classification.features.cache import images_hash
 from fairpo_trl.classification.keyed_random import keyed_uniform
 from fairpo_trl.classification.losses import LabelCounts
+from fairpo_trl.classification.metrics.comparison import ReferenceComparison
+from fairpo_trl.classification.metrics.group_report import GroupEvaluation, evaluate_groups
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.model_card import write_model_card
 from fairpo_trl.classification.objective import LabelLosses, label_losses

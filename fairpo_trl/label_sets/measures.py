@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fairpo_trl.classification.evaluation.bootstrap import percentile_interval
-from fairpo_trl.classification.evaluation.group_report import evaluate_groups
+from fairpo_trl.classification.metrics.bootstrap import percentile_interval
+from fairpo_trl.classification.metrics.group_report import evaluate_groups
 from fairpo_trl.core.partition import Partition
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from fairpo_trl.classification.evaluation.metrics import check_labels_and_scores, check_thresholds
+from fairpo_trl.classification.metrics.definitions import check_labels_and_scores, check_thresholds
 from fairpo_trl.core.partition import Partition
 
 

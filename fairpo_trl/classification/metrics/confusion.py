@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from fairpo_trl.classification.evaluation.metrics import Floats, check_labels_and_scores
+from fairpo_trl.classification.metrics.definitions import Floats, check_labels_and_scores
 from fairpo_trl.core.partition import Partition
 
 

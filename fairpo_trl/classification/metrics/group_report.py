@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from fairpo_trl.classification.evaluation.metrics import (
+from fairpo_trl.classification.metrics.definitions import (
     SampleFilter,
     average_precision,
     check_f1_options,

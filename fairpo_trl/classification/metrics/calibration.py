@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from fairpo_trl.classification.evaluation.metrics import Floats, check_labels_and_scores
+from fairpo_trl.classification.metrics.definitions import Floats, check_labels_and_scores
 from fairpo_trl.core.partition import Partition
 
 

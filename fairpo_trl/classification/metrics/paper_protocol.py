@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fairpo_trl.classification.evaluation.metrics import (
+from fairpo_trl.classification.metrics.definitions import (
     average_precision,
     check_labels_and_scores,
     mean_average_precision,

@@ -16,14 +16,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fairpo_trl.classification.evaluation.bootstrap import (
+from fairpo_trl.classification.metrics.bootstrap import (
     Floats,
     Ranking,
     bootstrap_average_precision,
     clusters_of,
 )
-from fairpo_trl.classification.evaluation.comparison import mean_over_labels
-from fairpo_trl.classification.evaluation.metrics import average_precision, check_labels_and_scores
+from fairpo_trl.classification.metrics.comparison import mean_over_labels
+from fairpo_trl.classification.metrics.definitions import average_precision, check_labels_and_scores
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.evaluation.selection import Candidate, Held, Resampled
 

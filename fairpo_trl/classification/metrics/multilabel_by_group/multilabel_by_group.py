@@ -7,8 +7,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from fairpo_trl.classification.evaluation.group_report import evaluate_groups
-from fairpo_trl.classification.evaluation.metrics import SampleFilter
+from fairpo_trl.classification.metrics.definitions import SampleFilter
+from fairpo_trl.classification.metrics.group_report import evaluate_groups
 from fairpo_trl.core.partition import Partition
 
 
@@ -35,7 +35,7 @@ Returns:
 Raises:
     ValueError: a score is NaN or infinite, a reference is not 1, 0 or -1, rows differ in length, or a name is unknown.
 Example:
-    >>> metric = evaluate.load("fairpo_trl/classification/evaluation/multilabel_by_group")
+    >>> metric = evaluate.load("fairpo_trl/classification/metrics/multilabel_by_group")
     >>> results = metric.compute(
     ...     predictions=[[2.0, -1.0], [0.5, 0.3], [-1.0, -2.0]],
     ...     references=[[1, 0], [0, 1], [1, 0]],

@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from fairpo_trl.classification.evaluation.bootstrap import (
+from fairpo_trl.classification.metrics.bootstrap import (
     Ranking,
     bootstrap_average_precision,
     clusters_of,
     percentile_interval,
 )
-from fairpo_trl.classification.evaluation.group_report import frame_to_dict
-from fairpo_trl.classification.evaluation.metrics import (
+from fairpo_trl.classification.metrics.definitions import (
     average_precision,
     check_labels_and_scores,
     mean_average_precision,
 )
+from fairpo_trl.classification.metrics.group_report import frame_to_dict
 from fairpo_trl.core.partition import Partition
 
 
