@@ -41,7 +41,7 @@ from fairpo_trl.label_sets.training import (
     train_on_pairs,
     train_reference,
 )
-from fairpo_trl.reporting import print_label_results, write_label_report
+from fairpo_trl.reporting import print_results, write_report
 
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent / "label_sets" / "smollm2-135m-instruct.yaml"
@@ -132,8 +132,8 @@ def run(script_args: LabelSetArguments, args: FairPOConfig, model_args) -> None:
         trainer.state.log_history, {**facts, "seed": args.seed, "beta": args.beta, "epsilon": args.epsilon},
         time.time() - started, notes,
     )  # fmt: skip
-    print_label_results(results)
-    report = write_label_report(results, folder)
+    print_results(results)
+    report = write_report(results, folder)
     print(f"Report: {report} and report.html   (results.json, pictures and pairs.json beside it)")
     if args.push_to_hub:
         trainer.push_to_hub(dataset_name=script_args.dataset_name)

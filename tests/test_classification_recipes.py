@@ -21,7 +21,7 @@ from test_classifier_model import save_tiny_dinov2
 from fairpo_trl import MultiLabelClassifier
 from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.features import cache
-from fairpo_trl.reporting.selection_results import read_selection
+from fairpo_trl.reporting.selection_results import SelectionResults
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -200,7 +200,7 @@ def test_without_a_tree_it_says_what_it_runs(tmp_path, capsys):
             assert "coco" not in text.lower(), path.name
     assert len(trainer.partition.privileged) >= 8
     # The verdict of the test on the shipped real features: sizes, the chosen classifier, what was said.
-    selection = read_selection(tmp_path / "selection")
+    selection = SelectionResults.read(tmp_path / "selection" / "selection.json")
     (held,) = selection.selection.candidates[0].held
     assert held.measure == "mAP of held labels" and held.examples > 300
     assert selection.settings["images"] + selection.settings["images set aside"] == 979

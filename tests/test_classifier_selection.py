@@ -23,7 +23,7 @@ from fairpo_trl.classification.run_options import LabelArguments
 from fairpo_trl.classification.select import ClassifierTest, select_classifier
 from fairpo_trl.evaluation.selection import assess
 from fairpo_trl.hub.compose import compose_card
-from fairpo_trl.reporting.selection_results import read_selection
+from fairpo_trl.reporting.selection_results import SelectionResults
 
 
 PARTITION = Partition.by_name(LABELS, PRIVILEGED)
@@ -216,7 +216,7 @@ def test_the_chosen_classifier_is_a_plain_folder_and_its_numbers_are_from_images
     assert [entry.status for entry in found.selection.candidates] == ["passed", "passed"]
     assert found.selection.chosen == found.test.name == max(found.selection.candidates, key=lambda t: t.gain).name
     assert found.settings["images"] + found.settings["images set aside"] == 300
-    assert read_selection(tmp_path) == found
+    assert SelectionResults.read(tmp_path / "selection.json") == found
     assert "On other series of images, which decided nothing" in found.statement
     loaded = MultiLabelClassifier.from_pretrained(tmp_path / "chosen")
     expected = interpolate_classifier(reference, trained, found.scales[found.selection.chosen])
@@ -243,7 +243,7 @@ def test_a_run_tests_what_it_trained_and_reports_it(tmp_path, capsys):
         use_cpu=True, save_strategy="no", num_train_epochs=1, learning_rate=0.01, per_device_eval_batch_size=64,
     )  # fmt: skip
     run_module.run(splits, script, training, "drawings")
-    selection = read_selection(tmp_path / "selection")
+    selection = SelectionResults.read(tmp_path / "selection" / "selection.json")
     assert len(selection.selection.candidates) == 2
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     (table,) = (table for table in results["tables"] if table["title"].startswith("The promise, tested"))

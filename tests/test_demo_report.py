@@ -37,7 +37,7 @@ from fairpo_trl.evaluation import Completion, mean_token_log_prob
 from fairpo_trl.generation.methods import apply_method
 from fairpo_trl.generation.run import GenerationArguments, train
 from fairpo_trl.reporting import Results
-from fairpo_trl.reporting.selection_results import read_selection
+from fairpo_trl.reporting.selection_results import SelectionResults
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -708,7 +708,7 @@ def test_the_demos_verdict_is_that_of_the_command_and_the_report_is_about_other_
     assert {held.examples for held in tests[0].held} == {30}
     decided, aside = selection.divide(30)
     assert written.prompts == aside and len(aside) == 14 and not [prompt for prompt in aside if prompt in decided]
-    assert read_selection(tmp_path / "selection") == results
+    assert SelectionResults.read(tmp_path / "selection" / "selection.json") == results
     assert (tmp_path / "selection" / "chosen").exists() == (results.selection.chosen is not None)
     found = report.report_demo(trainer, ["concise"], "fairpo", "tiny", 0.0, written)
     assert found.attributes[0].win_rate["scorer"].trained.n == 14

@@ -149,7 +149,7 @@ class TestLabels:
             ('"true": ["owl"]', '"true": ["owls"]', r"samples\[0\].true"),
             ('"hinge"', '"hinges"', "hinge"),
             ('"delta": 0.03, "low": 0.0', '"delta": 0.03, "low": 0.9', r"by_label\.owl: the interval's low end"),
-            ('"method": "fairpo_cpo"', '"measure": "F2", "method": "m"', "unknown measure 'F2'; known: 'mAP', 'F1'"),
+            ('"method": "fairpo_cpo"', '"measure": "F2", "method": "m"', "Unknown measure: 'F2'. Known: 'mAP', 'F1'"),
         ],
     )
     def test_an_unsound_run_is_refused_with_the_place(self, old, new, message):
@@ -180,9 +180,9 @@ class TestComparison:
         ("change", "message"),
         [
             ({"section": "method"}, "did you mean 'methods'"),
-            ({"head": "shared"}, "unknown head 'shared'"),
+            ({"head": "shared"}, "Unknown head: 'shared'"),
             ({"name": "bce_continued"}, "'bce_continued, mlp' stands there twice"),
-            ({"fell": ["dog"]}, r"methods\[2\]\.fell: unknown label 'dog'"),
+            ({"fell": ["dog"]}, r"methods\[2\]\.fell: Unknown label: .dog."),
             ({"colour": 1}, "colour"),
         ],
     )

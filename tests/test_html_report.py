@@ -10,7 +10,7 @@ import pytest
 from builders import HOSTILE, around, bare_generation_fields, generation_fields, label_fields, rates, renamed
 from helpers_browser import Browser, find_browser
 
-from fairpo_trl.reporting import LabelResults, Results, write_html_report, write_label_html_report
+from fairpo_trl.reporting import LabelResults, Results, write_html_report
 from fairpo_trl.reporting.blocks import Lines
 from fairpo_trl.reporting.cells import text_of
 from fairpo_trl.reporting.documents import Interval
@@ -67,7 +67,7 @@ def pages(tmp_path_factory):
     return {
         "one": page_of(candidates[:1], folder / "one.html"),
         "three": page_of(candidates, folder / "three.html"),
-        "labels": write_label_html_report(LabelResults(**label_fields(folder)), folder / "labels.html"),
+        "labels": write_html_report([LabelResults(**label_fields(folder))], folder / "labels.html"),
     }
 
 
@@ -220,7 +220,7 @@ class TestNothingActs:
     def test_labels_are_text_too(self, tmp_path):
         found = renamed(label_fields(tmp_path), "owl", "<b onclick=alert(1)>owl")
         found = renamed(found, "birds/owl_1", "<i>owl</i>")
-        page = Page(write_label_html_report(LabelResults(**found), tmp_path / "p.html"))
+        page = Page(write_html_report([LabelResults(**found)], tmp_path / "p.html"))
         assert "<b onclick=alert(1)>owl" in page.text and "<i>owl</i>" in page.text
         assert not [attributes for tag, attributes in page.elements if tag == "i" or "onclick" in attributes]
 
@@ -244,11 +244,11 @@ class TestNothingActs:
         assert "http" not in "".join(page.raw.values())
 
     def test_a_failed_report_leaves_the_old_one(self, tmp_path):
-        path = write_label_html_report(LabelResults(**label_fields(tmp_path)), tmp_path / "p.html")
+        path = write_html_report([LabelResults(**label_fields(tmp_path))], tmp_path / "p.html")
         before = path.read_bytes()
         (tmp_path / "samples" / "0.png").write_bytes(b"not an image")
         with pytest.raises(ValueError, match=r"samples/0\.png"):
-            write_label_html_report(LabelResults(**label_fields()), path)
+            write_html_report([LabelResults(**label_fields())], path)
         with pytest.raises(ValueError, match="at least one document"):
             write_html_report([], path)
         assert path.read_bytes() == before and {file.name for file in tmp_path.iterdir()} == {"p.html", "samples"}
@@ -268,7 +268,7 @@ class TestNothingActs:
     def test_a_missing_image_is_named(self, tmp_path):
         found = LabelResults(**label_fields(tmp_path))
         with pytest.raises(FileNotFoundError, match="birds/owl_1"):
-            write_label_html_report(found, tmp_path / "elsewhere" / "p.html")
+            write_html_report([found], tmp_path / "elsewhere" / "p.html")
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,6 @@ from fairpo_trl.reporting import (
     plot_margins,
     plot_weights,
     plot_win_rates,
-    write_label_comparison,
-    write_label_report,
     write_report,
 )
 from fairpo_trl.reporting.documents import Interval
@@ -108,7 +106,7 @@ class TestFiles:
         assert "someone" not in text and "▲ better" in text and "21 min" in text
 
     def test_a_label_report_links_its_pictures(self, tmp_path):
-        report = write_label_report(LabelResults(**label_fields(tmp_path)), tmp_path)
+        report = write_report(LabelResults(**label_fields(tmp_path)), tmp_path)
         text = report.read_text(encoding="utf-8")
         names = {"label_deltas.png", "weights.png", "samples.png"}
         assert not [name for name in names if f"({name})" not in text]
@@ -117,7 +115,7 @@ class TestFiles:
         assert "someone" not in text
 
     def test_a_comparison_writes_every_file(self, tmp_path):
-        text = write_label_comparison(LabelComparison(**comparison_fields()), tmp_path).read_text(encoding="utf-8")
+        text = write_report(LabelComparison(**comparison_fields()), tmp_path).read_text(encoding="utf-8")
         pictures = {"pareto_mlp.png", "pareto_mlp_ablations.png", "label_deltas_fairpo_cpo_mlp.png"}
         tables = {"comparison.json", "comparison.md", "comparison.csv", "comparison_labels.csv", "comparison.tex"}
         assert {file.name for file in tmp_path.iterdir()} == pictures | tables, "the linear head has nothing to plot"

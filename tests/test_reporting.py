@@ -22,8 +22,6 @@ from fairpo_trl.reporting import (
     LabelComparison,
     LabelResults,
     Results,
-    print_label_comparison,
-    print_label_results,
     print_results,
 )
 from fairpo_trl.reporting.blocks import Block
@@ -173,7 +171,7 @@ class TestLabels:
 
     def test_label_sets_speak_of_no_average_precision(self):
         results = LabelResults(**label_set_fields())
-        for text in (report_markdown(label_report(results)), printed(print_label_results, results)):
+        for text in (report_markdown(label_report(results)), printed(print_results, results)):
             assert "What was read" in text and "change of F1" in text and "-2.00" in text and "4.3" in text
             assert "mAP" not in text and "average precision" not in text and "Confusion" not in text
 
@@ -228,8 +226,8 @@ class TestTerminal:
         ("show", "document", "said"),
         [
             (print_results, Results(**generation_fields()), ["▲ better", "≈ unclear", ".74", "[.70, .78]", "20.50"]),
-            (print_label_results, LabelResults(**label_fields()), ["+1.60 [+.60, +2.60] ▲", "✓ owl * 82", "· cat 90"]),
-            (print_label_comparison, LabelComparison(**comparison_fields()), ["+2.00 ±.20 ▲", "Head: linear", "harp"]),
+            (print_results, LabelResults(**label_fields()), ["+1.60 [+.60, +2.60] ▲", "✓ owl * 82", "· cat 90"]),
+            (print_results, LabelComparison(**comparison_fields()), ["+2.00 ±.20 ▲", "Head: linear", "harp"]),
         ],
     )
     def test_it_fits_and_reads_without_colour(self, show, document, said):
@@ -248,7 +246,7 @@ class TestTerminal:
     def test_a_long_name_is_folded_and_its_interval_stands_below(self):
         fields = comparison_fields()
         fields["methods"][2]["label"] = "a method with a very long name that has to be folded somewhere"
-        lines = printed(print_label_comparison, LabelComparison(**fields)).splitlines()
+        lines = printed(print_results, LabelComparison(**fields)).splitlines()
         (at,) = [i for i, line in enumerate(lines) if "+.70 ≈" in line]
         assert "[-.10, +1.50]" in lines[at + 1]
 
@@ -257,7 +255,7 @@ class TestTerminal:
         fields["samples"][0]["trained"] = labels["samples"][0]["id"] = "[bold]x[/bold] \x1b[31m"
         for text in (
             printed(print_results, Results(**fields), force_terminal=True),
-            printed(print_label_results, LabelResults(**labels)),
+            printed(print_results, LabelResults(**labels)),
         ):
             assert "[bold]x[/bold]" in text and "\x1b[31m" not in text
 

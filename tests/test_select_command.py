@@ -24,8 +24,8 @@ from fairpo_trl.evaluation.differences import AttributeMeasure
 from fairpo_trl.evaluation.judges import Verdicts
 from fairpo_trl.evaluation.writing import Sampling
 from fairpo_trl.hub.compose import compose_card
-from fairpo_trl.reporting import selection_report
-from fairpo_trl.reporting.selection_results import SelectionResults, read_selection
+from fairpo_trl.reporting import writers
+from fairpo_trl.reporting.selection_results import SelectionResults
 
 
 QUIET = Console(quiet=True)
@@ -56,7 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_plot(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The picture takes a second; one test draws it."""
     if "plots" not in request.fixturenames:
-        monkeypatch.setattr(selection_report, "plot_selection", lambda results, path: path.write_bytes(b"PNG"))
+        monkeypatch.setattr(writers, "plot_selection", lambda results, path: path.write_bytes(b"PNG"))
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_the_boldest_that_passes_is_handed_over_as_a_plain_folder(place, tmp_pat
     assert results.selection.chosen == results.test.name == best.name
     assert {held.examples for held in tests[0].held} == {40}
     assert {held.examples for held in results.test.held} == {20}
-    assert read_selection(tmp_path / "out") == results
+    assert SelectionResults.read(tmp_path / "out" / "selection.json") == results
     assert (tmp_path / "out" / "selection.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "out" / "selection.html").read_text(encoding="utf-8")
     text = (tmp_path / "out" / "selection.md").read_text(encoding="utf-8")
@@ -249,7 +249,7 @@ def test_a_file_that_was_damaged_or_contradicts_itself_is_named(place, tmp_path)
         path = tmp_path / "selection.json"
         path.write_text(json.dumps(damaged), encoding="utf-8")
         with pytest.raises(ValueError, match=rf"selection.json: .*{words}"):
-            read_selection(tmp_path)
+            SelectionResults.read(tmp_path / "selection.json")
 
 
 # ---- differences ----
@@ -318,7 +318,7 @@ def test_training_goes_on_to_the_test_in_one_command(place, tmp_path, capsys, mo
         "--disable_tqdm true"
     )
     main(["generation", *options.split(), "--select", "true", "--margin", "0.3", "--judges", *COUNTS])
-    results = read_selection(tmp_path / "out" / "selection")
+    results = SelectionResults.read(tmp_path / "out" / "selection" / "selection.json")
     assert results.selection.candidates[0].name == "scale 0.25"
     assert results.reference == "base"
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()

@@ -18,7 +18,7 @@ from fairpo_trl.classification.metrics.comparison import (
 from fairpo_trl.classification.metrics.confusion import confusion_of_privileged, most_confused_pairs
 from fairpo_trl.classification.metrics.group_report import BASELINES, GroupEvaluation, evaluate_groups
 from fairpo_trl.classification.metrics.paper_protocol import paper_protocol_map
-from fairpo_trl.reporting import LabelComparison, print_label_comparison, write_label_comparison
+from fairpo_trl.reporting import LabelComparison, print_results, write_report
 from fairpo_trl.reporting.documents import hardware
 
 from .runs import REFERENCE, Experiment, Head, Row
@@ -85,8 +85,8 @@ def write_tables(
         "notes": _notes(methods),
     }
     comparison = LabelComparison(**found)
-    write_label_comparison(comparison, folder or experiment.folder)
-    print_label_comparison(comparison)
+    write_report(comparison, folder or experiment.folder)
+    print_results(comparison)
     return comparison
 
 

@@ -35,7 +35,7 @@ from fairpo_trl.classification.select import SELECTION, select_after_training, s
 from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.hub.privacy import public_command
-from fairpo_trl.reporting import LabelResults, print_label_results, write_label_report
+from fairpo_trl.reporting import LabelResults, print_results, write_report
 from fairpo_trl.reporting.documents import hardware
 from fairpo_trl.reporting.selection_results import SelectionResults
 from fairpo_trl.training.engines import PLAIN, engine_of
@@ -137,8 +137,8 @@ def run(
         if script_args.select:
             selection = select_after_training(trainer, reference, parts["test"], script_args, title)
         results = _results(title, parts, trainer, seen, logits, script_args, started, selection)
-        report = write_label_report(results, Path(args.output_dir))
-        print_label_results(results)
+        report = write_report(results, Path(args.output_dir))
+        print_results(results)
         if selection is not None:
             print(f"\n{selection.statement}")
         print(f"\nReport: {report}   (report.html, plots and results.json beside it)")

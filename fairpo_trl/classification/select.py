@@ -25,7 +25,8 @@ from fairpo_trl.evaluation.selection import SCALES, Candidate, assess, check_sca
 from fairpo_trl.evaluation.statement import IMAGES, statement
 from fairpo_trl.files import write_text
 from fairpo_trl.hub.privacy import public_command
-from fairpo_trl.reporting.selection_report import PICTURE, candidates_block, card_of_chosen, write_selection_report
+from fairpo_trl.reporting import write_report
+from fairpo_trl.reporting.selection_report import PICTURE, candidates_block, card_of_chosen
 from fairpo_trl.reporting.selection_results import SelectionResults
 
 
@@ -151,7 +152,7 @@ def select_classifier(
         seconds=time.time() - started,
         command=command,
     )
-    write_selection_report(results, output)
+    write_report(results, output)
     shutil.rmtree(output / "chosen", ignore_errors=True)  # of an earlier test with other margins
     if selection.chosen is not None:
         chosen = interpolate_classifier(reference, trained, scale_of[selection.chosen])

@@ -49,7 +49,8 @@ from fairpo_trl.files import write_text
 from fairpo_trl.generation.data import main_console
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.preferences.rules import attribute_names, prompt_key
-from fairpo_trl.reporting.selection_report import card_of_chosen, print_selection, write_selection_report
+from fairpo_trl.reporting import print_results, write_report
+from fairpo_trl.reporting.selection_report import card_of_chosen
 from fairpo_trl.reporting.selection_results import SelectionResults
 
 
@@ -201,18 +202,22 @@ def hand_over(
     """
     console = console or main_console()
     output.mkdir(parents=True, exist_ok=True)
-    page = write_selection_report(results, output)
+    report = write_report(results, output)
     chosen = next((step for step in steps if step.name == results.selection.chosen), None)
     folder = output / "chosen"
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier test with other margins
     source = None if chosen is None else chosen.make()
     console.print()
-    print_selection(results, console)
+    print_results(results, console)
     if isinstance(source, ModelSource):
         copy_model(source, folder)
         write_text(folder / "README.md", card_of_chosen(results, "peft" if source.base else "transformers"))
         console.print(f"\nThe model: {folder}", markup=False, soft_wrap=True)
-    console.print(f"Report: {page}   (Markdown, JSON and the picture beside it)", markup=False, soft_wrap=True)
+    console.print(
+        f"Report: {report.with_suffix('.html')}   (Markdown, JSON and the picture beside it)",
+        markup=False,
+        soft_wrap=True,
+    )
     return folder if isinstance(source, ModelSource) else None
 
 

@@ -170,9 +170,11 @@ class Selection:
         return None if failed is None or failed.worst is None else (failed, failed.worst)
 
     def _repr_html_(self) -> str:
-        from fairpo_trl.reporting.selection_report import selection_html
+        from fairpo_trl.evaluation.statement import statement
+        from fairpo_trl.reporting.render.notebook import parts_html
+        from fairpo_trl.reporting.selection_report import selection_parts
 
-        return selection_html(self)
+        return parts_html(selection_parts(self, statement(self)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -18,16 +18,7 @@ if TYPE_CHECKING:
     from fairpo_trl.reporting.label_results import LabelResults
     from fairpo_trl.reporting.plots import plot_margins, plot_weights, plot_win_rates
     from fairpo_trl.reporting.results import Results
-    from fairpo_trl.reporting.writers import (
-        print_label_comparison,
-        print_label_results,
-        print_results,
-        write_html_report,
-        write_label_comparison,
-        write_label_html_report,
-        write_label_report,
-        write_report,
-    )
+    from fairpo_trl.reporting.writers import print_results, write_html_report, write_report
 
 __all__ = [
     "ComparisonPoint",
@@ -38,13 +29,8 @@ __all__ = [
     "plot_margins",
     "plot_weights",
     "plot_win_rates",
-    "print_label_comparison",
-    "print_label_results",
     "print_results",
     "write_html_report",
-    "write_label_comparison",
-    "write_label_html_report",
-    "write_label_report",
     "write_report",
 ]
 
@@ -57,7 +43,6 @@ __getattr__ = lazily(
         "label_results": "LabelResults",
         "plots": "plot_margins plot_weights plot_win_rates",
         "results": "Results",
-        "writers": "print_label_comparison print_label_results print_results write_html_report "
-        "write_label_comparison write_label_html_report write_label_report write_report",
+        "writers": "print_results write_html_report write_report",
     },
 )

@@ -23,11 +23,11 @@ SECTION_NAMES = {
     "ablations": "ablations",
     "variants": "variants",
 }
-MOST_SHOWN = 4
-"""Methods beside each other in the table of labels."""
+MOST_SHOWN, HELD_LABELS = 4, 10
+"""Methods beside each other in the table of labels, and its held labels in a terminal."""
 
 
-def comparison_report(comparison: LabelComparison, brief: bool = False, held_labels: int = 10) -> Report:
+def comparison_report(comparison: LabelComparison, brief: bool = False) -> Report:
     """
     What every medium shows of a comparison.
 
@@ -35,9 +35,8 @@ def comparison_report(comparison: LabelComparison, brief: bool = False, held_lab
         comparison ([`LabelComparison`]):
             Many methods.
         brief (`bool`, *optional*, defaults to `False`):
-            Whether only the first head's labels are shown, and few of them, for a terminal.
-        held_labels (`int`, *optional*, defaults to 10):
-            Of these, the number of held labels beside the privileged ones, those with the lowest change first.
+            Whether only the first head's labels are shown, and of the held ones those with the lowest change, for a
+            terminal.
     """
     heads, facts = comparison.used_heads(), label_facts(comparison)
     notes = Sentences(tuple(comparison.notes))
@@ -47,7 +46,7 @@ def comparison_report(comparison: LabelComparison, brief: bool = False, held_lab
         if not brief:
             tables += [fell_block(comparison, head), per_label_block(comparison, head)]
     if brief and heads:
-        tables.append(per_label_block(comparison, heads[0], held_labels))
+        tables.append(per_label_block(comparison, heads[0], HELD_LABELS))
     tables.append(confused_block(comparison))
     first: list[Shown | None] = [Sentences(tuple(f"{name}: {text}" for name, text in facts)) if brief else notes]
     return Report(

@@ -7,8 +7,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import model_validator
 
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.reporting.documents import Count, Interval, Number, Part, require
-from fairpo_trl.reporting.label_results import Hinge, LabelDocument, MaybeNumber, unknown
+from fairpo_trl.reporting.label_results import Hinge, LabelDocument, MaybeNumber
 
 
 Section: TypeAlias = Literal["reference", "methods", "reweighting", "ablations", "variants"]
@@ -61,7 +62,7 @@ class MethodResult(Part):
     @classmethod
     def _known_section(cls, fields: Any) -> Any:
         section = fields.get("section", SECTIONS[0]) if isinstance(fields, Mapping) else SECTIONS[0]
-        require(section in SECTIONS, unknown("section", [str(section)], SECTIONS))
+        require(section in SECTIONS, unknown_names_message("section", [section], SECTIONS))
         return fields
 
     @property
@@ -114,20 +115,14 @@ class LabelComparison(LabelDocument):
         keys = [method.key for method in self.methods]
         for i, method in enumerate(self.methods):
             place = f"methods[{i}] ({method.name})"
-            require(method.head in self.heads, f"{place}: " + unknown("head", [method.head], list(self.heads)))
+            require(method.head in self.heads, place + ": " + unknown_names_message("head", [method.head], [*self.heads]))
             require(keys.index(method.key) == i, f"methods[{i}]: {method.key!r} stands there twice")
             for part in ("fell", "fell_surely"):
                 self.check_labels(f"methods[{i}].{part}", getattr(method, part) or [])
         for key, deltas in self.per_label.items():
-            require(key in keys, "per_label: " + unknown("method, head", [key], keys))
+            require(key in keys, unknown_names_message("method, head", [key], keys))
             self.check_labels(f"per_label.{key}", deltas)
         return self
-
-    def _repr_html_(self) -> str:
-        from fairpo_trl.reporting.comparison_report import comparison_report
-        from fairpo_trl.reporting.render.notebook import report_html
-
-        return report_html(comparison_report(self, brief=True))
 
     def used_heads(self) -> list[str]:
         """The heads that have a method."""

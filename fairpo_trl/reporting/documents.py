@@ -128,6 +128,12 @@ class Document(Part):
         except ValidationError as error:
             raise ValueError(_complaint(type(self).__name__, error)) from None
 
+    def _repr_html_(self) -> str:
+        from fairpo_trl.reporting.render.notebook import report_html
+        from fairpo_trl.reporting.writers import report_of
+
+        return report_html(report_of(self, brief=True))  # type: ignore[arg-type]
+
     def to_dict(self) -> dict[str, Any]:
         """The document ready for JSON, without what is absent."""
         return {name: value for name, value in self.model_dump(exclude_unset=True).items() if value is not None}

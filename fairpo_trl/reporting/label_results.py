@@ -5,13 +5,13 @@ All metrics are shares from 0 to 1, and so are their differences.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.reporting.cells import Cell
 from fairpo_trl.reporting.documents import (
     Count,
@@ -214,7 +214,7 @@ class LabelDocument(Document):
     @classmethod
     def _known_measure(cls, fields: Any) -> Any:
         measure = fields.get("measure", "mAP") if isinstance(fields, dict) else "mAP"
-        require(measure in get_args(Measure), "measure: " + unknown("measure", [str(measure)], get_args(Measure)))
+        require(measure in get_args(Measure), unknown_names_message("measure", [measure], get_args(Measure)))
         return fields
 
     @model_validator(mode="after")
@@ -230,7 +230,7 @@ class LabelDocument(Document):
         """Raises for names that are no labels and, if the list is to be complete, for labels it lacks."""
         found = list(found)
         strange = [name for name in found if name not in self.partition]
-        require(not strange, f"{place}: " + unknown("label", strange, list(self.partition)))
+        require(not strange, f"{place}: " + unknown_names_message("label", strange, list(self.partition)))
         missing = [name for name in self.partition if name not in set(found)]
         require(not complete or not missing, f"{place} lacks the labels {missing}")
 
@@ -276,23 +276,7 @@ class LabelResults(LabelDocument):
                 self.check_labels(f"samples[{i}].{model}", [label for label, _ in getattr(sample, model)])
         return self
 
-    def _repr_html_(self) -> str:
-        from fairpo_trl.reporting.label_report import label_report
-        from fairpo_trl.reporting.render.notebook import report_html
-
-        return report_html(label_report(self, brief=True))
-
     def changes(self) -> dict[str, Interval]:
         """Change of every label that has one, in the order of the partition."""
         found = {name: self.comparison.by_label[name].change for name in self.partition}
         return {name: value for name, value in found.items() if value is not None}
-
-
-def unknown(what: str, names: Iterable[str], known: Sequence[str]) -> str:
-    """Every unknown name with its nearest known one. (The core has such a message too, but the core loads torch.)"""
-    parts = []
-    for name in names:
-        near = difflib.get_close_matches(name, known, n=1)
-        parts.append(f"{name!r} (did you mean {near[0]!r}?)" if near else repr(name))
-    listed = ", ".join(map(repr, known[:12])) + (f", ... ({len(known)} in all)" if len(known) > 12 else "")
-    return f"unknown {what} {', '.join(parts)}; known: {listed}"

@@ -198,12 +198,6 @@ class Results(Document):
             )
         return self
 
-    def _repr_html_(self) -> str:
-        from fairpo_trl.reporting.generation_report import generation_report
-        from fairpo_trl.reporting.render.notebook import report_html
-
-        return report_html(generation_report(self))
-
     def by_role(self) -> list[AttributeResult]:
         """The attributes, privileged ones first, otherwise in their order."""
         return sorted(self.attributes, key=lambda entry: ROLES.index(entry.role))

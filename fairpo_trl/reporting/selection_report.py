@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-from rich.console import Console
-
 from fairpo_trl.evaluation.selection import CandidateTest, HeldTest, Selection
-from fairpo_trl.evaluation.statement import statement
-from fairpo_trl.files import write_text
 from fairpo_trl.reporting.blocks import Block, Figure, Report, Row, Sentences, Shown, with_content
 from fairpo_trl.reporting.numbers import ABSENT, duration
-from fairpo_trl.reporting.render.html import write_page
-from fairpo_trl.reporting.render.markdown import escape, part_markdown, report_markdown
-from fairpo_trl.reporting.render.notebook import parts_html
-from fairpo_trl.reporting.render.terminal import print_report
-from fairpo_trl.reporting.selection_plot import plot_selection
-from fairpo_trl.reporting.selection_results import FILE_NAME, Kind, SelectionResults
+from fairpo_trl.reporting.render.markdown import escape, part_markdown
+from fairpo_trl.reporting.selection_results import Kind, SelectionResults
 
 
 PICTURE = "selection.png"
@@ -29,16 +18,8 @@ DIFFERENCES: dict[Kind, str] = {
 }
 
 
-def selection_report(results: SelectionResults, picture: str | None = None) -> Report:
-    """
-    What every medium shows of a selection.
-
-    Args:
-        results (`SelectionResults`):
-            What was found.
-        picture (`str`, *optional*):
-            Its PNG, relative to the report's folder.
-    """
+def selection_report(results: SelectionResults) -> Report:
+    """What every medium shows of a selection; its picture lies in the report's folder."""
     selection = results.selection
     facts = {
         "data": results.data,
@@ -51,7 +32,7 @@ def selection_report(results: SelectionResults, picture: str | None = None) -> R
     return Report(
         title=f"Selection: {results.model} against {results.reference}",
         kind=results.kind,
-        first=selection_parts(selection, results.statement, results.test, results.kind, picture),
+        first=selection_parts(selection, results.statement, results.test, results.kind),
         further=(),
         facts=tuple((name, text) for name, text in facts.items() if text),
         settings=tuple((name, str(value)) for name, value in results.settings.items()),
@@ -62,14 +43,10 @@ def selection_report(results: SelectionResults, picture: str | None = None) -> R
 
 
 def selection_parts(
-    selection: Selection,
-    said: str,
-    test: CandidateTest | None = None,
-    kind: Kind = "language model",
-    picture: str | None = None,
+    selection: Selection, said: str, test: CandidateTest | None = None, kind: Kind = "language model"
 ) -> tuple[Shown, ...]:
     """
-    The verdict and its tables.
+    The verdict, its tables and its picture.
 
     Args:
         selection ([`~fairpo_trl.evaluation.selection.Selection`]):
@@ -80,26 +57,17 @@ def selection_parts(
             What is handed over, on examples that decided nothing.
         kind (`str`, *optional*, defaults to `"language model"`):
             What was tested, which says what the numbers are.
-        picture (`str`, *optional*):
-            Its PNG, relative to the report's folder.
     """
     shown = selection.chosen_test or next((test for test in selection.candidates if test.status == "failed"), None)
     return with_content(
         [
             Sentences((said,)),
             candidates_block(selection, kind),
-            Figure("Privileged gain, and lower bounds of held measures in units of their margins", picture)
-            if picture
-            else None,
+            Figure("Privileged gain, and lower bounds of held measures in units of their margins", PICTURE),
             held_block(shown, "Held measures") if shown else None,
             held_block(test, ASIDE) if test else None,
         ]
     )
-
-
-def selection_html(selection: Selection, said: str | None = None, test: CandidateTest | None = None) -> str:
-    """A selection as a notebook shows it; see [`selection_parts`]."""
-    return parts_html(selection_parts(selection, said if said is not None else statement(selection, test), test))
 
 
 def candidates_block(selection: Selection, kind: Kind = "language model") -> Block:
@@ -137,27 +105,6 @@ def held_block(test: CandidateTest, title: str) -> Block:
     return Block(f"{title}: {test.name}", header, (("", rows),), texts=2)
 
 
-def write_selection_report(results: SelectionResults, folder: str | os.PathLike[str]) -> Path:
-    """
-    Writes `selection.json`, `selection.md`, `selection.html` and `selection.png` into a folder.
-
-    Args:
-        results (`SelectionResults`):
-            What was found.
-        folder (`str` or `os.PathLike`):
-            Where to.
-
-    Returns:
-        `Path`: the page.
-    """
-    folder = Path(folder)
-    results.write(folder / FILE_NAME)
-    plot_selection(results, folder / PICTURE)
-    report = selection_report(results, PICTURE)
-    write_text(folder / "selection.md", report_markdown(report))
-    return write_page([report], folder / "selection.html")
-
-
 def card_of_chosen(results: SelectionResults, library: str = "transformers") -> str:
     """
     The model card of what is handed over; `fairpo push` keeps its section "What was tested" and adds the rest.
@@ -186,11 +133,6 @@ def card_of_chosen(results: SelectionResults, library: str = "transformers") -> 
         f"Data: {escape(results.data)}.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def print_selection(results: SelectionResults, console: Console | None = None) -> None:
-    """Prints the verdict and the tables."""
-    print_report(selection_report(results), console)
 
 
 def _numbers(held: HeldTest) -> tuple[str, str, str]:

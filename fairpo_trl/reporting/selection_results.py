@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, model_validator
@@ -13,7 +11,6 @@ from fairpo_trl.evaluation.selection import CandidateTest, HeldTest, Selection
 from fairpo_trl.reporting.documents import Count, Document, Facts, Number, require
 
 
-FILE_NAME = "selection.json"
 Kind: TypeAlias = Literal["language model", "multi-label classifier"]
 
 for _kind in (HeldTest, CandidateTest, Selection):  # the statistics know nothing of files
@@ -66,11 +63,6 @@ class SelectionResults(Document):
         }
         super().__init__(**plain)
 
-    def _repr_html_(self) -> str:
-        from fairpo_trl.reporting.selection_report import selection_html
-
-        return selection_html(self.selection, self.statement, self.test)
-
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> SelectionResults:
         tests = [*self.selection.candidates, *([self.test] if self.test else [])]
@@ -86,15 +78,3 @@ class SelectionResults(Document):
         chosen = self.selection.chosen
         require(chosen is None or chosen in passed_names, f"selection.chosen is {chosen!r}, which did not pass")
         return self
-
-
-def read_selection(path: str | os.PathLike[str]) -> SelectionResults:
-    """
-    Reads `selection.json`, or the one in a folder.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is damaged; names file and place.
-    """
-    path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
-    return SelectionResults.read(path)

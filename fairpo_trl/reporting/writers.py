@@ -6,10 +6,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from rich.console import Console
 
 from fairpo_trl.files import write_text
+from fairpo_trl.reporting.blocks import Report
 from fairpo_trl.reporting.comparison_report import comparison_report, detail_block, main_block
 from fairpo_trl.reporting.comparison_results import LabelComparison
 from fairpo_trl.reporting.generation_report import generation_report
@@ -25,59 +27,76 @@ from fairpo_trl.reporting.render.latex import blocks_latex
 from fairpo_trl.reporting.render.markdown import report_markdown
 from fairpo_trl.reporting.render.terminal import print_report
 from fairpo_trl.reporting.results import Results
+from fairpo_trl.reporting.selection_plot import plot_selection
+from fairpo_trl.reporting.selection_report import PICTURE, selection_report
+from fairpo_trl.reporting.selection_results import SelectionResults
 from fairpo_trl.reporting.verdict import changes, mean_interval, worst
 
 
-def print_results(results: Results, console: Console | None = None, samples: int = 3) -> None:
-    """Prints all tables of a language model; see [`print_report`]."""
-    print_report(generation_report(results), console, samples)
+AnyDocument: TypeAlias = Results | LabelResults | LabelComparison | SelectionResults
+
+_NAMES: dict[type, tuple[str, str]] = {LabelComparison: ("comparison",) * 2, SelectionResults: ("selection",) * 2}
+"""Names of the document's file and of the report, where they are not `results` and `report`."""
 
 
-def print_label_results(results: LabelResults, console: Console | None = None, samples: int = 3) -> None:
-    """Prints all tables of a multi-label run; see [`print_report`]."""
-    print_report(label_report(results, brief=True), console, samples)
+def report_of(document: AnyDocument, brief: bool = False) -> Report:
+    """What every medium shows of a document; `brief`: of labels only those that moved most, for a terminal."""
+    if isinstance(document, Results):
+        return generation_report(document)
+    if isinstance(document, LabelResults):
+        return label_report(document, brief)
+    return comparison_report(document, brief) if isinstance(document, LabelComparison) else selection_report(document)
 
 
-def print_label_comparison(comparison: LabelComparison, console: Console | None = None, held_labels: int = 10) -> None:
-    """Prints the tables of a comparison, with the `held_labels` held labels that fell most; see [`print_report`]."""
-    print_report(comparison_report(comparison, brief=True, held_labels=held_labels), console)
+def print_results(document: AnyDocument, console: Console | None = None, samples: int = 3) -> None:
+    """Prints the tables of a document; see [`print_report`]."""
+    print_report(report_of(document, brief=True), console, samples)
 
 
-def write_report(results: Results, folder: str | os.PathLike[str]) -> Path:
+def write_report(document: AnyDocument, folder: str | os.PathLike[str]) -> Path:
     """
-    Writes `results.json`, its plots, `report.md` and the page `report.html` into one folder.
+    Writes a document, its pictures, its report as Markdown and as a page into one folder.
+
+    They are called `results.json`, `report.md` and `report.html`; of a selection `selection.json`, `selection.md` and
+    `selection.html`. A comparison of methods becomes `comparison.{json,md,csv,tex}` and `comparison_labels.csv`; per
+    head it has a Pareto plot of the methods, one of ablations and variants if there are any, and for FairPO methods
+    one of the changes per label.
 
     Args:
-        results ([`Results`]):
-            A run; what it lacks is left out of the report.
+        document ([`Results`], [`LabelResults`], [`LabelComparison`] or [`SelectionResults`]):
+            What it lacks is left out of the report; images of its samples lie in the folder already.
         folder (`str` or `os.PathLike`):
             Created if needed.
 
     Returns:
-        `Path`: the path of `report.md`.
+        `Path`: the path of the Markdown.
+
+    Raises:
+        FileNotFoundError: If the image of a sample is not in the folder.
+        ValueError: If the file of a sample is no image.
     """
     folder = Path(folder)
-    results.write(folder / "results.json")
-    images = {}
-    for judge in results.judge_names():
-        path = plot_win_rates(results, folder / _file_name("win_rates", judge), judge)
-        images[f"Win rates of all attributes, judged by the {judge_text(judge)}"] = path.name
-    if results.weights_history:
-        images["Group weights over training"] = plot_weights(results, folder / "weights.png").name
-    if results.margins_history:
-        images["Margins of the pairs over training"] = plot_margins(results, folder / "margins.png").name
-    report = folder / "report.md"
-    write_text(report, report_markdown(generation_report(results), images))
-    write_html_report([results], folder / "report.html")
+    data, stem = _NAMES.get(type(document), ("results", "report"))
+    document.write(folder / f"{data}.json")
+    images = _draw(document, folder)
+    report = folder / f"{stem}.md"
+    write_text(report, report_markdown(report_of(document), images))
+    if isinstance(document, LabelComparison):
+        tables = [table(document, head) for head in document.used_heads() for table in (main_block, detail_block)]
+        write_text(folder / "comparison.csv", comparison_csv(document))
+        write_text(folder / "comparison_labels.csv", labels_csv(document))
+        write_text(folder / "comparison.tex", blocks_latex(tables, document.title))
+    else:
+        write_html_report([document], report.with_suffix(".html"))
     return report
 
 
-def write_html_report(documents: Sequence[Results], path: str | os.PathLike[str]) -> Path:
+def write_html_report(documents: Sequence[AnyDocument], path: str | os.PathLike[str]) -> Path:
     """
     Writes one self-contained page for one or several candidate models.
 
     Args:
-        documents (`Sequence[Results]`):
+        documents (`Sequence`):
             The results of each candidate; with several a switch chooses between them.
         path (`str` or `os.PathLike`):
             The page; its folder is created if needed.
@@ -91,75 +110,46 @@ def write_html_report(documents: Sequence[Results], path: str | os.PathLike[str]
     """
     if not documents:
         raise ValueError("There are no results to report: pass at least one document.")
-    references = dict.fromkeys(document.reference_name for document in documents)
+    generated = [document for document in documents if isinstance(document, Results)]
+    references = dict.fromkeys(document.reference_name for document in generated)
     title = f"{len(documents)} models against {', '.join(references)}" if len(documents) > 1 else ""
     points: list[Point] = []
-    for document in documents:
+    for document in generated:
         gained = list(changes(document, "privileged").values())
         held = changes(document, "non_privileged")
         gain, mean, low = mean_interval(gained), mean_interval(list(held.values())), worst(held)
         if gain and mean and low:
             points.append((document.name or document.title, gain, mean, low[1]))
-    return write_page([generation_report(document) for document in documents], path, points, title)
+    return write_page([report_of(document) for document in documents], path, points, title)
 
 
-def write_label_report(results: LabelResults, folder: str | os.PathLike[str]) -> Path:
-    """
-    Writes `results.json`, the plots, `report.md` and the page `report.html` of a run into one folder.
-
-    Args:
-        results ([`LabelResults`]):
-            The run; images of its samples lie in the folder already.
-        folder (`str` or `os.PathLike`):
-            Created if needed.
-
-    Returns:
-        `Path`: the path of `report.md`.
-
-    Raises:
-        FileNotFoundError: If the image of a sample is not in the folder.
-        ValueError: If the file of a sample is no image.
-    """
-    folder = Path(folder)
-    results.write(folder / "results.json")
-    images = {}
-    if deltas := results.changes():
-        words = MEASURES[results.measure].words
-        path = plot_label_deltas(deltas, results.partition, folder / "label_deltas.png", results.title, measure=words)
-        images[f"Change of {words} per label"] = path.name
-    if results.weights_history:
-        images["Group weights over training"] = plot_weights(results, folder / "weights.png").name
-    if results.samples:
-        images["Images with the best labels of both models"] = plot_samples(results, folder / "samples.png").name
-    report = folder / "report.md"
-    write_text(report, report_markdown(label_report(results), images))
-    write_label_html_report(results, folder / "report.html")
-    return report
+def _draw(document: AnyDocument, folder: Path) -> dict[str, str]:
+    """The pictures that stand below a report's first part, as description -> name in the folder; written there."""
+    if isinstance(document, SelectionResults):
+        plot_selection(document, folder / PICTURE)  # a part of the report itself
+        return {}
+    if isinstance(document, LabelComparison):
+        return _draw_comparison(document, folder)
+    paths: dict[str, Path] = {}
+    if isinstance(document, Results):
+        for judge in document.judge_names():
+            path = plot_win_rates(document, folder / _file_name("win_rates", judge), judge)
+            paths[f"Win rates of all attributes, judged by the {judge_text(judge)}"] = path
+    elif deltas := document.changes():
+        words, path = MEASURES[document.measure].words, folder / "label_deltas.png"
+        plot_label_deltas(deltas, document.partition, path, document.title, measure=words)
+        paths[f"Change of {words} per label"] = path
+    if document.weights_history:
+        paths["Group weights over training"] = plot_weights(document, folder / "weights.png")
+    if isinstance(document, Results):
+        if document.margins_history:
+            paths["Margins of the pairs over training"] = plot_margins(document, folder / "margins.png")
+    elif document.samples:
+        paths["Images with the best labels of both models"] = plot_samples(document, folder / "samples.png")
+    return {about: path.name for about, path in paths.items()}
 
 
-def write_label_html_report(results: LabelResults, path: str | os.PathLike[str]) -> Path:
-    """Writes one self-contained page of a multi-label run; see [`write_page`]."""
-    return write_page([label_report(results)], path)
-
-
-def write_label_comparison(comparison: LabelComparison, folder: str | os.PathLike[str]) -> Path:
-    """
-    Writes `comparison.{json,md,csv,tex}`, `comparison_labels.csv` and the pictures into one folder.
-
-    Per head there is a Pareto plot of the methods, one of ablations and variants if it has any, and for its FairPO
-    methods one of the changes per label.
-
-    Args:
-        comparison ([`LabelComparison`]):
-            Many methods.
-        folder (`str` or `os.PathLike`):
-            Created if needed.
-
-    Returns:
-        `Path`: the path of `comparison.md`.
-    """
-    folder = Path(folder)
-    comparison.write(folder / "comparison.json")
+def _draw_comparison(comparison: LabelComparison, folder: Path) -> dict[str, str]:
     images = {}
     for head in comparison.used_heads():
         about, methods = comparison.heads[head], comparison.of_head(head)
@@ -179,14 +169,7 @@ def write_label_comparison(comparison: LabelComparison, folder: str | os.PathLik
                 path = folder / _file_name("label_deltas", method.name, head)
                 plot_label_deltas(deltas, comparison.partition, path, comparison.title, f"{method.label}, {about}")
                 images[f"Change of average precision per label, {method.label}, {about}"] = path.name
-    heads = comparison.used_heads()
-    blocks = [block for head in heads for block in (main_block(comparison, head), detail_block(comparison, head))]
-    write_text(folder / "comparison.csv", comparison_csv(comparison))
-    write_text(folder / "comparison_labels.csv", labels_csv(comparison))
-    write_text(folder / "comparison.tex", blocks_latex(blocks, comparison.title))
-    report = folder / "comparison.md"
-    write_text(report, report_markdown(comparison_report(comparison), images))
-    return report
+    return images
 
 
 def _file_name(*parts: str) -> str:

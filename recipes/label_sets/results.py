@@ -37,7 +37,7 @@ def run_results(
     notes: list[str],
 ) -> LabelResults:
     """
-    The results of a run, for `write_label_report` and `print_label_results`.
+    The results of a run, for `write_report` and `print_results`.
 
     Args:
         parts (`Mapping`): `train` and `test`.
