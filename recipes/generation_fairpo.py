@@ -60,8 +60,9 @@ def demo(arguments: list[str]) -> None:
     selection, written = None, None
     if test.select_prompts:
         selection, written = select_demo(trainer, str(model_path), privileged, test, origin)
-    report_demo(trainer, privileged, script_args.method, origin, started, written)
-    trainer.create_model_card(dataset_name=script_args.dataset_name)  # again, now with the win rates
+    results = report_demo(trainer, privileged, script_args.method, origin, started, written)
+    rates = {entry.attribute: entry.win_rate["scorer"].trained.mean for entry in results.attributes}
+    trainer.create_model_card(dataset_name=script_args.dataset_name, win_rates=rates)  # again, now with these
     if selection is not None:
         print(f"\nThe promise, tested on other prompts: {selection.statement}")
 

@@ -31,19 +31,20 @@ def trained(tmp_path: Path, **options):
     logits = trainer.predict(test).predictions
     with torch.no_grad():
         reference = classifier(0, dtype=torch.float32)(features=torch.from_numpy(test.features)).logits.numpy()
-    trainer.reported = evaluate_groups(test.labels, logits, trainer.partition)
-    trainer.comparison = compare_with_reference(test.labels, logits, reference, trainer.partition, resamples=50)
-    return trainer
+    return trainer, {
+        "evaluation": evaluate_groups(test.labels, logits, trainer.partition),
+        "comparison": compare_with_reference(test.labels, logits, reference, trainer.partition, resamples=50),
+    }
 
 
 def test_the_card_holds_roles_results_and_no_path(tmp_path):
-    trainer = trained(tmp_path)
-    trainer.create_model_card(dataset="some-org/pictures", license="apache-2.0")
+    trainer, reported = trained(tmp_path)
+    trainer.create_model_card(dataset="some-org/pictures", license="apache-2.0", **reported)
     card = ModelCard.load(Path(trainer.args.output_dir) / "README.md")
     assert card.data.pipeline_tag == "image-classification" and card.data.license == "apache-2.0"
     assert card.data.datasets == ["some-org/pictures"] and {"fairpo", "multi-label"} <= set(card.data.tags)
     metrics = {(result.metric_type, result.metric_name): result.metric_value for result in card.data.eval_results}
-    by_group = trainer.reported.by_group
+    by_group = reported["evaluation"].by_group
     assert metrics["map", "mAP (privileged)"] == pytest.approx(by_group["map"]["privileged"], abs=1e-6)
     assert metrics["exact_match", "exact match (held)"] == pytest.approx(
         by_group["exact_match"]["non_privileged"], 1e-5
@@ -51,7 +52,7 @@ def test_the_card_holds_roles_results_and_no_path(tmp_path):
     for label in LABELS:
         role = "privileged" if label in PRIVILEGED else "held"
         assert f"| {label} | {role} |" in card.text
-    delta = trainer.comparison.by_group.loc["privileged"]
+    delta = reported["comparison"].by_group.loc["privileged"]
     assert (
         f"privileged {100 * delta['delta']:+.2f} [{100 * delta['low']:+.2f}, {100 * delta['high']:+.2f}]" in card.text
     )
@@ -59,15 +60,15 @@ def test_the_card_holds_roles_results_and_no_path(tmp_path):
 
 
 def test_a_label_cannot_write_html_into_the_card(tmp_path):
-    trainer = trained(tmp_path)
+    trainer, reported = trained(tmp_path)
     names = list(trainer.partition.names)
-    trainer.create_model_card(dataset='<script>alert("x")</script>')
+    trainer.create_model_card(dataset='<script>alert("x")</script>', **reported)
     text = (Path(trainer.args.output_dir) / "README.md").read_text(encoding="utf-8")
     assert "<script>" not in text.partition("---\n\n")[2] and names[0] in text
 
 
 def test_a_push_uploads_the_classifier_and_nothing_of_the_machine(tmp_path, hub):
-    trainer = trained(tmp_path, hub_token=TOKEN, hub_private_repo=True)
+    trainer, reported = trained(tmp_path, hub_token=TOKEN, hub_private_repo=True)
     trainer.model.config.backbone = {
         "spec": f"hf:{tmp_path}/home-of-alice/dinov2",
         "name": f"{tmp_path}/home-of-alice/dinov2",
@@ -75,7 +76,7 @@ def test_a_push_uploads_the_classifier_and_nothing_of_the_machine(tmp_path, hub)
         "pooling": "cls",
         "requested_image_size": None,
     }
-    assert trainer.push_to_hub(dataset="some-org/pictures") == "commit"
+    assert trainer.push_to_hub(dataset="some-org/pictures", **reported) == "commit"
     (upload,) = hub.uploads
     files = upload["files"]
     assert {"model.safetensors", "config.json", "README.md"} <= set(files)
@@ -89,8 +90,8 @@ def test_a_push_uploads_the_classifier_and_nothing_of_the_machine(tmp_path, hub)
 
 
 def test_a_pushed_classifier_predicts_what_it_did(tmp_path, hub):
-    trainer = trained(tmp_path)
-    trainer.push_to_hub()
+    trainer, reported = trained(tmp_path)
+    trainer.push_to_hub(**reported)
     folder = tmp_path / "downloaded"
     folder.mkdir()
     for name, content in hub.uploads[0]["files"].items():

@@ -19,6 +19,7 @@ from fairpo_trl.core import (
     hinge_against_reference,
     ipo_loss,
     log_ratio_margin,
+    losses_of_members,
     simpo_loss,
 )
 from fairpo_trl.core.losses import LOG_2
@@ -147,22 +148,24 @@ def test_grouped_objective_by_hand():
     # 0.25 * 2 + 0.75 * 25 = 19.25
     losses = t(1, 10, 2, 20, 3, 30).view(3, 2)
     members = torch.tensor([[True, False], [False, True], [True, True]])
-    assert grouped_objective(losses, members, t(0.25, 0.75), torch.tensor([2, 2])).item() == 19.25
-    assert group_sums(losses, members).tolist() == [4.0, 50.0]
+    masked = losses_of_members(losses, members)
+    assert grouped_objective(masked, t(0.25, 0.75), torch.tensor([2, 2])).item() == 19.25
+    assert group_sums(masked).tolist() == [4.0, 50.0]
 
 
 def test_absent_group_contributes_nothing_and_non_members_cannot_poison():
     losses = torch.tensor([[1.0, float("inf")], [3.0, float("nan")]], requires_grad=True)
     members = torch.tensor([[True, False], [True, False]])
-    objective = grouped_objective(losses, members, t(0.5, 0.5), torch.tensor([2, 0]))
+    masked = losses_of_members(losses, members)
+    objective = grouped_objective(masked, t(0.5, 0.5), torch.tensor([2, 0]))
     objective.backward()
     assert objective.item() == 1.0
     assert losses.grad.tolist() == [[0.25, 0.0], [0.25, 0.0]]
-    assert group_sums(losses, members).tolist() == [4.0, 0.0]
+    assert group_sums(masked).tolist() == [4.0, 0.0]
 
 
 def test_group_sums_are_float64_and_without_gradient():
-    sums = group_sums(torch.ones(3, 2, dtype=torch.bfloat16, requires_grad=True), torch.ones(3, 2, dtype=torch.bool))
+    sums = group_sums(torch.ones(3, 2, dtype=torch.bfloat16, requires_grad=True))
     assert sums.dtype == torch.float64 and not sums.requires_grad
 
 
@@ -181,7 +184,7 @@ def test_any_split_adds_up_to_the_weighted_sum_of_group_means(data):
     )
     counts = members.sum(dim=0)
     got = sum(
-        float(grouped_objective(losses[a:b], members[a:b], weights, counts))
+        float(grouped_objective(losses_of_members(losses[a:b], members[a:b]), weights, counts))
         for a, b in zip([0, *cuts], [*cuts, n], strict=True)
     )
     assert math.isclose(got, want, rel_tol=1e-9, abs_tol=1e-9)

@@ -126,24 +126,28 @@ def run(
         }
         for part in (parts["validation"], parts["test"])
     )
-    trainer.reported = evaluate_groups(parts["test"].labels, logits["trained"], partition)
-    trainer.comparison = compare_with_reference(
-        parts["test"].labels, logits["trained"], logits["reference"], partition, series=parts["test"].series
-    )
+    test = parts["test"]
+    reported: dict[str, Any] = {
+        "dataset": title,
+        "evaluation": evaluate_groups(test.labels, logits["trained"], partition),
+        "comparison": compare_with_reference(
+            test.labels, logits["trained"], logits["reference"], partition, series=test.series
+        ),
+    }
     trainer.save_model(args.output_dir)
-    trainer.create_model_card(dataset=title)
+    trainer.create_model_card(**reported)
     if speaks:
         selection = None
         if script_args.select:
-            selection = select_after_training(trainer, reference, parts["test"], script_args, title)
-        results = _results(title, parts, trainer, seen, logits, script_args, started, selection)
+            selection = select_after_training(trainer, reference, test, script_args, title)
+        results = _results(reported, parts, trainer, seen, logits, script_args, started, selection)
         report = write_report(results, Path(args.output_dir))
         print_results(results)
         if selection is not None:
             print(f"\n{selection.statement}")
         print(f"\nReport: {report}   (report.html, plots and results.json beside it)")
     if args.push_to_hub:
-        trainer.push_to_hub(dataset=title)
+        trainer.push_to_hub(**reported)
     return trainer
 
 
@@ -266,7 +270,7 @@ def _at_random(counts: Mapping[str, int], script_args: LabelArguments) -> Partit
 
 
 def _results(
-    title: str,
+    reported: Mapping[str, Any],
     parts: Mapping[str, MultiLabelSplit],
     trainer: MultiLabelFairPOTrainer,
     seen: Mapping[str, np.ndarray],
@@ -277,10 +281,9 @@ def _results(
 ) -> LabelResults:
     """Everything the report needs; `seen` are the logits on validation, `logits` those on test."""
     test, args, partition = parts["test"], trainer.args, trainer.partition
-    assert trainer.reported is not None and trainer.comparison is not None
     evaluations = {
         "reference": evaluate_groups(test.labels, logits["reference"], partition),
-        "trained": trainer.reported,
+        "trained": reported["evaluation"],
     }
     hinge = hinge_satisfaction(test.labels, logits["trained"], logits["reference"], partition, eps=args.epsilon)
     confusion = {
@@ -304,7 +307,7 @@ def _results(
         notes += [f"No temperature for the {name} model: {why}"] if why else []
     history = trainer.state.log_history
     results: dict[str, Any] = {
-        "title": f"{title}: {script_args.method}, {len(partition.privileged)} privileged labels",
+        "title": f"{reported['dataset']}: {script_args.method}, {len(partition.privileged)} privileged labels",
         "command": public_command(sys.argv),
         "data": {
             name: {"images": len(split), "series": len(set(split.series or split.ids)), **dict(split.notes)}
@@ -322,7 +325,7 @@ def _results(
         "seeds": [args.seed],
         "seconds": time.time() - started,
         "evaluations": {name: value.to_dict() for name, value in evaluations.items()},
-        "comparison": trainer.comparison.to_dict(),
+        "comparison": reported["comparison"].to_dict(),
         "hinge": {"pairs": hinge.pairs, "labels": hinge.labels, "eps": hinge.eps},
         "confusion": confusion,
         "weights_history": [

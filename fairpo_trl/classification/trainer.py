@@ -19,7 +19,6 @@ from fairpo_trl.classification.dataset import SplitDataset, compute_logits, keep
 from fairpo_trl.classification.features.cache import images_hash
 from fairpo_trl.classification.keyed_random import keyed_uniform
 from fairpo_trl.classification.losses import LabelCounts
-from fairpo_trl.classification.metrics.comparison import ReferenceComparison
 from fairpo_trl.classification.metrics.group_report import GroupEvaluation, evaluate_groups
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.model_card import write_model_card
@@ -28,11 +27,12 @@ from fairpo_trl.classification.sharding import prepare_for_fsdp
 from fairpo_trl.classification.train_metrics import WHOLE_SPLIT, LabelMetricSums, evaluation_metrics
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Grouping, Partition
+from fairpo_trl.core.running_means import RunningMeans
 from fairpo_trl.hashing import sha256_of_array, sha256_of_json, sha256_of_tensors
 from fairpo_trl.training.arguments import make_group_weights
 from fairpo_trl.training.best_metric import check_best_metric
 from fairpo_trl.training.engines import whole_parameters
-from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
+from fairpo_trl.training.group_robust import GroupRobustTrainer
 from fairpo_trl.training.progress import BarCallback
 from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
 from fairpo_trl.training.sampler import GroupBalancedSampler
@@ -86,8 +86,6 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
     Attributes:
         evaluations (`dict[str, GroupEvaluation]`): `"eval"` (last `evaluate`) and `"predict"` (last `predict`) -> the
             metrics of the whole split, as DataFrames.
-        reported (`GroupEvaluation`), comparison (`ReferenceComparison`): Results on the reported split; set them to
-            have them on the card.
 
     Raises:
         ValueError: For data or options that cannot work; names the labels or the option, and the mend.
@@ -122,7 +120,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             several = tuple(eval_dataset) if isinstance(eval_dataset, dict) else ()
             check_best_metric(args.metric_for_best_model, evaluation_metrics(self.partition), several)
         self.group_weights = make_group_weights(args, *_groups_and_constants(self.partition, args))
-        self.running_losses = running_losses(self.partition, args.estimate_decay)  # BCE above the reference, by label
+        self.running_losses = RunningMeans(names, args.estimate_decay)  # BCE above the reference, by label
         self._prepared: dict[int, SplitDataset] = {}
         self._transform = model.transform if model.has_backbone else None
         train_rows = self._rows_of(train_dataset)
@@ -132,8 +130,6 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
             else self._rows_of(eval_dataset)
         )
         self.evaluations: dict[str, GroupEvaluation] = {}
-        self.reported: GroupEvaluation | None = None
-        self.comparison: ReferenceComparison | None = None
 
         super().__init__(
             model=model,
@@ -287,10 +283,8 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
 
         inside = (found.above_reference <= self.args.epsilon) & known
         self._label_sums[mode].add(known, found.bce * known, losses, inside, found.confused & known)
-        members = torch.ones(len(labels), self._membership.size(1), dtype=torch.bool, device=labels.device)
         return self.group_objective(
             losses @ self._membership.to(losses.dtype),  # [B, K]: summed over the labels of a group
-            members,
             self.count_groups(inputs),
             (found.above_reference.detach() * known).sum(dim=0),
             known.sum(dim=0),
@@ -346,11 +340,17 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
     # ---- card ----
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Writes the card, from the reported evaluation and comparison if they are set; arguments as upstream."""
+        """
+        Writes the card.
+
+        Args:
+            args, kwargs:
+                As upstream (`dataset` and `license` are read), and what the card reports: `evaluation`, a
+                [`GroupEvaluation`] (else the last one of the trainer), and `comparison`, a [`ReferenceComparison`].
+        """
         if self.is_world_process_zero():
-            write_model_card(
-                self, self.reported, self.comparison, data=kwargs.get("dataset"), licence=kwargs.get("license")
-            )
+            evaluation, comparison = kwargs.get("evaluation"), kwargs.get("comparison")
+            write_model_card(self, evaluation, comparison, data=kwargs.get("dataset"), licence=kwargs.get("license"))
 
     # ---- metrics of whole splits ----
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         simpo_loss,
     )
     from fairpo_trl.core.partition import Group, Partition, Role
-    from fairpo_trl.core.reduction import group_sums, grouped_objective
+    from fairpo_trl.core.reduction import group_sums, grouped_objective, losses_of_members
 
 __all__ = [
     "Group",
@@ -36,6 +36,7 @@ __all__ = [
     "hinge_against_reference",
     "ipo_loss",
     "log_ratio_margin",
+    "losses_of_members",
     "simpo_loss",
 ]
 
@@ -47,6 +48,6 @@ __getattr__ = lazily(
         "losses": "cpo_loss dpo_loss dpop_loss excess_over_reference hinge_against_reference ipo_loss "
         "log_ratio_margin simpo_loss",
         "partition": "Group Partition Role",
-        "reduction": "group_sums grouped_objective",
+        "reduction": "group_sums grouped_objective losses_of_members",
     },
 )

@@ -10,6 +10,7 @@ import torch
 from fairpo_trl.core.messages import shortened, unknown_names_message
 from fairpo_trl.core.options import check_number, is_number
 from fairpo_trl.core.partition import Group
+from fairpo_trl.core.running_means import RunningMeans
 
 
 Balancer = Literal["mirror_ascent", "fixed", "lagrangian"]
@@ -142,7 +143,7 @@ class GroupWeights:
                 f"0 <= `multiplier_start` <= `multiplier_max` must hold, got {multiplier_start} and {multiplier_max}."
             )
         self.balancer, self.eta, self.scaling, self.floor, self.absent = balancer, eta, scaling, floor, absent
-        self.decay, self.delta, self.clamp, self.multiplier_max = decay, delta, clamp, multiplier_max
+        self.delta, self.clamp, self.multiplier_max = delta, clamp, multiplier_max
         self._constants = self._per_group("constants", constants) if scaling == "fixed" else None
         start = torch.ones(k, dtype=torch.float64) if prior is None else self._per_group("prior", prior)
         start = start / start.sum()
@@ -158,9 +159,7 @@ class GroupWeights:
         self._privileged_share /= self._privileged_share.sum().clamp(min=1e-300)
         self._multipliers = torch.where(self._held, multiplier_start, 0.0).double()
         self._initial_weights = self.weights
-        self._moment = torch.zeros(k, dtype=torch.float64)  # uncorrected exponential average of the losses
-        self._seen = torch.zeros(k, dtype=torch.int64)  # steps in which the group was present
-        self.steps = 0
+        self._means = RunningMeans(self.names, decay)
 
     def _per_group(self, option: str, values: Mapping[str, float] | None) -> torch.Tensor:
         """`[K]` float64 from a mapping by group name; every group needs a positive entry."""
@@ -197,7 +196,12 @@ class GroupWeights:
     @property
     def estimates(self) -> torch.Tensor:
         """Bias-corrected running loss of each group, `[K]`, float64; NaN for a group never seen."""
-        return torch.where(self._seen > 0, self._moment / (1 - self.decay ** self._seen.double()), torch.nan)
+        return self._means.estimates
+
+    @property
+    def steps(self) -> int:
+        """Updates so far."""
+        return self._means.steps
 
     def as_dict(self) -> dict[str, float]:
         """Group name -> weight."""
@@ -224,24 +228,13 @@ class GroupWeights:
         Raises:
             FloatingPointError: If a loss is NaN or infinite; names the groups. The state is left as it was.
         """
-        sums, counts = loss_sums.detach().cpu().double(), counts.detach().cpu()
-        present = counts > 0
-        losses = torch.where(present, sums / torch.where(present, counts, 1), 0.0)
-        bad = [name for name, ok in zip(self.names, torch.isfinite(losses).tolist(), strict=True) if not ok]
-        if bad:
-            raise FloatingPointError(
-                f"The loss of group {bad} is not finite in step {self.steps + 1}: {losses.tolist()}."
-            )
-
-        before, first = self.estimates, present & (self._seen == 0)
-        self._moment = torch.where(present, self.decay * self._moment + (1 - self.decay) * losses, self._moment)
-        self._seen += present.long()
-        self.steps += 1
+        before = self.estimates
+        losses, present = self._means.update(loss_sums, counts)
         level = losses if self.absent == "zero" else torch.nan_to_num(self.estimates, nan=0.0)
 
         if self.scaling == "relative":
             change = (losses - before) / (before.abs() + self.delta)
-            scaled = torch.where(first, losses, torch.where(present, change, 0.0))
+            scaled = torch.where(torch.isnan(before), losses, torch.where(present, change, 0.0))
         elif self._constants is not None:
             scaled = level / self._constants
         else:
@@ -268,9 +261,7 @@ class GroupWeights:
             "balancer": self.balancer,
             "log_weights": self._log_weights.tolist(),
             "multipliers": self._multipliers.tolist(),
-            "moment": self._moment.tolist(),
-            "seen": self._seen.tolist(),
-            "steps": self.steps,
+            **self._means.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -295,6 +286,4 @@ class GroupWeights:
             )
         self._log_weights = torch.tensor(state["log_weights"], dtype=torch.float64)
         self._multipliers = torch.tensor(state["multipliers"], dtype=torch.float64)
-        self._moment = torch.tensor(state["moment"], dtype=torch.float64)
-        self._seen = torch.tensor(state["seen"], dtype=torch.int64)
-        self.steps = int(state["steps"])
+        self._means.load_state_dict(state)

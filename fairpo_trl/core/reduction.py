@@ -5,27 +5,26 @@ from __future__ import annotations
 import torch
 
 
-def group_sums(losses: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
+def losses_of_members(losses: torch.Tensor, membership: torch.Tensor) -> torch.Tensor:
     """
-    Sum of the losses of each group, float64 and without gradient: what adds up over micro-batches and processes.
+    The losses where an example counts in a group, 0 elsewhere.
 
     Args:
         losses (`torch.Tensor`):
             Per-example losses, `[B, K]`: column g holds the loss an example has *as a member of group g*.
         membership (`torch.Tensor`):
             `[B, K]`, bool: which example counts in which group.
-
-    Returns:
-        `torch.Tensor`: `[K]`, float64 (float32 on MPS).
     """
-    dtype = torch.float32 if losses.device.type == "mps" else torch.float64  # MPS has no float64
     # `where` rather than a product: 0 * inf of a non-member would poison the sum.
-    return torch.where(membership, losses.detach().to(dtype), 0.0).sum(dim=0)
+    return torch.where(membership, losses, torch.zeros_like(losses))
 
 
-def grouped_objective(
-    losses: torch.Tensor, membership: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor
-) -> torch.Tensor:
+def group_sums(losses: torch.Tensor) -> torch.Tensor:
+    """Sum of the losses of each group, `[K]`, float64 (float32 on MPS), no gradient: what adds up over batches."""
+    return losses.detach().to(torch.float32 if losses.device.type == "mps" else torch.float64).sum(dim=0)
+
+
+def grouped_objective(losses: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """
     This micro-batch's share of the objective: sum_g alpha_g * (sum over its members of l_i) / N_g.
 
@@ -35,9 +34,8 @@ def grouped_objective(
 
     Args:
         losses (`torch.Tensor`):
-            Per-example losses, `[B, K]`, with gradient.
-        membership (`torch.Tensor`):
-            `[B, K]`, bool.
+            Of each example as a member of each group, `[B, K]`, with gradient; 0 where it is none
+            ([`losses_of_members`]).
         weights (`torch.Tensor`):
             alpha, `[K]`.
         counts (`torch.Tensor`):
@@ -48,8 +46,7 @@ def grouped_objective(
         `torch.Tensor`: scalar. Where gradients are averaged over processes (DDP), multiply it by their number.
     """
     # Counts are sums of pairs' weights where there are such, and may be below 1: only 0 is replaced.
-    per_member = (weights / torch.where(counts > 0, counts, 1)).to(losses.dtype)  # [K]
-    return (torch.where(membership, losses, torch.zeros_like(losses)) * per_member).sum()
+    return (losses * (weights / torch.where(counts > 0, counts, 1)).to(losses.dtype)).sum()
 
 
 def all_finite(values: torch.Tensor) -> bool:

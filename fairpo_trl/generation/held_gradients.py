@@ -54,10 +54,12 @@ class HeldGradients(TrainerBase):
         Adds the gradients of one micro-batch; called where the objective has been computed, before its backward pass.
 
         Args:
-            losses, members (`torch.Tensor`):
+            losses (`torch.Tensor`):
                 As [`~fairpo_trl.training.group_robust.GroupRobustTrainer.group_objective`] takes them, `[B, K]`.
+            members (`torch.Tensor`):
+                Which groups a pair is in, bool `[B, K]`.
             dpo (`torch.Tensor`):
-                DPO losses, times the weights of pairs if there are any, `[B, A]`.
+                DPO losses, times the weights of pairs if there are any, `[B, A]`; 0 where a pair lacks the attribute.
             attribute_mask (`torch.Tensor`):
                 Which attributes a pair has, bool `[B, A]`.
         """
@@ -66,9 +68,9 @@ class HeldGradients(TrainerBase):
         privileged = ~self._is_non_privileged
         weights = self.group_weights.weights.to(losses.device)[privileged]
         counts = self._window.counts[privileged]
-        parts = [grouped_objective(losses[:, privileged], members[:, privileged], weights, counts)]
+        parts = [grouped_objective(losses[:, privileged], weights, counts)]
         held = [self.partition.names.index(name) for name in self.partition.non_privileged]
-        parts += [torch.where(attribute_mask[:, a], dpo[:, a], 0.0).sum() for a in held]
+        parts += [dpo[:, a].sum() for a in held]
         present = [bool(members[:, privileged].any()), *attribute_mask[:, held].any(dim=0).tolist()]
         parameters = self._trained()
         for row, (part, here) in enumerate(zip(parts, present, strict=True)):

@@ -15,7 +15,8 @@ from transformers.trainer_callback import ProgressCallback
 
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Partition
-from fairpo_trl.core.reduction import group_sums
+from fairpo_trl.core.reduction import group_sums, losses_of_members
+from fairpo_trl.core.running_means import RunningMeans
 from fairpo_trl.generation.collator import PAIR_WEIGHTS, ROW_COLUMN, AttributeCollator, describe_pairs
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import check_overlap
@@ -40,7 +41,7 @@ from fairpo_trl.loading import explained_within
 from fairpo_trl.preferences.rules import WEIGHT_COLUMN, attribute_names
 from fairpo_trl.training.best_metric import check_best_metric
 from fairpo_trl.training.engines import whole_parameters
-from fairpo_trl.training.group_robust import GroupRobustTrainer, running_losses
+from fairpo_trl.training.group_robust import GroupRobustTrainer
 from fairpo_trl.training.progress import CompactProgressCallback
 from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
 from fairpo_trl.training.sampler import GroupBalancedSampler
@@ -91,7 +92,6 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, HeldGradients
         group_weights ([`~fairpo_trl.GroupWeights`]): Current weights; equal on every process.
         group_metrics (`dict[str, GroupMetrics]`): `"train"` (last logged), `"eval"` (last `evaluate`) and `"predict"`
             (last `predict`) -> the metrics, as DataFrames.
-        win_rates (`dict[str, float]`): Attribute -> win rate against the reference; set it to have it on the card.
 
     Raises:
         ValueError: For data or options that cannot work; names the rows or the option, and the mend.
@@ -147,7 +147,7 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, HeldGradients
             )
         self._checked = {id(train_dataset), *map(id, evaluation.values())}  # not again when they are tokenised
         self.group_weights = build_group_weights(self.partition, args)
-        self.running_losses = running_losses(self.partition, args.estimate_decay)  # DPO loss per attribute
+        self.running_losses = RunningMeans(self.partition.names, args.estimate_decay)  # DPO loss per attribute
 
         self._limits = model_limits(model, (args.model_init_kwargs or {}).get("revision"))
         reference = choose_reference(model, ref_model, kwargs.get("peft_config"), args)
@@ -203,7 +203,6 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, HeldGradients
         by_mean = args.hinge_level == "attribute"
         self.start_groups(self._pair_sums, mean_hinge=LOG_2 + args.epsilon if by_mean else None)
         self._start_check = StartCheck(reference, args)
-        self.win_rates: dict[str, float] = {}
 
         if self.is_world_process_zero() and not args.disable_tqdm:
             print_summary(self.partition, self._pair_counts, args)
@@ -302,19 +301,18 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, HeldGradients
         line = self._start_check.look(self.state.global_step, model, inputs, policy, ref_chosen, ref_rejected)
         if line is not None:
             self.accelerator.print(line, flush=True)
-        losses = losses_per_group(pairs, self._is_non_privileged, gates)  # [B, K]
+        losses = losses_of_members(losses_per_group(pairs, self._is_non_privileged, gates), members)  # [B, K]
 
         mode = "train" if self.model.training else "eval"
         self._pair_sums[mode].add(pairs, policy, ref_chosen, ref_rejected, attribute_mask, inputs, outputs)
-        dpo = pairs.dpo.unsqueeze(1).expand(attribute_mask.shape)  # [B, A]
+        dpo = losses_of_members(pairs.dpo.unsqueeze(1).expand(attribute_mask.shape), attribute_mask)  # [B, A]
         if PAIR_WEIGHTS in inputs:  # sums of w * loss over sums of w: weighted means, of a group over the whole step
             weights = inputs[PAIR_WEIGHTS].to(losses.device, losses.dtype).unsqueeze(1)
             losses, dpo = losses * weights, dpo * weights
         loss = self.group_objective(
             losses,
-            members,
             self._counts(members, inputs),
-            group_sums(dpo, attribute_mask),
+            group_sums(dpo),
             self._counts(attribute_mask, inputs),
             training=mode == "train",
         )
@@ -359,11 +357,22 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, HeldGradients
         self.load_idle_state(state.get("idle_pairs"))  # a checkpoint of an earlier version has none
 
     def create_model_card(
-        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+        self,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: str | list[str] | None = None,
+        *,
+        win_rates: Mapping[str, float] | None = None,
     ) -> None:
         """
         Writes TRL's model card, then adds what FairPO knows: partition, results per attribute, the adapter's facts.
+
+        Args:
+            model_name, dataset_name, tags:
+                As upstream.
+            win_rates (`Mapping[str, float]`, *optional*):
+                Attribute -> win rate against the reference.
         """
         super().create_model_card(model_name, dataset_name, tags)
         if self.is_world_process_zero():
-            add_fairpo_facts(self, self.win_rates)
+            add_fairpo_facts(self, win_rates)

@@ -115,7 +115,9 @@ class LabelComparison(LabelDocument):
         keys = [method.key for method in self.methods]
         for i, method in enumerate(self.methods):
             place = f"methods[{i}] ({method.name})"
-            require(method.head in self.heads, place + ": " + unknown_names_message("head", [method.head], [*self.heads]))
+            require(
+                method.head in self.heads, place + ": " + unknown_names_message("head", [method.head], [*self.heads])
+            )
             require(keys.index(method.key) == i, f"methods[{i}]: {method.key!r} stands there twice")
             for part in ("fell", "fell_surely"):
                 self.check_labels(f"methods[{i}].{part}", getattr(method, part) or [])

@@ -11,8 +11,9 @@ from transformers.trainer_utils import has_length
 
 from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.messages import shortened
-from fairpo_trl.core.partition import Group, Partition
+from fairpo_trl.core.partition import Partition
 from fairpo_trl.core.reduction import group_sums, grouped_objective
+from fairpo_trl.core.running_means import RunningMeans
 from fairpo_trl.training.engines import check_agreement, check_processes, scales_loss
 from fairpo_trl.training.hints import Hints
 from fairpo_trl.training.logs import weight_logs
@@ -21,12 +22,6 @@ from fairpo_trl.training.publishing import PublishingTrainer
 from fairpo_trl.training.state import load_state, save_state
 from fairpo_trl.training.watched import Watched
 from fairpo_trl.training.window import StepWindow
-
-
-def running_losses(partition: Partition, decay: float) -> GroupWeights:
-    """One running loss per attribute or label: group weights that stay fixed, of which only the estimates are read."""
-    groups = [Group(name, partition.role_of(name), (name,)) for name in partition.names]
-    return GroupWeights(groups, balancer="fixed", decay=decay)
 
 
 class GroupRobustTrainer(PublishingTrainer):
@@ -41,8 +36,8 @@ class GroupRobustTrainer(PublishingTrainer):
     Attributes:
         partition ([`~fairpo_trl.Partition`]): Names and roles.
         group_weights ([`~fairpo_trl.GroupWeights`]): Current weights; equal on every process.
-        running_losses ([`~fairpo_trl.GroupWeights`]): Running loss of each attribute or label (only its `estimates`
-            are used), for hinges of a mean.
+        running_losses ([`~fairpo_trl.core.running_means.RunningMeans`]): Of each attribute or label, for hinges of a
+            mean.
         group_metrics (`dict[str, Any]`): `"train"` (last logged), `"eval"` (last [`evaluate`], whatever its prefix)
             and `"predict"` (last [`predict`]) -> the metrics.
     """
@@ -51,7 +46,7 @@ class GroupRobustTrainer(PublishingTrainer):
 
     partition: Partition
     group_weights: GroupWeights
-    running_losses: GroupWeights
+    running_losses: RunningMeans
     group_metrics: dict[str, Any]
     accelerator: Any
     args: Any
@@ -156,7 +151,6 @@ class GroupRobustTrainer(PublishingTrainer):
     def group_objective(
         self,
         losses: torch.Tensor,
-        members: torch.Tensor,
         counts: torch.Tensor,
         item_sums: torch.Tensor,
         item_counts: torch.Tensor,
@@ -168,9 +162,7 @@ class GroupRobustTrainer(PublishingTrainer):
         Args:
             losses (`torch.Tensor`):
                 `[B, K]`: the loss of each example as a member of each group (for several members of an example in a
-                group: their sum), with gradient.
-            members (`torch.Tensor`):
-                `[B, K]`, bool.
+                group: their sum), 0 where it is none, with gradient.
             counts (`torch.Tensor`):
                 Members of each group in this batch, `[K]`.
             item_sums, item_counts (`torch.Tensor`):
@@ -178,7 +170,7 @@ class GroupRobustTrainer(PublishingTrainer):
             training (`bool`):
                 Evaluation has no optimizer step: its sums run over the whole split and move no weight.
         """
-        sums = group_sums(losses, members)
+        sums = group_sums(losses)
         if training:
             self._window.add(sums, counts, item_sums, item_counts)
             if self.args.timing == "current":  # the step is this batch: its losses move the weights first
@@ -188,7 +180,7 @@ class GroupRobustTrainer(PublishingTrainer):
             parts = (sums, counts, item_sums, item_counts)
             self._eval_sums += torch.cat([part.to(self._eval_sums) for part in parts])
         weights = self.group_weights.weights.to(losses.device, losses.dtype)
-        loss = grouped_objective(losses, members, weights, counts)
+        loss = grouped_objective(losses, weights, counts)
         # DDP averages gradients over processes; the objective is a sum.
         return loss * self.accelerator.num_processes if training else loss
 

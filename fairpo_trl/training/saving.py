@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from fairpo_trl.core.group_weights import GroupWeights
+from fairpo_trl.core.running_means import RunningMeans
 from fairpo_trl.hashing import sha256, sha256_of_tensors
 from fairpo_trl.training.checkpoints import clear_unfinished, mark_complete, newest_complete, rotate
 from fairpo_trl.training.engines import any_process, first_not_finite, shards_parameters
@@ -59,7 +60,7 @@ class SafeSaving(TrainerBase):
     """
 
     group_weights: GroupWeights
-    running_losses: GroupWeights
+    running_losses: RunningMeans
     accelerator: Any
     args: Any
     state: Any

@@ -104,7 +104,6 @@ def report_demo(
         "seconds": time.time() - started,
     }  # fmt: skip
     results = Results(**found)
-    trainer.win_rates = {name: judged["scorer"]["trained"]["mean"] for name, judged in rates.items()}
     report = write_report(results, Path(args.output_dir))
     print_results(results)
     minutes = found["seconds"] / 60
