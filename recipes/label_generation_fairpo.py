@@ -10,7 +10,8 @@ Any file of `text` and `labels`, any causal model:
     python recipes/label_generation_fairpo.py --dataset_name items.jsonl --model_name_or_path Qwen/Qwen2.5-0.5B
 
 SFT on the true sets gives the reference; what it gets wrong on training items becomes pairs; FairPO trains on them.
-Then both write the sets of the test items. `experiments/label_sets` compares this with its baselines.
+Then both write the sets of the test items, and `--select true` tests which strength of the adapter to hand over.
+`experiments/label_sets` compares this with its baselines.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ from trl import get_peft_config
 
 from fairpo_trl import FairPOConfig, Partition
 from fairpo_trl.commands.errors import exit_clearly
+from fairpo_trl.evaluation.models import find_model
+from fairpo_trl.evaluation.selection import SCALES
 from fairpo_trl.files import write_json
+from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.label_sets.decoding import write_sets
 from fairpo_trl.label_sets.items import load_items
 from fairpo_trl.label_sets.pairs import build_pairs, check_order, preference_rows
 from fairpo_trl.label_sets.reader import count_problems
+from fairpo_trl.label_sets.select import divide_items, select_label_sets
 from fairpo_trl.label_sets.training import (
     SFTOptions,
     load_writer,
@@ -78,6 +83,10 @@ def run(script_args: LabelSetArguments, args: FairPOConfig, model_args) -> None:
     )
     print(f"{len(train)} training and {len(test)} test items, {len(vocabulary.labels)} labels. Privileged: "
           + ", ".join(f"{name} ({counts[name]})" for name in partition.privileged))  # fmt: skip
+    if script_args.select:
+        divide_items(
+            test, partition, script_args.aside_share, args.seed
+        )  # says what cannot be tested, before training
     folder.mkdir(parents=True, exist_ok=True)
     args.model_init_kwargs = {
         "revision": model_args.model_revision,
@@ -135,8 +144,24 @@ def run(script_args: LabelSetArguments, args: FairPOConfig, model_args) -> None:
     print_results(results)
     report = write_report(results, folder)
     print(f"Report: {report} and report.html   (results.json, pictures and pairs.json beside it)")
+    if script_args.select:
+        select(script_args, args, reference, test, vocabulary, partition)
     if args.push_to_hub:
         trainer.push_to_hub(dataset_name=script_args.dataset_name)
+
+
+def select(script_args: LabelSetArguments, args: FairPOConfig, reference: str, test, vocabulary, partition) -> None:  # type: ignore[no-untyped-def]
+    """Tests the scales of the adapter, and hands over the boldest whose held labels are shown not to be worse."""
+    output = Path(args.output_dir) / "selection"
+    results = select_label_sets(
+        find_model(args.output_dir, base_model=reference), find_model(reference), test, vocabulary, partition, output,
+        held=script_args.held, margin=script_args.margin, level=script_args.level,  # type: ignore[arg-type]
+        scales=SCALES if script_args.scales is None else script_args.scales, aside_share=script_args.aside_share,
+        seed=args.seed, max_new_tokens=script_args.max_set_tokens,
+        title=Path(script_args.dataset_name or "debtags").name, command=public_command(sys.argv),
+    )  # fmt: skip
+    print_results(results)
+    print(f"Report of the test: {output / 'selection.html'}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from fairpo_trl.classification.features.cache import BadImages, FeatureDtype
 from fairpo_trl.classification.heads import HeadKind
 from fairpo_trl.classification.methods import Method
 from fairpo_trl.classification.metrics.held_precision import HeldBy
-from fairpo_trl.evaluation.selection import SCALES, check_scales
+from fairpo_trl.evaluation.selection import SCALES, check_points
 from fairpo_trl.training.places import OVERWRITE
 
 
@@ -103,14 +103,7 @@ class LabelArguments:
             )
 
     def _check_selection(self) -> None:
-        if not 0 < self.margin < 100:
-            raise ValueError(f"`margin` must be between 0 and 100 points, got {self.margin}.")
-        if not 0 < self.level < 0.5:
-            raise ValueError(f"`level` must be between 0 and 0.5, got {self.level}.")
-        if not 0 <= self.aside_share < 1:
-            raise ValueError(f"`aside_share` must be at least 0 and below 1, got {self.aside_share}.")
-        if self.scales is not None:
-            check_scales(self.scales)
+        check_points(self.margin, self.level, self.aside_share, SCALES if self.scales is None else self.scales)
         if self.select and self.start == "fresh":
             raise ValueError(
                 "`select` tests classifiers between the reference and the trained one, and with `start fresh` nothing "

@@ -34,6 +34,17 @@ def check_scales(scales: Sequence[float]) -> None:
         raise ValueError(f"`scales` must be positive and rise from the safest to the boldest, got {list(scales)}.")
 
 
+def check_points(margin: float, level: float, aside_share: float, scales: Sequence[float]) -> None:
+    """Raises `ValueError`, naming the option, for a test in points (of average precision, of F1) that is none."""
+    if not 0 < margin < 100:
+        raise ValueError(f"`margin` must be between 0 and 100 points, got {margin}.")
+    if not 0 < level < 0.5:
+        raise ValueError(f"`level` must be between 0 and 0.5, got {level}.")
+    if not 0 <= aside_share < 1:
+        raise ValueError(f"`aside_share` must be at least 0 and below 1, got {aside_share}.")
+    check_scales(scales)
+
+
 @dataclass(frozen=True)
 class Held:
     """

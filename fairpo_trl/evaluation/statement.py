@@ -26,6 +26,7 @@ class Wording:
 
 
 TEXTS = Wording("prompts", "other judges or other settings of sampling", " More samples per prompt help too.")
+LABEL_SETS = Wording("items", "other sources of items or another training seed")
 IMAGES = Wording("series of images", "other sources of images or another training seed")
 
 

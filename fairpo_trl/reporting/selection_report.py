@@ -10,11 +10,16 @@ from fairpo_trl.reporting.selection_results import Kind, SelectionResults
 
 
 PICTURE = "selection.png"
-TASKS: dict[Kind, str] = {"language model": "text-generation", "multi-label classifier": "image-classification"}
+TASKS: dict[Kind, str] = {
+    "language model": "text-generation",
+    "multi-label classifier": "image-classification",
+    "label-set writer": "text-generation",
+}
 ASIDE = "On examples that decided nothing"
 DIFFERENCES: dict[Kind, str] = {
     "language model": "Differences to the reference, of win rates where an attribute is judged, paired by prompt.",
     "multi-label classifier": "Differences to the reference in points of average precision, paired by image.",
+    "label-set writer": "Differences to the reference in points of F1, paired by item.",
 }
 
 

@@ -11,7 +11,7 @@ from fairpo_trl.evaluation.selection import CandidateTest, HeldTest, Selection
 from fairpo_trl.reporting.documents import Count, Document, Facts, Number, require
 
 
-Kind: TypeAlias = Literal["language model", "multi-label classifier"]
+Kind: TypeAlias = Literal["language model", "multi-label classifier", "label-set writer"]
 
 for _kind in (HeldTest, CandidateTest, Selection):  # the statistics know nothing of files
     setattr(_kind, "__pydantic_config__", ConfigDict(extra="forbid", allow_inf_nan=False))  # noqa: B010
@@ -28,7 +28,7 @@ class SelectionResults(Document):
         selection ([`~fairpo_trl.evaluation.selection.Selection`]): The test.
         statement (`str`): The verdict in sentences.
         kind (`str`, *optional*, defaults to `"language model"`): Or `"multi-label classifier"`, whose numbers are
-            points of average precision.
+            points of average precision, or `"label-set writer"`, whose are points of F1.
         scales (`dict[str, float]`, *optional*): Candidate -> its scale, for those that have one.
         test ([`~fairpo_trl.evaluation.selection.CandidateTest`], *optional*): What is handed over, on examples that
             decided nothing.

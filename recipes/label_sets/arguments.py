@@ -11,7 +11,9 @@ from trl import DPOConfig, ModelConfig, get_quantization_config
 from fairpo_trl import FairPOConfig
 from fairpo_trl.commands.generation import TRAINING
 from fairpo_trl.commands.parsing import CommandParser
+from fairpo_trl.evaluation.selection import SCALES, check_points
 from fairpo_trl.generation.methods import Method
+from fairpo_trl.label_sets.select import HeldBy
 
 
 @dataclass
@@ -58,6 +60,29 @@ class LabelSetArguments:
     constrained_decoding: bool = field(
         default=False, metadata={"help": "Evaluate with decoding held to the form too, and report its effect."}
     )
+    select: bool = field(
+        default=False,
+        metadata={
+            "help": "Test the scales of the adapter after training, and hand over the boldest whose held labels are "
+            "shown not to be worse, in `output_dir`/selection."
+        },
+    )
+    held: str = field(
+        default="mean",
+        metadata={
+            "help": "What must not be worse: the F1 over all held labels, or that of every one.",
+            "choices": list(get_args(HeldBy)),
+        },
+    )
+    margin: float = field(default=5.0, metadata={"help": "Points of F1 that what is held may fall by."})
+    level: float = field(default=0.05, metadata={"help": "Largest chance that a margin is broken by what passes."})
+    scales: list[float] | None = field(
+        default=None, metadata={"help": "Scales of the adapter that are tested, rising. Default: .25 to 1.5."}
+    )
+    aside_share: float = field(
+        default=0.3,
+        metadata={"help": "Share of the test items that decides nothing, and reports what is handed over."},
+    )
     max_set_tokens: int = field(default=32, metadata={"help": "Length limit of a written set; longer ones are cut."})
 
 
@@ -66,8 +91,16 @@ def check_options(script_args: LabelSetArguments, args: FairPOConfig, model_args
     What can be said before anything is loaded.
 
     Raises:
-        ValueError: If an earlier run's reference is in the way, or the model would be quantised.
+        ValueError: If an earlier run's reference is in the way, the model would be quantised, or what is to be
+            selected cannot be tested.
     """
+    if script_args.select:
+        check_points(
+            script_args.margin,
+            script_args.level,
+            script_args.aside_share,
+            SCALES if script_args.scales is None else script_args.scales,
+        )
     saved = Path(args.output_dir) / "reference"
     if script_args.reference is None and saved.exists():
         raise ValueError(
