@@ -228,7 +228,9 @@ class Study:
         trainer.train()
 
     def measure(self, model: Any, tokenizer: Any, split: str) -> dict[str, Any]:
-        """Log-probabilities of the held-out pairs by question, and MC1 and MC2 of each question."""
+        """
+        Log-probabilities of the held-out pairs by question; of test questions MC1 and MC2 too, which choose nothing.
+        """
 
         def ids(text: str, end: bool = False) -> list[int]:
             return tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] * end
@@ -238,7 +240,7 @@ class Study:
             pairs = [pair for pair in self.held_out[split] if pair["prompt"] == prompt]
             texts = list(dict.fromkeys(text for pair in pairs for text in (pair["chosen"], pair["rejected"])))
             best, correct, incorrect = self.answers[prompt_key(prompt[3:-3])]
-            published = [best, *correct, *incorrect]
+            published = [best, *correct, *incorrect] if split == "test" else []
             answers = [ids(text, end=True) for text in texts] + [ids(f" {text}") for text in published]
             layout.append((pairs, texts, len(correct), Question(ids(prompt), answers)))
         found = answer_log_probs(model, [question for *_, question in layout])
@@ -249,7 +251,8 @@ class Study:
             for name in ATTRIBUTES:
                 own = [pair for pair in pairs if pair["attribute"] == name]
                 ranked[name].append([[of[pair["chosen"]], of[pair["rejected"]]] for pair in own])
-            choice.append(multiple_choice(values[len(texts) :], correct))
+            if split == "test":
+                choice.append(multiple_choice(values[len(texts) :], correct))
         return {"pairs": ranked, "mc": choice}
 
 
