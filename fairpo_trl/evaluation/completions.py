@@ -279,16 +279,19 @@ def _continue(
     end_token_ids: set[int],
 ) -> Iterator[tuple[int, list[int], bool]]:
     """Continue one batch, yielding (row, token ids without the end token, ended) for each row when it is done."""
+    # Samples of one prompt read it once; the rows part where the first token is drawn.
+    prompts = {ids: place for place, ids in enumerate(dict.fromkeys(map(tuple, prompt_ids)))}
+    rows = torch.tensor([prompts[tuple(ids)] for ids in prompt_ids], device=model.device)
     prefix = _shared_prefix(prompt_ids)
     cache = None
     if prefix:
         first = torch.tensor([prompt_ids[0][:prefix]], device=model.device)
         cache = model(input_ids=first, use_cache=True, logits_to_keep=1).past_key_values
-        cache.batch_repeat_interleave(len(prompt_ids))
+        cache.batch_repeat_interleave(len(prompts))
     # Columns: shared prefix, padding, the rest of the prompt. Positions skip the padding.
-    inputs, mask = left_pad([ids[prefix:] for ids in prompt_ids], model.device)
+    inputs, mask = left_pad([list(ids[prefix:]) for ids in prompts], model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0) + prefix
-    mask = torch.cat([mask.new_ones(len(prompt_ids), prefix), mask], dim=1)
+    mask = torch.cat([mask.new_ones(len(prompts), prefix), mask], dim=1)
     active = list(range(len(prompt_ids)))
     tokens: list[list[int]] = [[] for _ in prompt_ids]
     for position in range(max_new_tokens):
@@ -300,8 +303,11 @@ def _continue(
             use_cache=True,
             logits_to_keep=1,
         )
-        cache = output.past_key_values
-        chosen = draw(output.logits[:, -1], keys[active], position).tolist()
+        cache, logits = output.past_key_values, output.logits[:, -1]
+        if position == 0:
+            cache.batch_select_indices(rows)
+            logits, mask, positions = logits[rows], mask[rows], positions[rows]
+        chosen = draw(logits, keys[active], position).tolist()
         going = []  # places in the batch of the rows that go on
         for place, (row, token) in enumerate(zip(active, chosen, strict=True)):
             if token in end_token_ids:
