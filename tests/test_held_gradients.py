@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from helpers_trainer import NAMES, ExactHead, assert_same, data, dpo, fairpo, logs, lora, parameters, turned
 
-from fairpo_trl.core.projection import projection_weights
+from fairpo_trl.core.projection import conflict_averse_weights, projection_weights
 
 
 def projected(gradient: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
@@ -32,6 +34,59 @@ def test_the_projection_is_the_nearest_vector_that_is_against_none(seed):
     assert (held @ found).min() > -1e-9 and (weights >= 0).all() and (weights > 0).any()
     # What makes it the nearest one: a gradient that pushes back stands at a right angle to the result.
     assert (weights * (held @ found)).abs().max() < 1e-9
+
+
+def worst_fall(step, gradients):
+    return float((gradients @ step).min())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_conflict_averse_step_is_the_best_for_the_worst_objective_within_its_reach(seed):
+    generator = torch.Generator().manual_seed(seed)
+    gradients = torch.randn(3, 8, generator=generator).double()
+    gradients[1] -= 1.5 * gradients[0]  # in conflict
+    mean, radius = gradients.mean(dim=0), 0.4
+
+    def loss(x):  # p on the simplex by its first entries
+        p = np.append(x, 1 - x.sum())
+        mixed = p @ gradients.numpy()
+        return mixed @ mean.numpy() + radius * float(mean.norm()) * np.linalg.norm(mixed)
+
+    found = scipy.optimize.minimize(
+        loss, [1 / 3, 1 / 3], bounds=[(0, 1)] * 2, method="SLSQP", tol=1e-14,
+        constraints={"type": "ineq", "fun": lambda x: 1 - x.sum()},
+    )  # fmt: skip
+    # Weights of 1 do not clip: CAGrad itself, with three times the mean as g_0.
+    step = conflict_averse_weights(gradients @ gradients.T, torch.ones(3).double(), radius) @ gradients / 3
+    p = np.append(found.x, 1 - found.x.sum())
+    mixed = torch.from_numpy(p @ gradients.numpy())
+    best = mean + radius * mean.norm() * mixed / mixed.norm()
+    assert worst_fall(step, gradients) == pytest.approx(worst_fall(best, gradients), abs=1e-5)
+    assert float((step - mean).norm()) <= radius * float(mean.norm()) + 1e-9
+    assert worst_fall(step, gradients) > worst_fall(mean, gradients)
+
+
+def test_an_objective_is_corrected_for_by_no_more_than_it_weighs():
+    gradients = torch.tensor([[1.0, 0.0], [-0.9, 0.1]]).double()
+    weights = torch.tensor([0.9, 0.1]).double()
+    found = conflict_averse_weights(gradients @ gradients.T, weights)
+    # The second is hurt, so p would lie on it alone; it is clipped at .1, and that alone gives the direction.
+    reach = 0.4 * (weights @ gradients).norm()
+    step = weights @ gradients + reach * gradients[1] / gradients[1].norm()
+    torch.testing.assert_close(found @ gradients, step, rtol=0, atol=1e-6)
+    assert conflict_averse_weights(torch.zeros(2, 2), weights).tolist() == weights.tolist()
+
+
+def test_the_step_is_that_of_raco_on_the_objectives(tmp_path, monkeypatch):
+    monkeypatch.setattr("trl.trainer.utils._ChunkedLogProbFunction", ExactHead)
+    plain, held, _ = privileged_step(tmp_path)  # half of the gradient of the privileged mean: the held ones are idle
+    step, _, trainer = privileged_step(tmp_path, held_gradients="conflict_averse")
+    gradients = torch.stack([2 * plain, *held])
+    weights = torch.tensor([0.5, *([0.5 / len(held)] * len(held))]).double()
+    expected = conflict_averse_weights(gradients @ gradients.T, weights) @ gradients
+    torch.testing.assert_close(step, expected, rtol=0, atol=1e-7)
+    changed = float((step - weights @ gradients).norm() / (weights @ gradients).norm())
+    assert logs(trainer)[0]["conflict_averse"] == pytest.approx(changed, rel=1e-4)
 
 
 def privileged_step(tmp_path, **options):
@@ -64,16 +119,17 @@ def test_a_step_is_the_projection_of_the_privileged_one(tmp_path, monkeypatch):
     assert (held @ step).min() > -1e-9
 
 
-def test_splits_of_a_step_give_the_same_step(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("how", "logged"), [("project", "projected"), ("conflict_averse", "conflict_averse")])
+def test_splits_of_a_step_give_the_same_step(how, logged, tmp_path, monkeypatch):
     monkeypatch.setattr("trl.trainer.utils._ChunkedLogProbFunction", ExactHead)
     runs = []
     for size, accumulation in ((8, 1), (2, 4)):
         trainer = fairpo(
             tmp_path, turned(data(21)), per_device_train_batch_size=size, gradient_accumulation_steps=accumulation,
-            held_gradients="project", max_grad_norm=0.1,
+            held_gradients=how, max_grad_norm=0.1,
         )  # fmt: skip
         trainer.train()
-        runs.append((parameters(trainer), [entry["projected"] for entry in logs(trainer)]))
+        runs.append((parameters(trainer), [entry[logged] for entry in logs(trainer)]))
     (whole, removed), (split, also) = runs
     assert len(removed) == 3 and max(removed) > 0.01 and also == pytest.approx(removed, abs=1e-6)
     assert_same(whole, split, 1e-9)
@@ -95,7 +151,7 @@ def test_it_trains_an_adapter_in_the_packed_layout(tmp_path):
     [
         ({"torch_compile": True}, "torch_compile=True does not give"),
         ({"gradient_checkpointing_kwargs": {"use_reentrant": True}}, "use_reentrant=True does not give"),
-        ({"privileged_attributes": list(NAMES)}, "no held attribute to project against"),
+        ({"privileged_attributes": list(NAMES)}, "no held attribute whose gradient it could heed"),
     ],
 )
 def test_where_it_cannot_work_it_is_refused(options, message, tmp_path):

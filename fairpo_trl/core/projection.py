@@ -1,4 +1,4 @@
-"""A gradient without its component against other gradients."""
+"""Gradients that conflict: one without its component against others, or a step that all of them agree to."""
 
 from __future__ import annotations
 
@@ -32,3 +32,58 @@ def projection_weights(dots: torch.Tensor, gram: torch.Tensor, sweeps: int = 100
             if gram[k, k] > 0:
                 weights[k] = (weights[k] - (dots[k] + gram[k] @ weights) / gram[k, k]).clamp(min=0)
     return weights
+
+
+def conflict_averse_weights(gram: torch.Tensor, weights: torch.Tensor, radius: float = 0.4) -> torch.Tensor:
+    """
+    The a for which sum_k a_k g_k is the clipped conflict-averse step of RACO (2602.02495).
+
+    CAGrad (2110.14048) looks, within `radius` |g_0| of g_0 = sum_k w_k g_k, for the step whose worst objective falls
+    most. Its dual is a point p of the simplex,
+
+        p = argmin g_p . g_0 + radius |g_0| |g_p|,   g_p = sum_k p_k g_k,
+
+    and the step is g_0 + radius |g_0| g_p / |g_p|. RACO clips each p_k at w_k first, so that no objective is corrected
+    for by more than it weighs. Solved by projected gradient descent with backtracking.
+
+    Args:
+        gram (`torch.Tensor`):
+            g_k . g_l, `[K, K]`.
+        weights (`torch.Tensor`):
+            w, `[K]`, not negative, of sum 1.
+        radius (`float`, *optional*, defaults to `0.4`):
+            How far the step may lie from g_0, in lengths of it.
+
+    Returns:
+        `torch.Tensor`: `[K]`, float64 on the CPU; `weights` itself where g_0 or g_p is 0.
+    """
+    gram, weights = gram.detach().cpu().double(), weights.detach().cpu().double()
+    size = gram.diagonal().mean()
+    if size <= 0:
+        return weights
+    gram = gram / size  # lengths near 1, so that one step size fits
+    reach = radius * (weights @ gram @ weights).clamp(min=0).sqrt()
+
+    def value(p: torch.Tensor) -> torch.Tensor:
+        return p @ gram @ weights + reach * (p @ gram @ p).clamp(min=0).sqrt()
+
+    p, step = torch.full_like(weights, 1 / len(weights)), 1.0
+    for _ in range(1000):
+        slope = gram @ weights + reach * (gram @ p) / (p @ gram @ p).clamp(min=1e-24).sqrt()
+        moved = _onto_simplex(p - step * slope)
+        while step > 1e-12 and value(moved) > value(p) + slope @ (moved - p) + ((moved - p) ** 2).sum() / (2 * step):
+            step /= 2
+            moved = _onto_simplex(p - step * slope)
+        if bool((moved - p).abs().max() < 1e-12):
+            break
+        p, step = moved, 2 * step
+    clipped = torch.minimum(p, weights)
+    length = (clipped @ gram @ clipped).clamp(min=0).sqrt()
+    return weights + reach / length * clipped if length > 1e-9 else weights
+
+
+def _onto_simplex(x: torch.Tensor) -> torch.Tensor:
+    """The nearest point with entries of at least 0 and sum 1."""
+    falling = x.sort(descending=True).values
+    excess = (falling.cumsum(0) - 1) / torch.arange(1, len(x) + 1, dtype=x.dtype)
+    return (x - excess[falling > excess][-1]).clamp(min=0)

@@ -117,7 +117,9 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
             loss in this step (as A-GEM and OGPSA do): to first order no held attribute then loses by a step for the
             privileged ones, inside its hinge or not. It costs a backward pass more for the privileged pairs and for
             each held attribute, one gradient each in memory, and `skip_idle_pairs`; not with FSDP, DeepSpeed, float16
-            or `torch_compile`.
+            or `torch_compile`. `"conflict_averse"`, at the same cost, replaces the step by that of RACO (2602.02495)
+            on the privileged pairs and the mean DPO loss of each held attribute, weighted as their groups; the hinge
+            then only moves the weights.
 
         > Parameters that control the speed; none changes what is computed
 
@@ -208,11 +210,11 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
         metadata={"help": "The hinge of each 'pair' (Eq. 19) or of each 'attribute' mean."},
     )
 
-    held_gradients: Literal["sum", "project"] = field(
+    held_gradients: Literal["sum", "project", "conflict_averse"] = field(
         default="sum",
         metadata={
             "help": "'project' takes out of the privileged gradient what is against the gradient of a held attribute, "
-            "at a backward pass more for each."
+            "at a backward pass more for each; 'conflict_averse' makes the step of RACO of them all."
         },
     )
 
@@ -310,13 +312,13 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
                 "`balancer='lagrangian'` is about the bound against the reference, which `hinge=False` takes away. "
                 "Use hinge=True, or balancer='mirror_ascent'."
             )
-        if self.held_gradients == "project":
+        if self.held_gradients != "sum":
             reentrant = (self.gradient_checkpointing_kwargs or {}).get("use_reentrant")
             off = {"fp16": self.fp16, "torch_compile": self.torch_compile, "use_reentrant": reentrant}
             for what in [name for name, given in off.items() if given]:
                 raise ValueError(
-                    f"`held_gradients='project'` needs the gradient of every attribute by itself, which {what}=True "
-                    "does not give: switch one of them off."
+                    f"`held_gradients={self.held_gradients!r}` needs the gradient of every attribute by itself, which "
+                    f"{what}=True does not give: switch one of them off."
                 )
         if self.hinge_level == "attribute" and not self.hinge:
             raise ValueError("`hinge_level='attribute'` needs the hinge, but hinge=False. Leave one of them out.")

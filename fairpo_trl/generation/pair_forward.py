@@ -234,7 +234,7 @@ class PairForward(TrainerBase):
     def _can_skip(self) -> bool:
         args = self.args
         excess = args.balancer == "lagrangian" and args.lagrangian_term == "excess"  # un-hinged: always a gradient
-        needed = excess or args.held_gradients == "project"  # of pairs inside their hinge too
+        needed = excess or args.held_gradients != "sum"  # of pairs inside their hinge too
         return args.skip_idle_pairs and args.hinge and not needed and not self._is_sharded()
 
     def _is_sharded(self) -> bool:
