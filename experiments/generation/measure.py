@@ -176,7 +176,7 @@ class Measurer:
         seeds = [s for s in (evaluation.REFERENCE_SEED, evaluation.FRESH_SEED) if not self._reference_path(s).exists()]
         if not seeds:
             return
-        model, tokenizer = self._base()
+        model, tokenizer = self.base()
         for seed in seeds:
             writing = evaluation.write(
                 model, tokenizer, self.prompts, seed=seed, samples=self.samples, desc=f"Reference, draws {seed}"
@@ -194,7 +194,7 @@ class Measurer:
         ]
         return evaluation.judge(self.prompts, completions)
 
-    def _base(self) -> tuple[Any, Any]:
+    def base(self) -> tuple[Any, Any]:
         """The reference and its tokenizer."""
         path, _ = demo_model_path()
         model = AutoModelForCausalLM.from_pretrained(
@@ -206,7 +206,7 @@ class Measurer:
         """Trains one row with one seed, if that is not done yet, and measures what is missing."""
         missing = [at for at in self.measured(row) if not self.path(row, seed, at).exists()]
         if row.control is not None:
-            model, tokenizer = self._base()
+            model, tokenizer = self.base()
             completions = CONTROLS[row.control](model, tokenizer, self.prompts, self.samples)
             writing = evaluation.judge(self.prompts, completions)
             self._keep(row, seed, missing[0], evaluation.guards(model, tokenizer, self.prompts, writing), {}, writing)
@@ -215,7 +215,7 @@ class Measurer:
             self.train(row, seed)
         for at in missing:
             adapter = self.adapter(row, seed, at.step)
-            model, tokenizer = self._base()
+            model, tokenizer = self.base()
             model = PeftModel.from_pretrained(model, str(adapter))
             scaled = nullcontext() if at.scale == 1 else rescale_adapter_scale(model, at.scale)
             with scaled:
