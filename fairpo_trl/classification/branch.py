@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fairpo_trl.classification.heads import LAST_LAYER, build_head
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known
 
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def branched(head: nn.Module, config: MultiLabelClassifierConfig) -> BranchedHea
         ValueError: If a label is unknown.
     """
     labels, names = list(config.branch_labels or ()), list(config.label_names)
-    _check_known(labels, names)
+    require_known("label", labels, names)
     branch = _plain_head(config, len(labels))
     # The layer before the logits is 0, the one before it is drawn: the first step moves the last layer, as in LoRA.
     for name, parameter in branch.named_parameters():
@@ -87,12 +87,6 @@ def branched(head: nn.Module, config: MultiLabelClassifierConfig) -> BranchedHea
 def _plain_head(config: MultiLabelClassifierConfig, n_labels: int) -> nn.Module:
     kind: Any = config.head  # checked by `build_head`
     return build_head(kind, config.feature_size, n_labels, config.hidden_size, config.dropout)
-
-
-def _check_known(labels: Sequence[str], names: Sequence[str]) -> None:
-    unknown = [name for name in labels if name not in names]
-    if unknown:
-        raise ValueError(unknown_names_message("label", unknown, names))
 
 
 def freeze_held_labels(model: MultiLabelClassifier, privileged: Sequence[str]) -> None:
@@ -129,7 +123,7 @@ def freeze_held_labels(model: MultiLabelClassifier, privileged: Sequence[str]) -
             f"The backbone is trained too (backbone_trainable={config.backbone_trainable!r}) and every label uses it: "
             "held labels can only be frozen over a frozen backbone."
         )
-    _check_known(privileged, config.label_names)
+    require_known("label", privileged, config.label_names)
     config.branch_labels = list(privileged)
     model.head = branched(model.head, config).to(model.device)
     model.head.train(model.training)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from transformers import AutoConfig, PreTrainedConfig
 
 from fairpo_trl.classification.features.adaptation import Trainable
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known
 from fairpo_trl.core.partition import Partition
 
 
@@ -77,8 +77,7 @@ class MultiLabelClassifierConfig(PreTrainedConfig):
         repeated = sorted({name for name in self.label_names if self.label_names.count(name) > 1})
         if repeated:
             raise ValueError(f"Each label may occur once, but these occur more often: {repeated}.")
-        if self.backbone_trainable not in get_args(Trainable):
-            raise ValueError(unknown_names_message("trainable", [self.backbone_trainable], get_args(Trainable)))
+        require_known("trainable", [self.backbone_trainable], get_args(Trainable))
         if self.thresholds is not None and len(self.thresholds) != len(self.label_names):
             raise ValueError(f"{len(self.thresholds)} thresholds were given for {len(self.label_names)} labels.")
         if self.partition is not None:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known
 
 
 HeadKind = Literal["linear", "label_mlp", "shared_mlp"]
@@ -104,8 +104,7 @@ def build_head(head: HeadKind, feature_size: int, n_labels: int, hidden_size: in
     Raises:
         ValueError: For an unknown head or a number out of its range.
     """
-    if head not in get_args(HeadKind):
-        raise ValueError(unknown_names_message("head", [head], get_args(HeadKind)))
+    require_known("head", [head], get_args(HeadKind))
     if feature_size < 1 or n_labels < 1 or hidden_size < 1:
         raise ValueError(
             f"A head needs at least one feature, label and hidden unit; got feature_size={feature_size}, "

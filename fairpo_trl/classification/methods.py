@@ -9,7 +9,7 @@ from fairpo_trl.classification.config import ONLY_WITH, MultiLabelFairPOConfig
 from fairpo_trl.classification.heads import LAST_LAYER
 from fairpo_trl.classification.losses import PointwiseLoss, PreferenceLoss
 from fairpo_trl.classification.model import MultiLabelClassifier
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.training.arguments import unused_options
 
@@ -67,8 +67,7 @@ def apply_method(
     Raises:
         ValueError: For an unknown method or a factor that is not positive.
     """
-    if method not in get_args(Method):
-        raise ValueError(unknown_names_message("method", [method], get_args(Method)))
+    require_known("method", [method], get_args(Method))
     if not reweight_factor > 0:
         raise ValueError(f"`reweight_factor` must be positive, got {reweight_factor}.")
     if method == "fairpo":

@@ -22,7 +22,7 @@ from fairpo_trl.classification.features.backbones import Backbone, load_backbone
 from fairpo_trl.classification.features.preprocessing import Transform
 from fairpo_trl.classification.features.statistics import mean_and_std
 from fairpo_trl.classification.prediction import image_sources, scored_row
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known
 from fairpo_trl.core.reduction import all_finite
 from fairpo_trl.hashing import sha256_of_tensors
 
@@ -248,8 +248,7 @@ class MultiLabelClassifier(PreTrainedModel):
                 f"{backbone.description['spec']} with pooling={backbone.pooling!r} gives {backbone.feature_size} "
                 f"features; this model takes {self.config.feature_size}."
             )
-        if trainable not in get_args(Trainable):
-            raise ValueError(unknown_names_message("trainable", [trainable], get_args(Trainable)))
+        require_known("trainable", [trainable], get_args(Trainable))
         trained_modules = adapt_backbone(backbone, trainable, blocks, lora_r, lora_alpha)
         self.backbone = backbone.to(self.device)
         self._trained_blocks = trained_modules

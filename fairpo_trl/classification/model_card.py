@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fairpo_trl.classification.metrics.comparison import ReferenceComparison
 from fairpo_trl.classification.metrics.group_report import GroupEvaluation
-from fairpo_trl.hub.card import PAPER, command_section, escape, fill, markdown_table, package_version
+from fairpo_trl.hub.card import PAPER, command_section, escape, eval_result, fill, markdown_table, package_version
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
 from fairpo_trl.reporting.numbers import role_text
 
@@ -81,16 +81,9 @@ def write_model_card(
 def _eval_results(evaluation: GroupEvaluation | None, data: str | None) -> list[EvalResult]:
     if evaluation is None:
         return []
+    about = ("image-classification", "Multi-label image classification", "multi-label", data or "evaluation split")
     return [
-        EvalResult(
-            task_type="image-classification",
-            task_name="Multi-label image classification",
-            dataset_type="multi-label",
-            dataset_name=printable(data or "evaluation split"),
-            metric_type=metric,
-            metric_name=f"{label} ({role_text(group)})",
-            metric_value=round(float(value), 6),
-        )
+        eval_result(about, metric, f"{label} ({role_text(group)})", value)
         for metric, label in _METRICS.items()
         for group, value in evaluation.by_group[metric].items()
         if math.isfinite(value)

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from fairpo_trl.core.messages import shortened, unknown_names_message
+from fairpo_trl.core.messages import require_known, shortened
 from fairpo_trl.core.options import check_number, is_number
 from fairpo_trl.core.partition import Group
 from fairpo_trl.core.running_means import RunningMeans
@@ -118,8 +118,7 @@ class GroupWeights:
             ("scaling", scaling, get_args(Scaling)),
             ("absent", absent, get_args(Absent)),
         ):
-            if value not in choices:
-                raise ValueError(unknown_names_message(option, [value], choices))
+            require_known(option, [value], choices)
         if k == 0:
             raise ValueError("`groups` is empty: there is nothing to weigh.")
         check_number("eta", eta)
@@ -166,9 +165,7 @@ class GroupWeights:
         values = {} if values is None else values
         if not isinstance(values, Mapping):
             raise ValueError(f"`{option}` must map each group to a number, got {shortened(values)}.")
-        unknown = [name for name in values if name not in self.names]
-        if unknown:
-            raise ValueError(unknown_names_message(f"group in `{option}`", unknown, self.names))
+        require_known(f"group in `{option}`", values, self.names)
         bad = [name for name in self.names if not (is_number(values.get(name)) and values[name] > 0)]
         if bad:
             raise ValueError(

@@ -46,6 +46,12 @@ def unknown_names_message(what: str, unknown: Iterable[str], known: Sequence[str
     return f"Unknown {what}: {', '.join(parts)}. Known: {listed}."
 
 
+def require_known(what: str, names: Iterable[Any], known: Sequence[str]) -> None:
+    """Raises `ValueError`, with [`unknown_names_message`], unless every one of some names is known."""
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(unknown_names_message(what, unknown, known))
+
+
 def spelling_key(name: str) -> str:
     """What a name is without regard to case, white space, invisible characters and the ways Unicode can write it."""
     visible = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from fairpo_trl.core.messages import shortened, unknown_names_message
+from fairpo_trl.core.messages import require_known, shortened
 from fairpo_trl.core.options import is_number
 
 
@@ -82,9 +82,7 @@ class Partition:
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
             raise ValueError(f"Each name may occur once, but these occur more often: {repeated}.")
-        unknown = [name for name in wanted if name not in self.names]
-        if unknown:
-            raise ValueError(unknown_names_message("privileged name", unknown, self.names))
+        require_known("privileged name", wanted, self.names)
         if not wanted:
             raise ValueError(
                 "No name is privileged, so there is nothing to improve: choose at least one of "
@@ -100,8 +98,7 @@ class Partition:
 
     def role_of(self, name: str) -> Role:
         """The role of one name. Raises `ValueError` with near matches for an unknown one."""
-        if name not in self.names:
-            raise ValueError(unknown_names_message("name", [name], self.names))
+        require_known("name", [name], self.names)
         return "privileged" if name in self.privileged else "non_privileged"
 
     # ---- ways to choose the privileged names ----

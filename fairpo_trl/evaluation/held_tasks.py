@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known, unknown_names_message
 from fairpo_trl.evaluation.completions import Model
 from fairpo_trl.evaluation.held_texts import kept_numbers
 from fairpo_trl.evaluation.models import ModelSource, load_tokenizer
@@ -81,8 +81,7 @@ class TaskResults:
         self._manager = TaskManager(include_path=own, include_defaults=own is None)
         if own is not None and self._task not in self._manager.all_subtasks:
             self._manager = TaskManager(include_path=own)
-        if self._task not in self._manager.all_subtasks:
-            raise ValueError(unknown_names_message("task", [self._task], list(self._manager.all_subtasks)))
+        require_known("task", [self._task], list(self._manager.all_subtasks))
         self._open, self._folder, self._batch_size = open_model, Path(folder), batch_size
         self.name, self.margin = task.replace("=", ", "), margin
         share = self._metric in SHARES

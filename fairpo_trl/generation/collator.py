@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fairpo_trl.core.messages import shortened, unknown_names_message
+from fairpo_trl.core.messages import require_known, shortened
 from fairpo_trl.generation.packing import pair_spans
 from fairpo_trl.preferences.rules import WEIGHT_COLUMN, attribute_names, is_weight
 
@@ -93,8 +93,7 @@ class AttributeCollator:
         mask = torch.zeros(len(examples), len(self.names), dtype=torch.bool)
         for row, example in enumerate(examples):
             for name in attribute_names(example[self.column]):
-                if name not in self.names:  # streaming data: known only now
-                    raise ValueError(unknown_names_message(f"attribute in column {self.column!r}", [name], self.names))
+                require_known(f"attribute in column {self.column!r}", [name], self.names)
                 mask[row, self.names.index(name)] = True
         ours = (self.column, ROW_COLUMN, WEIGHT_COLUMN)
         batch = self.collator([{k: v for k, v in example.items() if k not in ours} for example in examples])

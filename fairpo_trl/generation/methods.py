@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from datasets import Dataset, IterableDataset
 
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.preferences.rules import attribute_names
 
@@ -39,8 +39,7 @@ def apply_method(
     Raises:
         ValueError: For an unknown method, or a streaming dataset where the rows must be selected first.
     """
-    if method not in get_args(Method):
-        raise ValueError(unknown_names_message("method", [method], get_args(Method)))
+    require_known("method", [method], get_args(Method))
     if method == "fairpo":
         return train, evaluation
     if method == "group_robust_dpo":

@@ -14,7 +14,16 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from trl import DPOConfig
 
 from fairpo_trl.generation.config import FairPOConfig
-from fairpo_trl.hub.card import BaseModel, command_section, escape, fill, markdown_table, package_version
+from fairpo_trl.hub.card import (
+    BaseModel,
+    as_list,
+    command_section,
+    escape,
+    eval_result,
+    fill,
+    markdown_table,
+    package_version,
+)
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
 
 
@@ -43,7 +52,7 @@ def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None)
     model = trainer.accelerator.unwrap_model(trainer.model)
     base = BaseModel.of(getattr(model.config, "_name_or_path", "") or "")
     method = _peft_method(model)
-    datasets = _as_list(card.data.get("datasets"))
+    datasets = as_list(card.data.get("datasets"))
 
     facts = _metadata(card.data.to_dict(), trainer, base, method, win_rates or {})
     title = facts["model_name"]
@@ -63,10 +72,6 @@ def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None)
     ModelCard(f"---\n{ModelCardData(**facts).to_yaml()}\n---\n\n{text}\n").save(path)
 
 
-def _as_list(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
-
-
 def _peft_method(model: Any) -> str | None:
     """`"lora"`, ... for a PEFT model, else `None`."""
     if not is_peft_model(model):
@@ -82,7 +87,7 @@ def _metadata(
     facts: dict[str, Any], trainer: Any, base: BaseModel, method: str | None, win_rates: Mapping[str, float]
 ) -> dict[str, Any]:
     """The card's metadata: TRL's, mended and completed. `None` leaves a key out."""
-    datasets = [name for name in _as_list(facts.get("datasets")) if is_hub_id(name)]
+    datasets = [name for name in as_list(facts.get("datasets")) if is_hub_id(name)]
     name = facts.get("model_name") or (trainer.hub_model_id or "").rpartition("/")[2]
     facts = {
         **facts,
@@ -93,7 +98,7 @@ def _metadata(
         "library_name": "peft" if method else "transformers",
         "pipeline_tag": "text-generation",
         "datasets": datasets or None,
-        "tags": sorted({*_as_list(facts.get("tags")), *trainer._tag_names, *([method] if method else [])}),
+        "tags": sorted({*as_list(facts.get("tags")), *trainer._tag_names, *([method] if method else [])}),
         "eval_results": _eval_results(trainer, win_rates) or None,
     }
     facts.pop("licence", None)  # TRL's placeholder, under a key that the Hub does not know
@@ -110,19 +115,8 @@ def _eval_results(trainer: Any, win_rates: Mapping[str, float]) -> list[EvalResu
             name, value = metrics.worst(kind)
             values.append((f"worst_attribute_{kind}", f"{label}, worst attribute ({name})", value))
     values += [("win_rate", f"Win rate: {name}", float(value)) for name, value in win_rates.items()]
-    return [
-        EvalResult(
-            task_type="text-generation",
-            task_name="Preference pairs",
-            dataset_type="preference-pairs",
-            dataset_name="Evaluation pairs by attribute",
-            metric_type=kind,
-            metric_name=printable(label),
-            metric_value=round(value, 6) + 0.0,  # no -0.0
-        )
-        for kind, label, value in values
-        if math.isfinite(value)
-    ]
+    about = ("text-generation", "Preference pairs", "preference-pairs", "Evaluation pairs by attribute")
+    return [eval_result(about, kind, label, value) for kind, label, value in values if math.isfinite(value)]
 
 
 def introduction(base: BaseModel, method: str | None, datasets: list[str]) -> str:

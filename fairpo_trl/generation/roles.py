@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.losses import LOG_2
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known, unknown_names_message
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.training.arguments import make_group_weights
@@ -43,9 +43,8 @@ def resolve_partition(
                 "A streaming dataset cannot be scanned for its attributes: name the held ones in "
                 "`non_privileged_attributes` (an empty list if there is none)."
             )
-        unknown = [name for name in args.privileged_attributes if name not in counts and not streaming]
-        if unknown:
-            raise ValueError(unknown_names_message("privileged attribute", unknown, sorted(counts)))
+        if not streaming:
+            require_known("privileged attribute", args.privileged_attributes, sorted(counts))
         names = sorted(counts) if held is None else [*args.privileged_attributes, *held]
         partition = Partition.by_name(names, args.privileged_attributes)
     elif args.privileged_attributes or args.non_privileged_attributes:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import ModelCard, ModelCardData, try_to_load_from_cache
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable, public_command, snapshot_id
+from fairpo_trl.reporting.render.markdown import pipe_table
 
 
 PAPER = {
@@ -72,8 +73,33 @@ def _templates() -> Environment:
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:
     """A Markdown table whose last `numbers` columns are right-aligned."""
-    rule = ["---"] * (len(header) - numbers) + ["---:"] * numbers
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+    return pipe_table(header, rows, len(header) - numbers)
+
+
+def eval_result(
+    about: tuple[str, str, str, str], metric: str, name: str, value: float, ends: tuple[float, float] | None = None
+) -> EvalResult:
+    """
+    A number for the Hub's `model-index`.
+
+    Args:
+        about (`tuple[str, str, str, str]`):
+            Task and data, each as the Hub spells it and for people.
+        metric, name (`str`):
+            What was measured, likewise.
+        value (`float`), ends (`tuple[float, float]`, *optional*):
+            What came out, with its interval.
+    """
+    return EvalResult(
+        task_type=about[0],
+        task_name=about[1],
+        dataset_type=about[2],
+        dataset_name=printable(about[3]),
+        metric_type=metric,
+        metric_name=printable(name),
+        metric_value=round(float(value), 6) + 0.0,  # no -0.0
+        metric_args=None if ends is None else {"low": round(ends[0], 6), "high": round(ends[1], 6)},
+    )
 
 
 def command_section(processes: int) -> list[str]:
@@ -84,6 +110,11 @@ def command_section(processes: int) -> list[str]:
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
     on = f"On {processes} processes. " if processes > 1 else ""
     return [f"## Command\n\n{fence}bash\n{command}\n{fence}\n\n{on}Paths are reduced to their last part."]
+
+
+def as_list(value: Any) -> list[str]:
+    """What a card's metadata give as one text or as a list."""
+    return [value] if isinstance(value, str) else list(value or ())
 
 
 def package_version(package: str) -> str:

@@ -15,7 +15,7 @@ from fairpo_trl.classification import model_card as classifier_card
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation import model_card as language_card
-from fairpo_trl.hub.card import BaseModel, escape, fill, markdown_table, public_card
+from fairpo_trl.hub.card import BaseModel, as_list, escape, fill, markdown_table, public_card
 from fairpo_trl.hub.contents import Kind, has_chat_template, has_tokenizer, read_json
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable, public_value
 from fairpo_trl.hub.results import AnyResults, became_worse, evaluation_results, evaluation_section
@@ -95,7 +95,7 @@ def compose_card(
     origin = Path(adapter) if adapter is not None else folder
     metadata, text = _existing(origin)
     partition = _partition(origin, kind, results)
-    datasets = [facts.dataset] if facts.dataset else _as_list(metadata.get("datasets"))
+    datasets = [facts.dataset] if facts.dataset else as_list(metadata.get("datasets"))
     if kind == "classifier":
         about = _about_classifier(folder, repo_id, datasets)
     else:
@@ -160,7 +160,7 @@ def _about_language_model(
     config = read_json(adapter) if adapter.is_file() else {}
     base = BaseModel.of(config.get("base_model_name_or_path") or str(metadata.get("base_model") or ""))
     method = str(config.get("peft_type") or "").lower() or None if kind == "adapter" else None
-    if by_fairpo or "fairpo" in _as_list(metadata.get("tags")):
+    if by_fairpo or "fairpo" in as_list(metadata.get("tags")):
         told = f"{language_card.introduction(base, method, datasets)}\n\n{language_card.about_fairpo()}"
     else:
         what = f"A PEFT adapter ({method}) of {escape(base.name or 'an unnamed model')}" if method else "A model"
@@ -242,7 +242,7 @@ def _metadata(
     results: AnyResults | None,
     by_fairpo: bool,
 ) -> ModelCardData:
-    tags = {*_as_list(found.get("tags")), *(["fairpo", "group-robust"] if by_fairpo else [])}
+    tags = {*as_list(found.get("tags")), *(["fairpo", "group-robust"] if by_fairpo else [])}
     if about.method:
         tags.add(about.method)
     elif kind == "model":
@@ -311,7 +311,3 @@ def _licences(base: BaseModel, datasets: Sequence[str], facts: CardFacts, metada
         ["training data", data or "not recorded", escape(facts.dataset_license or UNKNOWN)],
     ]
     return markdown_table(["What", "Which", "Licence"], rows)
-
-
-def _as_list(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())

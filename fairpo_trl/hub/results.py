@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from huggingface_hub import EvalResult
 
+from fairpo_trl.hub.card import eval_result
 from fairpo_trl.hub.privacy import printable
 from fairpo_trl.reporting.blocks import Pictures
 from fairpo_trl.reporting.documents import Interval
@@ -107,7 +108,8 @@ def evaluation_results(results: AnyResults | None) -> list[EvalResult]:
             accuracy = Interval(mean=entry.pair_accuracy.trained)
             named.append(("pair_accuracy", f"Held-out pair accuracy: {attribute}", accuracy))
     data = results.data or "held-out prompts"
-    return [_eval_result("text-generation", "Text generation", "prompts", data, *values) for values in named]
+    about = ("text-generation", "Text generation", "prompts", data)
+    return [eval_result(about, metric, name, value.mean, value.ends) for metric, name, value in named]
 
 
 def _label_index(results: LabelResults) -> list[EvalResult]:
@@ -123,26 +125,9 @@ def _label_index(results: LabelResults) -> list[EvalResult]:
         for metric, words in measure.columns.items():
             value = trained[group].get(metric)
             if value is not None and math.isfinite(value):
-                index.append(_eval_result(*task, metric, f"{words} ({role_text(group)})", Interval(mean=value)))
+                index.append(eval_result(task, metric, f"{words} ({role_text(group)})", value))
         change = changes[group].change if group in changes else None
         if change is not None:
             name = f"{measure.group} less the reference's ({role_text(group)})"
-            index.append(_eval_result(*task, f"{measure.group.lower()}_difference", name, change))
+            index.append(eval_result(task, f"{measure.group.lower()}_difference", name, change.mean, change.ends))
     return index
-
-
-def _eval_result(
-    task: str, task_name: str, kind: str, data: str, metric: str, name: str, value: Interval
-) -> EvalResult:
-    return EvalResult(
-        task_type=task,
-        task_name=task_name,
-        dataset_type=kind,
-        dataset_name=printable(data),
-        metric_type=metric,
-        metric_name=printable(name),
-        metric_value=round(value.mean, 6) + 0.0,  # no -0.0
-        metric_args=None
-        if value.ends is None
-        else dict(zip(("low", "high"), (round(end, 6) for end in value.ends), strict=True)),
-    )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
-from fairpo_trl.core.messages import shortened, unknown_names_message
+from fairpo_trl.core.messages import require_known, shortened
 from fairpo_trl.hashing import sha256_of_json
 from fairpo_trl.label_sets.reader import Vocabulary
 from fairpo_trl.preferences.read import check_columns, read_table
@@ -110,8 +110,7 @@ def load_items(
     vocabulary = Vocabulary(tuple(sorted({label for row in sets for label in row} if labels is None else labels)))
     if labels is not None:
         found = {label for row in sets for label in row}
-        if unknown := [label for label in labels if label not in found]:
-            raise ValueError(unknown_names_message("label in `labels`", unknown, sorted(found)))
+        require_known("label in `labels`", labels, sorted(found))
         sets = [[label for label in row if label in vocabulary.labels] for row in sets]
     kept = [number for number, row in enumerate(sets) if row]
     matrix = np.array([[label in sets[n] for label in vocabulary.labels] for n in kept], dtype=np.int8)

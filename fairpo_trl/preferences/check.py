@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known
 from fairpo_trl.preferences.overlap import Overlap, find_overlap, find_overlaps
 from fairpo_trl.preferences.own import repeated_pairs
 from fairpo_trl.preferences.read import Rows, columns_of
@@ -201,9 +201,7 @@ def check_preferences(
         for name in dict.fromkeys(attribute_names(row[attribute_column]))
     ]
     names = list(dict.fromkeys(pair.attribute for pair in pairs))
-    unknown = [name for name in privileged or () if name not in names]
-    if unknown:
-        raise ValueError(unknown_names_message("privileged attribute", unknown, names))
+    require_known("privileged attribute", privileged or (), names)
     prompts = {split: {index: explicit_pair(row)[0] for index, row in part} for split, part in usable.items()}
     lengths = None
     if tokenizer is not None:

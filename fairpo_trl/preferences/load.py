@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 from rich.console import Console
 from rich.text import Text
 
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known, unknown_names_message
 from fairpo_trl.preferences.exports import print_converted
 from fairpo_trl.preferences.formats import read_messages
 from fairpo_trl.preferences.own import counts_line, existing, names_of, own_pairs
@@ -89,8 +89,7 @@ def load_preferences(
     else:
         path = existing(name_or_path)
     if source is not None:
-        if source not in SOURCES:
-            raise ValueError(unknown_names_message("source", [source], list(SOURCES)))
+        require_known("source", [source], list(SOURCES))
         if ratings is not None:
             raise ValueError(f"`ratings` are for own data; {SOURCES[source].title} has its own schema.")
         data = _published(SOURCES[source], path, seed, console, options)
@@ -141,9 +140,7 @@ def _published(
 ) -> DatasetDict:
     """Published rows, from the Hub or a path, through the converter."""
     known = [name for name in inspect.signature(source.convert).parameters if name != "rows"]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise ValueError(unknown_names_message(f"option of {source.title}", unknown, known or ["none"]))
+    require_known(f"option of {source.title}", options, known or ["none"])
     if "seed" in known:
         options = {**options, "seed": seed}
     if not source.subsets:
@@ -192,9 +189,7 @@ def _converted(
 def _rated(path: Path, ratings: Sequence[str], seed: int, console: Console, options: Mapping[str, Any]) -> DatasetDict:
     """Pairs from a table of ratings, divided by its column `split` if it has one."""
     known = ["min_margin", "ties", "missing", "max_pairs_per_prompt", "pairing", "tolerance"]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise ValueError(unknown_names_message("option of ratings", unknown, known))
+    require_known("option of ratings", options, known)
     table = read_table(path)
     unread = [name for name in table.columns if name not in ("prompt", "response", "id", "split", *ratings)]
     if unread:

@@ -76,6 +76,11 @@ def change_of(found: Mapping[str, float] | None) -> Change:
     return Change(None if found is None else Interval.model_validate(found))
 
 
+def difference(found: Interval | None) -> Change:
+    """A difference of win rates, or of scores in a judge's own unit."""
+    return Change(found, "share", arrow=False)
+
+
 def pieces(cell: Cell) -> Pieces:
     """A cell in words."""
     if isinstance(cell, str):

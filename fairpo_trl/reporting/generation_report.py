@@ -15,8 +15,8 @@ from fairpo_trl.reporting.blocks import (
     sections_of,
     with_content,
 )
-from fairpo_trl.reporting.cells import Change, Mean, Outcome, Value, text_of
-from fairpo_trl.reporting.documents import ROLES, Interval
+from fairpo_trl.reporting.cells import Mean, Outcome, Value, difference, text_of
+from fairpo_trl.reporting.documents import ROLES
 from fairpo_trl.reporting.numbers import ABSENT, Unit, duration, judge_text, role_text, share
 from fairpo_trl.reporting.results import AttributeResult, Results, Sample
 from fairpo_trl.reporting.verdict import generation_verdict
@@ -78,7 +78,7 @@ def win_rate_block(results: Results) -> Block:
                 (
                     entry.attribute,
                     judge_text(judge),
-                    _difference(rates.difference),
+                    difference(rates.difference),
                     Outcome(rates.difference),
                     Mean(rates.trained),
                     Mean(rates.reference_vs_itself),
@@ -125,7 +125,7 @@ def scores_block(results: Results) -> Block | None:
                 judge_text(judge),
                 Mean(found.reference),
                 Mean(found.trained),
-                _difference(found.difference),
+                difference(found.difference),
                 Outcome(found.difference),
             )
             for judge, found in entry.scores.items()
@@ -253,7 +253,3 @@ def _sections(
     results: Results, rows: Callable[[AttributeResult], list[Row]]
 ) -> tuple[tuple[str, tuple[Row, ...]], ...]:
     return sections_of([(role_text(entry.role), row) for entry in results.by_role() for row in rows(entry)])
-
-
-def _difference(value: Interval | None) -> Change:
-    return Change(value, "share", arrow=False)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fairpo_trl.reporting.cells import Cell, Change, Outcome, text_of
+from fairpo_trl.reporting.cells import Cell, Change, Outcome, difference, text_of
 from fairpo_trl.reporting.documents import Interval, Role
 from fairpo_trl.reporting.label_results import LabelResults
 from fairpo_trl.reporting.numbers import Sign, judge_text, listed, percent, verdict
@@ -94,11 +94,11 @@ def generation_verdict(results: Results) -> Verdict:
     low = worst(held)
     details = []
     if privileged or held:
-        numbers = [f"{name} {text_of(_difference(value))}" for name, value in privileged.items()]
-        numbers += [f"lowest held: {low[0]} {text_of(_difference(low[1]))}"] if low else []
+        numbers = [f"{name} {text_of(difference(value))}" for name, value in privileged.items()]
+        numbers += [f"lowest held: {low[0]} {text_of(difference(low[1]))}"] if low else []
         details.append(f"Change of the win rate, less that of the reference against itself: {'; '.join(numbers)}.")
     tiles = [
-        Tile(title, _difference(value), about)
+        Tile(title, difference(value), about)
         for title, value, about in (
             ("privileged", mean_interval(list(privileged.values())), listed(list(privileged))),
             ("held, mean", mean_interval(list(held.values())), f"of {len(held)}"),
@@ -193,7 +193,7 @@ def _second_opinions(results: Results) -> list[str]:
     found: dict[str, list[str]] = {}
     for judge, attribute, _, first, second in _later_judges(results):
         if verdict(second) is not None:
-            told = f"{attribute} {text_of(_difference(second))} {text_of(Outcome(second))}"
+            told = f"{attribute} {text_of(difference(second))} {text_of(Outcome(second))}"
             found.setdefault(judge, []).extend([told] if verdict(second) != verdict(first) else [])
     return [
         f"The {judge_text(judge)} sees it differently: {', '.join(differing)}."
@@ -201,10 +201,6 @@ def _second_opinions(results: Results) -> list[str]:
         else f"The {judge_text(judge)} agrees with every verdict."
         for judge, differing in found.items()
     ]
-
-
-def _difference(value: Interval | None) -> Change:
-    return Change(value, "share", arrow=False)
 
 
 def _held_labels(names: Sequence[str]) -> str:

@@ -9,11 +9,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from fairpo_trl.classification.data.columns import MissingImages
-from fairpo_trl.classification.data.images import ImageFiles, existing_files
+from fairpo_trl.classification.data.columns import MissingImages, split_of_files
 from fairpo_trl.classification.data.layout import find_layout
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known, unknown_names_message
 
 
 LabelOrder = Literal["id", "alphabetical"]
@@ -128,8 +127,7 @@ def _load(
         ("label_order", label_order, get_args(LabelOrder)),
         ("missing_images", missing_images, get_args(MissingImages)),
     ):
-        if value not in choices:
-            raise ValueError(unknown_names_message(option, [value], choices))
+        require_known(option, [value], choices)
     root = Path(data_dir).expanduser()
     wanted: list[tuple[str, ...]] = [(f"annotations/instances_{part}{year}.json",) for part in ("train", "val")]
     wanted += [(f"{part}{year}", f"images/{part}{year}") for part in ("train", "val")]
@@ -189,32 +187,21 @@ def _load_split(
 
     labels = np.zeros((len(listed), len(label_names)), dtype=np.int8)
     labels[rows, columns] = 1
-    labelled = labels.any(axis=1)
-    notes: dict[str, int | str] = {
-        "images listed": len(listed),
-        f"without a label, {'kept' if keep_unlabeled else 'dropped'}": int((~labelled).sum()),
-        "crowd objects, counted as labels": int(crowds),
-        "boxes without area, counted as labels": int(flat),
-        "image folder": folder.parent.name + "/" + folder.name if folder.parent.name == "images" else folder.name,
-    }
-    keep = np.ones(len(listed), dtype=bool) if keep_unlabeled else labelled
-    there = np.array(existing_files(folder, [file_name for _, file_name in listed]), dtype=bool)
-    missing = np.flatnonzero(keep & ~there)
-    if len(missing) and missing_images == "raise":
-        raise FileNotFoundError(
-            f"{len(missing)} of the {int(keep.sum())} images of {file.name} are missing from {folder.name}/: "
-            f"{_few([listed[i][1] for i in missing])}. Download them, or pass `--missing_images skip` (in Python "
-            "missing_images='skip')."
-        )
-    notes["missing images, skipped"] = len(missing)
-    kept = np.flatnonzero(keep & there)
-    return MultiLabelSplit(
-        name=name,
-        label_names=label_names,
-        labels=labels[kept],
-        ids=tuple(f"{folder.name}/{listed[i][1]}" for i in kept),
-        images=ImageFiles(folder, [listed[i][1] for i in kept]),
-        notes=notes,
+    return split_of_files(
+        name,
+        label_names,
+        labels,
+        folder,
+        [file_name for _, file_name in listed],
+        listed=file.name,
+        keep_unlabeled=keep_unlabeled,
+        missing_images=missing_images,
+        counted={
+            "crowd objects, counted as labels": int(crowds),
+            "boxes without area, counted as labels": int(flat),
+            "image folder": f"images/{folder.name}" if folder.parent.name == "images" else folder.name,
+        },
+        prefix=f"{folder.name}/",
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fairpo_trl.classification.data.images import ImageFiles, existing_files
 from fairpo_trl.classification.data.label_cells import matrix_of_names
 from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit, StoredImages, check_splits
-from fairpo_trl.core.messages import shortened, unknown_names_message
+from fairpo_trl.core.messages import require_known, shortened, unknown_names_message
 
 
 MissingImages = Literal["raise", "skip"]
@@ -31,8 +31,7 @@ def table_of_columns(
     missing_images: MissingImages,
 ) -> dict[str, MultiLabelSplit]:
     """The splits of columns `path`, `labels` (lists of names) and perhaps `split`, as [`load_table`] makes them."""
-    if missing_images not in get_args(MissingImages):
-        raise ValueError(unknown_names_message("missing_images", [missing_images], get_args(MissingImages)))
+    require_known("missing_images", [missing_images], get_args(MissingImages))
     names, labels = matrix_of_names(columns["labels"], label_names, where, "labels")
     return with_images(columns, where, root, names, labels, keep_unlabeled, missing_images)
 
@@ -129,6 +128,71 @@ def splits_of_columns(
         splits[name] = replace(whole.select(mine & keep, name=name), notes=notes)
     check_splits(splits)
     return splits
+
+
+def split_of_files(
+    name: str,
+    label_names: Sequence[str],
+    labels: NDArray[np.int8],
+    folder: Path,
+    files: Sequence[str],
+    *,
+    listed: str,
+    keep_unlabeled: bool,
+    missing_images: MissingImages,
+    counted: Mapping[str, int | str] | None = None,
+    prefix: str = "",
+) -> MultiLabelSplit:
+    """
+    One split of images that lie in one folder, with what was left out in its notes.
+
+    Args:
+        name (`str`):
+            Of the split.
+        label_names (`Sequence[str]`), labels (`np.ndarray`):
+            T names and `[N, T]`.
+        folder (`Path`), files (`Sequence[str]`):
+            N paths in the folder, with slashes.
+        listed (`str`):
+            What lists the images, for messages.
+        keep_unlabeled (`bool`), missing_images (`str`):
+            As in [`load_table`].
+        counted (`Mapping[str, int | str]`, *optional*):
+            Further notes.
+        prefix (`str`, *optional*):
+            Of the ids, before the paths.
+
+    Raises:
+        FileNotFoundError: If an image of a row that is kept is missing, unless it may be.
+    """
+    labelled = (labels == 1).any(axis=1)
+    keep = np.ones(len(files), dtype=bool) if keep_unlabeled else labelled
+    there = np.array(existing_files(folder, files), dtype=bool)
+    missing = np.flatnonzero(keep & ~there)
+    if len(missing) and missing_images == "raise":
+        shown = ", ".join(files[i] for i in missing[:5].tolist()) + (
+            f", ... ({len(missing)} in all)" if len(missing) > 5 else ""
+        )
+        raise FileNotFoundError(
+            f"{len(missing)} of the {int(keep.sum())} images of {listed} are missing from {folder.name}/: {shown}. "
+            "Download them, or pass `--missing_images skip` (in Python missing_images='skip')."
+        )
+    kept = np.flatnonzero(keep & there)
+    notes: dict[str, int | str] = {
+        "images listed": len(files),
+        f"without a label, {'kept' if keep_unlabeled else 'dropped'}": int((~labelled).sum()),
+        **(counted or {}),
+        "missing images, skipped": len(missing),
+    }
+    names = [files[i] for i in kept.tolist()]
+    return MultiLabelSplit(
+        name,
+        tuple(label_names),
+        labels[kept],
+        tuple(prefix + file for file in names),
+        images=ImageFiles(folder, names),
+        notes=notes,
+    )
 
 
 class EmbeddedImages(StoredImages):

@@ -8,12 +8,11 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import overload
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fairpo_trl.classification.data.split import ImageSource
+from fairpo_trl.classification.data.split import ImageSource, StoredImages
 from fairpo_trl.core.messages import shortened
 
 
@@ -194,7 +193,7 @@ def existing_files(root: str | Path, names: Sequence[str]) -> list[bool]:
     return found
 
 
-class ImageFiles(Sequence[ImageSource]):
+class ImageFiles(StoredImages):
     """
     The files `names` in `root`, as paths when asked for: a list of 270,000 paths takes seconds and 100 MB.
 
@@ -211,14 +210,9 @@ class ImageFiles(Sequence[ImageSource]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-    @overload
-    def __getitem__(self, index: slice) -> ImageFiles: ...
-    def __getitem__(self, index: int | slice) -> Path | ImageFiles:
-        if isinstance(index, slice):
-            return ImageFiles(self.root, self.names[index])
-        return self.root / self.names[index]
+    def get(self, row: int) -> Path:
+        """The path of a file."""
+        return self.root / self.names[row]
 
 
 def _files(folder: Path) -> dict[str, bool]:

@@ -8,11 +8,10 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fairpo_trl.classification.data.columns import MissingImages
-from fairpo_trl.classification.data.images import ImageFiles, existing_files
+from fairpo_trl.classification.data.columns import MissingImages, split_of_files
 from fairpo_trl.classification.data.layout import find_layout
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known
 
 
 _CONCEPTS = 81
@@ -60,8 +59,7 @@ def load_nus_wide(
             `missing_images="raise"`.
         ValueError: If counts do not agree (gives both), or a label file holds anything but one 0 or 1 a line.
     """
-    if missing_images not in get_args(MissingImages):
-        raise ValueError(unknown_names_message("missing_images", [missing_images], get_args(MissingImages)))
+    require_known("missing_images", [missing_images], get_args(MissingImages))
     root = Path(data_dir).expanduser()
     concepts_places = ("ConceptsList/Concepts81.txt", "Concepts81.txt")
     concepts_file = next((root / place for place in concepts_places if (root / place).is_file()), None)
@@ -111,28 +109,16 @@ def _load_split(
             )
         labels[:, column] = values
 
-    labelled = labels.any(axis=1)
-    keep = np.ones(len(files), dtype=bool) if keep_unlabeled else labelled
-    there = np.array(existing_files(root / "Flickr", files), dtype=bool)
-    missing = np.flatnonzero(keep & ~there)
-    if len(missing) and missing_images == "raise":
-        shown = ", ".join(files[i] for i in missing[:5])
-        raise FileNotFoundError(
-            f"{len(missing)} of the {int(keep.sum())} images of {list_file.name} are missing from Flickr/: {shown}"
-            f"{', ...' if len(missing) > 5 else ''}. Download them, or pass missing_images='skip'."
-        )
-    kept = np.flatnonzero(keep & there)
-    return MultiLabelSplit(
-        name=name,
-        label_names=concepts,
-        labels=labels[kept],
-        ids=tuple(f"Flickr/{files[i]}" for i in kept),
-        images=ImageFiles(root / "Flickr", [files[i] for i in kept]),
-        notes={
-            "images listed": len(files),
-            f"without a label, {'kept' if keep_unlabeled else 'dropped'}": int((~labelled).sum()),
-            "missing images, skipped": len(missing),
-        },
+    return split_of_files(
+        name,
+        concepts,
+        labels,
+        root / "Flickr",
+        files,
+        listed=list_file.name,
+        keep_unlabeled=keep_unlabeled,
+        missing_images=missing_images,
+        prefix="Flickr/",
     )
 
 

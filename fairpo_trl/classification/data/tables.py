@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fairpo_trl.classification.data.columns import MissingImages, splits_of_columns, with_images
 from fairpo_trl.classification.data.label_cells import matrix_of_columns, matrix_of_names, names_of_cells
 from fairpo_trl.classification.data.split import MultiLabelSplit
-from fairpo_trl.core.messages import shortened, unknown_names_message
+from fairpo_trl.core.messages import require_known, shortened, unknown_names_message
 from fairpo_trl.tables import SUFFIXES, columns_of_rows, read_rows
 
 
@@ -85,8 +85,7 @@ def load_table(
         FileNotFoundError: If the table or an image is missing.
         ValueError: If a row cannot be used; names the row and the column. Rows count from 1, below the header.
     """
-    if missing_images not in get_args(MissingImages):
-        raise ValueError(unknown_names_message("missing_images", [missing_images], get_args(MissingImages)))
+    require_known("missing_images", [missing_images], get_args(MissingImages))
     path = Path(path).expanduser()
     columns = _read(path, path_column)
     where = path.name

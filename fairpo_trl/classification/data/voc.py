@@ -9,10 +9,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fairpo_trl.classification.data.columns import MissingImages
-from fairpo_trl.classification.data.images import ImageFiles, existing_files
+from fairpo_trl.classification.data.columns import MissingImages, split_of_files
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
-from fairpo_trl.core.messages import shortened, unknown_names_message
+from fairpo_trl.core.messages import require_known, shortened, unknown_names_message
 
 
 _TREE = """\
@@ -56,8 +55,7 @@ def load_voc(
         FileNotFoundError: If the folder is incomplete, or an image or a listed annotation is missing.
         ValueError: If an annotation is no XML of that form, or names an unknown label.
     """
-    if missing_images not in get_args(MissingImages):
-        raise ValueError(unknown_names_message("missing_images", [missing_images], get_args(MissingImages)))
+    require_known("missing_images", [missing_images], get_args(MissingImages))
     root = Path(data_dir).expanduser()
     folder = root / "Annotations" if (root / "Annotations").is_dir() else root
     images = root / "JPEGImages" if (root / "JPEGImages").is_dir() else root
@@ -80,24 +78,17 @@ def load_voc(
         for row, (_, objects) in enumerate(rows):
             for label, easy in objects.items():
                 labels[row, names.index(label)] = 1 if easy else -1
-        files = [file for file, _ in rows]
-        there = np.array(existing_files(images, files), dtype=bool)
-        missing = np.flatnonzero(~there)
-        if len(missing) and missing_images == "raise":
-            raise FileNotFoundError(
-                f"{len(missing)} of {len(rows)} images of {name} are missing from {str(images)!r}, the first "
-                f"{files[missing[0]]!r}. Add them, or pass `--missing_images skip` (in Python missing_images='skip')."
-            )
-        labelled = (labels == 1).any(axis=1)
-        keep = there if keep_unlabeled else there & labelled
-        notes: dict[str, int | str] = {
-            "annotations": len(rows),
-            f"without a label, {'kept' if keep_unlabeled else 'dropped'}": int((~labelled).sum()),
-            "labels of difficult objects alone, unknown": int((labels == -1).sum()),
-            "missing images, skipped": len(missing),
-        }
-        whole = MultiLabelSplit(name, names, labels, tuple(files), images=ImageFiles(images, files), notes=notes)
-        splits[name] = whole.select(keep)
+        splits[name] = split_of_files(
+            name,
+            names,
+            labels,
+            images,
+            [file for file, _ in rows],
+            listed=f"the annotations of {name}",
+            keep_unlabeled=keep_unlabeled,
+            missing_images=missing_images,
+            counted={"labels of difficult objects alone, unknown": int((labels == -1).sum())},
+        )
     check_splits(splits)
     return splits
 

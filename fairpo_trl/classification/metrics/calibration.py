@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from fairpo_trl.classification.metrics.definitions import Floats, check_labels_and_scores
+from fairpo_trl.classification.metrics.definitions import Floats, check_labels_and_scores, group_columns
 from fairpo_trl.core.partition import Partition
 
 
@@ -29,10 +29,8 @@ def fit_temperature(labels: ArrayLike, scores: ArrayLike) -> float:
     by a temperature changes no ranking, and no prediction at threshold 0.
 
     Args:
-        labels (`ArrayLike`):
-            Shape `[N, T]`: 1, 0, or -1 for unknown. Validation data, not the reported split.
-        scores (`ArrayLike`):
-            Shape `[N, T]`: logits.
+        labels, scores:
+            As in [`evaluate_groups`]; validation data, not the reported split.
 
     Returns:
         `float`: above 1 if the model is too sure of itself, below 1 if it is too careful.
@@ -143,12 +141,8 @@ def calibration_by_group(
     Calibration of a split per group, before and after a temperature.
 
     Args:
-        labels (`ArrayLike`):
-            Shape `[N, T]`: 1, 0, or -1 for unknown.
-        scores (`ArrayLike`):
-            Shape `[N, T]`: logits.
-        partition (`Partition`):
-            Its names are the `T` label names, in the order of the columns.
+        labels, scores, partition:
+            As in [`evaluate_groups`].
         temperature (`float` or `None`):
             From [`fit_temperature`] on *validation* data; `None` leaves the columns that need one NaN.
 
@@ -166,11 +160,8 @@ def calibration_by_group(
     known = y >= 0
     count = known.sum(axis=0)
     prevalence = np.divide((y == 1).sum(axis=0), count, out=np.zeros(len(count)), where=count > 0)
-    members = {"all": np.ones(len(count), dtype=bool)}
-    members |= {
-        group.role: np.array([name in group.members for name in partition.names]) for group in partition.groups("role")
-    }
-    rows, nan = [], float("nan")
+    divisor = float("nan") if temperature is None else temperature
+    members, rows = group_columns(partition), []
     for inside in members.values():
         group_labels, group_scores = y[:, inside], z[:, inside]
         weight, rate = count[inside], prevalence[inside]
@@ -178,13 +169,9 @@ def calibration_by_group(
         rows.append(
             {
                 "ece": expected_calibration_error(group_labels, group_scores),
-                "ece_temperature": nan
-                if temperature is None
-                else expected_calibration_error(group_labels, group_scores, temperature),
+                "ece_temperature": expected_calibration_error(group_labels, group_scores, divisor),
                 "brier": brier_score(group_labels, group_scores),
-                "brier_temperature": nan
-                if temperature is None
-                else brier_score(group_labels, group_scores, temperature),
+                "brier_temperature": brier_score(group_labels, group_scores, divisor),
                 "brier_all_negative": float(weight @ rate / total) if total else float("nan"),
                 "brier_label_prior": float(weight @ (rate * (1 - rate)) / total) if total else float("nan"),
             }
@@ -219,12 +206,8 @@ def tune_thresholds(labels: ArrayLike, scores: ArrayLike, partition: Partition) 
     taken. With few positives it overfits: compare `f1` with the F1 on the evaluated split.
 
     Args:
-        labels (`ArrayLike`):
-            Shape `[N, T]`: 1, 0, or -1 for unknown. Validation data, not the reported split.
-        scores (`ArrayLike`):
-            Shape `[N, T]`: logits.
-        partition (`Partition`):
-            Its names are the `T` label names, in the order of the columns.
+        labels, scores, partition:
+            As in [`evaluate_groups`]; validation data, not the reported split.
 
     Returns:
         [`TunedThresholds`].

@@ -19,6 +19,7 @@ from fairpo_trl.classification.metrics.bootstrap import (
 from fairpo_trl.classification.metrics.definitions import (
     average_precision,
     check_labels_and_scores,
+    group_columns,
     mean_average_precision,
 )
 from fairpo_trl.classification.metrics.group_report import frame_to_dict
@@ -150,11 +151,10 @@ def compare_with_reference(
     deltas = ap[: len(runs)] - ap[len(runs) :]  # [seeds, T]; a single reference serves every seed
 
     positive = y == 1
-    roles = np.array([partition.role_of(name) for name in names])
     low, high = percentile_interval(drawn_delta, level)
     by_label = pd.DataFrame(
         {
-            "role": roles,
+            "role": [partition.role_of(name) for name in names],
             "positives": positive.sum(axis=0),
             "series_with_positives": [len(np.unique(clusters[positive[:, t]])) for t in range(len(names))],
             "ap_reference": ap[len(runs) :].mean(axis=0),
@@ -167,9 +167,7 @@ def compare_with_reference(
         },
         index=pd.Index(names, name="label"),
     )
-    members = {"all": np.ones(len(names), dtype=bool)}
-    members |= {group.role: roles == group.role for group in partition.groups("role")}
-    rows = []
+    members, rows = group_columns(partition), []
     for inside in members.values():
         low_map, high_map = percentile_interval(mean_over_labels(drawn_delta[inside])[None], level)
         seed_deltas = np.array([mean_average_precision(row[inside])[0] for row in deltas])

@@ -46,12 +46,8 @@ def confusion_of_privileged(labels: ArrayLike, scores: ArrayLike, partition: Par
     Confusing negatives of every present privileged label.
 
     Args:
-        labels (`ArrayLike`):
-            Shape `[N, T]`: 1, 0, or -1 for unknown (never a confusing negative).
-        scores (`ArrayLike`):
-            Shape `[N, T]`: logits.
-        partition (`Partition`):
-            Its names are the `T` label names, in the order of the columns.
+        labels, scores, partition:
+            As in [`evaluate_groups`]; an unknown label is never a confusing negative.
 
     Returns:
         [`Confusion`].
@@ -134,12 +130,8 @@ def retrieval(
     a random order is counted; the order of the samples cannot matter.
 
     Args:
-        labels (`ArrayLike`):
-            Shape `[N, T]`: 1, 0, or -1 for unknown (not ranked).
-        scores (`ArrayLike`):
-            Shape `[N, T]`: logits.
-        partition (`Partition`):
-            Its names are the `T` label names, in the order of the columns.
+        labels, scores, partition:
+            As in [`evaluate_groups`]; an image with an unknown label is not ranked.
         cutoffs (`Sequence[int]`, *optional*, defaults to `(10, 100)`):
             Ranks at which precision and recall are taken.
 

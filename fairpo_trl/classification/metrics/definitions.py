@@ -8,7 +8,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known
+from fairpo_trl.core.partition import Partition
 
 
 SampleFilter = Literal["all", "any_label", "group_positive"]
@@ -68,6 +69,12 @@ def check_labels_and_scores(
             f"({wrong.sum()} such scores in all). A model that gives them cannot be ranked: look at its training."
         )
     return y.astype(np.int8), z.astype(np.float64)
+
+
+def group_columns(partition: Partition) -> dict[str, NDArray[np.bool_]]:
+    """`all`, `privileged` and, if there are any, `non_privileged` -> which labels it has, bool `[T]`."""
+    roles = np.array([partition.role_of(name) for name in partition.names])
+    return {"all": np.ones(len(roles), dtype=bool)} | {g.role: roles == g.role for g in partition.groups("role")}
 
 
 def check_thresholds(thresholds: ArrayLike | None, count: int) -> Floats:
@@ -191,8 +198,7 @@ def check_f1_options(zero_division: float, samples: str) -> None:
     """Raises `ValueError` unless `zero_division` is 0, 1 or NaN and `samples` is a [`SampleFilter`]."""
     if not (zero_division in (0, 1) or np.isnan(zero_division)):
         raise ValueError(f"`zero_division` must be 0, 1 or NaN, got {zero_division!r}.")
-    if samples not in get_args(SampleFilter):
-        raise ValueError(unknown_names_message("value of `samples`", [samples], get_args(SampleFilter)))
+    require_known("value of `samples`", [samples], get_args(SampleFilter))
 
 
 def element_accuracy(labels: NDArray[np.int8], predictions: NDArray[np.bool_]) -> float:

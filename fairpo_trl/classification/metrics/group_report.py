@@ -20,10 +20,11 @@ from fairpo_trl.classification.metrics.definitions import (
     check_thresholds,
     element_accuracy,
     exact_match_ratio,
+    group_columns,
     mean_average_precision,
     sample_f1,
 )
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known
 from fairpo_trl.core.partition import Partition, Role
 
 
@@ -154,8 +155,7 @@ class GroupEvaluation:
         names = list(self.by_label.index)
         if counts is None:
             counts = dict(zip(names, self.by_label["positives"], strict=True))
-        if unknown := [name for name in counts if name not in names]:
-            raise ValueError(unknown_names_message("label in `counts`", unknown, names))
+        require_known("label in `counts`", counts, names)
         if missing := [name for name in names if name not in counts]:
             raise ValueError(f"`counts` has no number for {missing}.")
         values = np.array([counts[name] for name in names])
@@ -253,11 +253,7 @@ def evaluate_groups(
         "_all_negative": np.zeros(y.shape, dtype=bool),
         "_label_prior": np.broadcast_to(prevalence > 0.5, y.shape),
     }
-    roles = np.array([partition.role_of(name) for name in partition.names])
-    members = {"all": np.ones(len(roles), dtype=bool)}
-    members |= {group.role: roles == group.role for group in partition.groups("role")}
-
-    rows = []
+    members, rows = group_columns(partition), []
     for inside in members.values():
         group_map, counted = mean_average_precision(ap[inside])
         row: dict[str, float] = {
@@ -269,15 +265,16 @@ def evaluate_groups(
         for suffix in predictions:
             row[f"map{suffix}"] = mean_average_precision(constant_ap[inside])[0] if suffix else group_map
         for suffix, predicted in predictions.items():
-            f1, _ = sample_f1(y, predicted, inside, zero_division=zero_division, samples=samples)
-            row[f"sample_f1{suffix}"] = f1
+            f1 = sample_f1(y, predicted, inside, zero_division=zero_division, samples=samples)
+            row[f"sample_f1{suffix}"] = f1[0]
         for suffix, predicted in predictions.items():
             row[f"accuracy{suffix}"] = element_accuracy(y[:, inside], predicted[:, inside])
         for suffix, predicted in predictions.items():
             row[f"exact_match{suffix}"] = exact_match_ratio(y[:, inside], predicted[:, inside])
         rows.append(row)
-    by_label = {"role": roles, "known": known, "positives": positives, "prevalence": prevalence, "threshold": limits}
-    by_label |= {"ap": ap, "f1": _label_f1(y, predictions[""])}
+    by_label: dict[str, Any] = {"role": [partition.role_of(name) for name in partition.names]}
+    by_label |= {"known": known, "positives": positives, "prevalence": prevalence, "threshold": limits, "ap": ap}
+    by_label |= {"f1": _label_f1(y, predictions[""])}
     for suffix, predicted in predictions.items():
         by_label[f"accuracy{suffix}"] = _label_accuracy(y, predicted)
     return GroupEvaluation(

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from fairpo_trl.classification.metrics.definitions import (
     average_precision,
     check_labels_and_scores,
+    group_columns,
     mean_average_precision,
 )
 from fairpo_trl.core.partition import Partition
@@ -47,10 +48,7 @@ def paper_protocol_map(
     # Its sigmoid, ties included. exp(-z) overflows float32 to inf far below 0, which gives the right 0.
     with np.errstate(over="ignore"):
         probabilities = 1 / (1 + np.exp(-z.astype(np.float32)))
-    members = {"all": np.ones(y.shape[1], dtype=bool)}
-    members |= {
-        group.role: np.array([name in group.members for name in partition.names]) for group in partition.groups("role")
-    }
+    members = group_columns(partition)
     batches: dict[str, list[float]] = {name: [] for name in members}
     for start in range(0, len(y), batch_size):
         rows = slice(start, start + batch_size)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any, Literal
 
-from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.core.messages import require_known
 from fairpo_trl.preferences.pairing import check_pairing, pairs_from_scores
 from fairpo_trl.preferences.rows import (
     Collector,
@@ -112,8 +112,7 @@ def convert_helpsteer3(
     Raises:
         ValueError: If a row is of another schema.
     """
-    if attribute not in ("domain", "language"):
-        raise ValueError(unknown_names_message("attribute column of HelpSteer3", [attribute], ["domain", "language"]))
+    require_known("attribute column of HelpSteer3", [attribute], ["domain", "language"])
     collected = Collector()
     for index, row in enumerate(rows):
         where = f"Row {index} of HelpSteer3"

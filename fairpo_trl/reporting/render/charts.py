@@ -10,7 +10,7 @@ from string import ascii_uppercase
 from matplotlib.ticker import MaxNLocator
 
 from fairpo_trl.reporting.blocks import Block, Lines
-from fairpo_trl.reporting.cells import Change, Mean, pieces, text_of
+from fairpo_trl.reporting.cells import Change, Mean, difference, pieces, text_of
 from fairpo_trl.reporting.documents import ROLES, Interval, Role
 from fairpo_trl.reporting.numbers import ABSENT, role_text, share
 
@@ -233,7 +233,7 @@ def plane(
         across_mark, up_mark = mark(x, across, "privileged"), mark(y, up, "non_privileged")
         assert across_mark is not None and up_mark is not None
         letter = ascii_uppercase[i % 26] + (str(i // 26 + 1) if i >= 26 else "")
-        said = f"{name}: {axes[0]} {_told(across)}, {axes[1]} {_told(up)}"
+        said = f"{name}: {axes[0]} {text_of(difference(across))}, {axes[1]} {text_of(difference(up))}"
         found.append(PlanePoint(letter, name, f"s{i % COLOURS}", across_mark, up_mark, said))
     return Plane(title, x, y, *axes, tuple(found))
 
@@ -242,7 +242,3 @@ def _thinned(entries: Sequence[Mapping[str, float]], most: int) -> list[Mapping[
     if len(entries) <= most:
         return list(entries)
     return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]
-
-
-def _told(value: Interval) -> str:
-    return text_of(Change(value, "share", arrow=False))
