@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import html
 import importlib.metadata
 import json
 import re
@@ -19,7 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_fr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fairpo_trl.hub.privacy import is_hub_id, last_part, printable, public_command, snapshot_id
-from fairpo_trl.reporting.render.markdown import pipe_table
+from fairpo_trl.reporting.render import markdown
 
 
 PAPER = {
@@ -42,10 +41,7 @@ PAPERS = {"fairpo": "https://arxiv.org/abs/2505.02433", "group_robust": "https:/
 
 def escape(text: Any) -> str:
     """Text for a Markdown table cell that shows as it is: no HTML, no Markdown, no links, one line."""
-    escaped = re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", printable(str(text)))
-    # After the backslashes, so that the entities keep their `#`; quotes need no escape outside of attributes.
-    escaped = html.escape(escaped, quote=False)
-    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;")
+    return markdown.escape(printable(str(text)))
 
 
 def fill(template: str, **values: Any) -> str:
@@ -73,7 +69,7 @@ def _templates() -> Environment:
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:
     """A Markdown table whose last `numbers` columns are right-aligned."""
-    return pipe_table(header, rows, len(header) - numbers)
+    return markdown.pipe_table(header, rows, len(header) - numbers)
 
 
 def eval_result(

@@ -305,9 +305,13 @@ def _licences(base: BaseModel, datasets: Sequence[str], facts: CardFacts, metada
     of_base_name = of_base.get("license_name") or of_base.get("license")
     what = f"[{base.hub_id}](https://huggingface.co/{base.hub_id})" if base.hub_id else escape(base.name)
     data = ", ".join(escape(name if is_hub_id(name) else last_part(name)) for name in datasets)
+
+    def told(licence: str | None) -> str:
+        return escape(licence) if licence else UNKNOWN
+
     rows = [
-        ["these weights", "", escape(own or of_base_name or UNKNOWN)],
-        ["base model", what or "not recorded", escape(of_base_name or UNKNOWN)],
-        ["training data", data or "not recorded", escape(facts.dataset_license or UNKNOWN)],
+        ["these weights", "", told(own or of_base_name)],
+        ["base model", what or "not recorded", told(of_base_name)],
+        ["training data", data or "not recorded", told(facts.dataset_license)],
     ]
     return markdown_table(["What", "Which", "Licence"], rows)
