@@ -59,10 +59,10 @@ def write_tables(
         raise ValueError(f"{experiment.folder.name!r} has no complete run: run the comparison without --tables_only.")
     methods, per_label = [], {}
     for section, row, head, done in tqdm(jobs, desc="Bootstrap over series"):
-        method, deltas = _measure(experiment, section, row, head, done, counts, resamples)
+        method, by_label = _measure(experiment, section, row, head, done, counts, resamples)
         methods.append(method)
-        if deltas is not None:
-            per_label[f"{row.name}, {head.name}"] = deltas
+        if by_label is not None:
+            per_label[f"{row.name}, {head.name}"] = by_label
     first = evaluate_groups(test.labels, experiment.logits(REFERENCE, heads[0], jobs[0][3][0], "test"), partition)
     found: dict[str, Any] = {
         "title": title,
@@ -135,11 +135,11 @@ def _measure(
     if row.name == REFERENCE.name:
         return method, None
     against = _against(experiment, REFERENCE, head, seeds, runs, resamples)
-    method["delta_reference"] = _deltas(against)
+    method["delta_reference"] = deltas(against)
     method["fell"], method["fell_surely"] = list(against.fell), list(against.fell_surely)
     continued = Row("bce_continued", "BCE continued", "bce_continued")
     if row.name != "bce_continued" and all(experiment.complete(continued, head, seed) for seed in seeds):
-        method["delta_continued"] = _deltas(_against(experiment, continued, head, seeds, runs, resamples))
+        method["delta_continued"] = deltas(_against(experiment, continued, head, seeds, runs, resamples))
     references = [experiment.logits(REFERENCE, head, seed, "test") for seed in seeds]
     hinges = [
         hinge_satisfaction(test.labels, scores, reference, partition, eps=HINGE_EPS)
@@ -168,7 +168,7 @@ def _against(
     )
 
 
-def _deltas(comparison: ReferenceComparison) -> dict[str, dict[str, float]]:
+def deltas(comparison: ReferenceComparison) -> dict[str, dict[str, float]]:
     """Group -> mean, interval over series, and spread over seeds, of the change of mAP."""
     return {
         str(group): {

@@ -30,6 +30,7 @@ from fairpo_trl.classification.methods import apply_method, prepare_model
 from fairpo_trl.classification.metrics.group_report import evaluate_groups
 from fairpo_trl.classification.reference import options_of, train_reference
 from fairpo_trl.core.messages import unknown_names_message
+from fairpo_trl.training.logs import history_of
 
 
 VALIDATION_SHARE = 0.15
@@ -220,11 +221,7 @@ class Experiment:
                 partition=self.partition,
             )
             trainer.train()
-            history = [
-                {"step": entry["step"], **{k[7:]: v for k, v in entry.items() if k.startswith("weight/")}}
-                for entry in trainer.state.log_history
-                if any(key.startswith("weight/") for key in entry)
-            ]
+            history = history_of(trainer.state.log_history, "weight/")
             facts = {
                 "seconds": time.time() - started,
                 "steps": trainer.state.global_step,

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from experiments.pages import write_page
-from fairpo_trl.classification.metrics.comparison import ReferenceComparison, compare_with_reference
+from fairpo_trl.classification.metrics.comparison import compare_with_reference
 from fairpo_trl.reporting.cells import change_text as delta
 from fairpo_trl.reporting.documents import hardware
 from fairpo_trl.reporting.numbers import points
 from fairpo_trl.reporting.render.markdown import pipe_table
 
+from .compare_tables import deltas
 from .runs import REFERENCE, Experiment, Head, Row
 
 
@@ -154,7 +155,7 @@ def _on_test(
     def against(row: Row, base: Row) -> dict[str, Any]:
         runs, others = (np.stack([test.logits(r, head, seed, "test") for seed in seeds]) for r in (row, base))
         split = test.splits["test"]
-        return _changes(
+        return deltas(
             compare_with_reference(
                 split.labels, runs, others, test.partition, series=split.series, resamples=resamples
             )
@@ -181,11 +182,3 @@ def _verdict(gap: Mapping[str, Any]) -> str:
     if gap["non_privileged"]["mean"] >= 0:
         return f"it lies above the whole re-weighting curve ({surely})"
     return f"it gains more than every factor of the curve ({surely}), at more cost to the held labels than its best"
-
-
-def _changes(comparison: ReferenceComparison) -> dict[str, Any]:
-    return {
-        str(group): {"mean": row["delta"], "low": row["low"], "high": row["high"]}
-        | ({} if np.isnan(row["seed_sd"]) else {"seed_sd": row["seed_sd"]})
-        for group, row in comparison.by_group.iterrows()
-    }

@@ -12,6 +12,7 @@ import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -213,17 +214,24 @@ class Measurer:
             return
         if not all(self.adapter(row, seed, at.step).is_dir() for at in missing):
             self.train(row, seed)
-        for at in missing:
-            adapter = self.adapter(row, seed, at.step)
-            model, tokenizer = self.base()
-            model = PeftModel.from_pretrained(model, str(adapter))
-            scaled = nullcontext() if at.scale == 1 else rescale_adapter_scale(model, at.scale)
-            with scaled:
-                writing = evaluation.write(
-                    model, tokenizer, self.prompts, seed=evaluation.FRESH_SEED, samples=self.samples, desc=row.name
-                )
-                guards = evaluation.guards(model, tokenizer, self.prompts, writing)
-            self._keep(row, seed, at, guards, self.points.read(adapter / "training.json"), writing)
+        model, tokenizer = self.base()
+        for step, places in groupby(missing, key=lambda at: at.step):
+            adapter = self.adapter(row, seed, step)
+            adapted: Any = PeftModel.from_pretrained(model, str(adapter))
+            training = self.points.read(adapter / "training.json")
+            for at in places:
+                with nullcontext() if at.scale == 1 else rescale_adapter_scale(adapted, at.scale):
+                    writing = evaluation.write(
+                        adapted,
+                        tokenizer,
+                        self.prompts,
+                        seed=evaluation.FRESH_SEED,
+                        samples=self.samples,
+                        desc=row.name,
+                    )
+                    guards = evaluation.guards(adapted, tokenizer, self.prompts, writing)
+                self._keep(row, seed, at, guards, training, writing)
+            model = adapted.unload()  # the base as it was
 
     def _keep(
         self,

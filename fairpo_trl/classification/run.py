@@ -39,6 +39,7 @@ from fairpo_trl.reporting import LabelResults, print_results, write_report
 from fairpo_trl.reporting.documents import hardware
 from fairpo_trl.reporting.selection_results import SelectionResults
 from fairpo_trl.training.engines import PLAIN, engine_of
+from fairpo_trl.training.logs import history_of
 from fairpo_trl.training.places import check_model, check_output_dir
 
 
@@ -305,7 +306,6 @@ def _results(
         table, why = calibrate(parts["validation"].labels, seen[name], test.labels, scores, partition)
         calibration[name] = frame_to_dict(table)
         notes += [f"No temperature for the {name} model: {why}"] if why else []
-    history = trainer.state.log_history
     results: dict[str, Any] = {
         "title": f"{reported['dataset']}: {script_args.method}, {len(partition.privileged)} privileged labels",
         "command": public_command(sys.argv),
@@ -328,11 +328,7 @@ def _results(
         "comparison": reported["comparison"].to_dict(),
         "hinge": {"pairs": hinge.pairs, "labels": hinge.labels, "eps": hinge.eps},
         "confusion": confusion,
-        "weights_history": [
-            {"step": entry["step"], **{k[7:]: v for k, v in entry.items() if k.startswith("weight/")}}
-            for entry in history
-            if any(key.startswith("weight/") for key in entry)
-        ],
+        "weights_history": history_of(trainer.state.log_history, "weight/"),
         "calibration": calibration,
         "notes": notes,
         "samples": _samples(parts["test"], partition, logits, Path(args.output_dir)),

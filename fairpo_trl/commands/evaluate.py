@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +45,7 @@ from fairpo_trl.evaluation.writing import kept_log_probs
 from fairpo_trl.generation.data import main_console
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.reporting import Results, print_results, write_html_report, write_report
+from fairpo_trl.reporting.documents import hardware
 from fairpo_trl.reporting.render.terminal import WIDTH
 
 
@@ -139,21 +139,18 @@ def run(
             "settings": _settings(args),
             "shared_draws": isinstance(reference, ModelSource) and name in loaded_here(sources),
             "seeds": [args.seed],
-            "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+            "hardware": hardware(),
             "attributes": attribute_results(found, partition, own_run, pairs, args.seed),
             "guards": {"reference": guards[REFERENCE], "trained": guards[name]},
             "judges": judge_calls(found, assigned, described),
             "samples": samples_of(texts, name, found),
             "regressions": regressions_of(texts, name, found),
         }
-        if command:
-            results["command"] = command
-        if own_run is not None and own_run.weights_history:
-            results["weights_history"] = own_run.weights_history
-        if own_run is not None and own_run.margins_history:
-            results["margins_history"] = own_run.margins_history
-        results["seconds"] = time.time() - started
-        documents.append(Results(**results))
+        told: dict[str, Any] = {"command": command}
+        if own_run is not None:
+            told |= {"weights_history": own_run.weights_history, "margins_history": own_run.margins_history}
+        known = {part: value for part, value in told.items() if value}
+        documents.append(Results(**results, **known, seconds=time.time() - started))
     _report(args, documents, list(names), console)
     return documents
 

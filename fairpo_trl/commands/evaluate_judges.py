@@ -10,7 +10,7 @@ from fairpo_trl.evaluation.http import check_address, host_of, keys_by_host
 from fairpo_trl.evaluation.http_judge import HttpAnswerer
 from fairpo_trl.evaluation.judges import KINDS, JudgeSpec, PairJudge, ScoreJudge, parse_descriptions
 from fairpo_trl.evaluation.llm_judge import Answerer, LlmJudge, LocalAnswerer
-from fairpo_trl.evaluation.models import find_model
+from fairpo_trl.evaluation.models import ModelSource, find_model
 from fairpo_trl.evaluation.score_judges import ClassifierJudge, CountJudge, PythonJudge
 
 
@@ -120,15 +120,9 @@ def load_judges(
             answerer: Answerer = _endpoint(spec, args, keys) if is_endpoint(spec) else _local(spec, args, batch_size)
             found[str(spec)] = LlmJudge(answerer, output / "verdicts", descriptions)
         else:
-            source = find_model(spec.target)
-            if source.base is not None:
-                raise ValueError(f"`judges`: {spec.target!r} is an adapter: merge it, and name the merged model.")
+            source, name = _full_model(spec)
             found[str(spec)] = ClassifierJudge(
-                source.folder,
-                spec.option,
-                with_prompt=spec.kind == "reward",
-                name=source.folder.name if Path(spec.target).expanduser().is_dir() else spec.target,
-                batch_size=batch_size,
+                source.folder, spec.option, with_prompt=spec.kind == "reward", name=name, batch_size=batch_size
             )
     return found
 
@@ -148,13 +142,19 @@ def _endpoint(spec: JudgeSpec, args: JudgeArguments, keys: Mapping[str, str]) ->
 
 
 def _local(spec: JudgeSpec, args: JudgeArguments, batch_size: int) -> LocalAnswerer:
-    source = find_model(spec.target)
-    if source.base is not None:
-        raise ValueError(f"`judges`: {spec.target!r} is an adapter: merge it, and name the merged model.")
+    source, name = _full_model(spec)
     return LocalAnswerer(
         source.folder,
-        name=source.folder.name if Path(spec.target).expanduser().is_dir() else spec.target,
+        name=name,
         fingerprint=source.fingerprint(),
         max_new_tokens=args.judge_max_tokens,
         batch_size=batch_size,
     )
+
+
+def _full_model(spec: JudgeSpec) -> tuple[ModelSource, str]:
+    """The model that a judge is, and what it is called."""
+    source = find_model(spec.target)
+    if source.base is not None:
+        raise ValueError(f"`judges`: {spec.target!r} is an adapter: merge it, and name the merged model.")
+    return source, source.folder.name if Path(spec.target).expanduser().is_dir() else spec.target

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.training.checkpoints import list_checkpoints
+from fairpo_trl.training.logs import history_of
 from fairpo_trl.training.state import STATE_NAME
 
 
@@ -64,10 +64,10 @@ def read_run(folder: Path) -> RunFacts | None:
         raise ValueError(
             f"The state of the run, {path}, is damaged ({error}): name `privileged_attributes`."
         ) from error
-    weights = _history(logs, "weight/")
+    weights = history_of(logs, "weight/")
     last = weights[-1] if weights else {}
     final = {name: last[group] for name, group in group_of.items() if group in last}
-    return RunFacts(partition, weights, _history(logs, "margin/attribute/"), final)
+    return RunFacts(partition, weights, history_of(logs, "margin/attribute/"), final)
 
 
 def choose_partition(
@@ -111,11 +111,3 @@ def choose_partition(
             "the data of the training, or `privileged_attributes`."
         )
     return Partition.by_name(attributes, found)
-
-
-def _history(logs: Sequence[Mapping[str, Any]], prefix: str) -> list[dict[str, float]]:
-    entries = [
-        {"step": entry["step"], **{k.removeprefix(prefix): v for k, v in entry.items() if k.startswith(prefix)}}
-        for entry in logs
-    ]
-    return [entry for entry in entries if len(entry) > 1]

@@ -190,11 +190,7 @@ def check_preferences(
         found, usable[split] = _look(rows, split, attribute_column)
         refused += found
     pairs = [
-        _Pair(
-            split,
-            *texts,
-            name,
-        )
+        _Pair(split, *texts, name)
         for split, part in usable.items()
         for _, row in part
         for texts in [_texts(row)]

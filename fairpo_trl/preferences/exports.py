@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.text import Text
 
@@ -39,11 +42,13 @@ def convert_export(rows: Rows, what: str, console: Console) -> Rows:
 
 def print_converted(converted: Converted, title: str, console: Console) -> None:
     """Says what was kept, and what was dropped for which reason."""
-    kept: dict[str, int] = {}
-    for row in converted.rows:
-        kept[row["attribute"]] = kept.get(row["attribute"], 0) + 1
-    shown = [f"{name} {count:,}" for name, count in kept.items()]
-    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
-    console.print(Text(f"{title}: {len(converted.rows):,} pairs ({', '.join(shown[:8])}{more})"))
+    kept = listed(Counter(row["attribute"] for row in converted.rows))
+    console.print(Text(f"{title}: {len(converted.rows):,} pairs ({kept})"))
     for reason, count in converted.dropped.most_common():
         console.print(Text(f"  dropped {count:,} {REASONS[reason]} ({reason})"))
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Names with their counts, at most eight of them."""
+    shown = [f"{name} {count:,}" for name, count in counts.items()]
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fairpo_trl.core.messages import unknown_names_message
-from fairpo_trl.preferences.exports import convert_export
+from fairpo_trl.preferences.exports import convert_export, listed
 from fairpo_trl.preferences.formats import read_pairs
 from fairpo_trl.preferences.read import Rows, as_dataset, check_columns, columns_of, read_splits
 from fairpo_trl.preferences.rules import (
@@ -207,15 +208,6 @@ def counts_line(data: Mapping[str, Dataset], column: str) -> str:
     """Pairs per split and attribute in a line."""
     parts = []
     for split, rows in data.items():
-        counts: dict[str, int] = {}
-        for value in rows[column]:
-            for name in names_of(value):
-                counts[name] = counts.get(name, 0) + 1
+        counts = Counter(name for value in rows[column] for name in names_of(value))
         parts.append(f"{split} {len(rows):,} pairs ({listed(counts)})")
     return "; ".join(parts)
-
-
-def listed(counts: Mapping[str, int]) -> str:
-    """Names with their counts, at most eight of them."""
-    shown = [f"{name} {count:,}" for name, count in counts.items()]
-    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")

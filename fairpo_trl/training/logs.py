@@ -1,8 +1,10 @@
-"""Log entries of the group weights, under the same names in both trainers."""
+"""Log entries of the groups, under the same names in both trainers, and what a log says over the steps."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
@@ -25,3 +27,12 @@ def weight_logs(weights: GroupWeights, scaled: torch.Tensor | None) -> dict[str,
     if scaled is not None:
         logs |= {f"scaled_group_loss/{name}": v for name, v in zip(weights.names, scaled.tolist(), strict=True)}
     return logs
+
+
+def history_of(log: Iterable[Mapping[str, Any]], prefix: str) -> list[dict[str, float]]:
+    """`{"step": optimizer step, name: value}` for every entry of a trainer's log that has values named `prefix`..."""
+    entries = [
+        {"step": entry["step"], **{k.removeprefix(prefix): v for k, v in entry.items() if k.startswith(prefix)}}
+        for entry in log
+    ]
+    return [entry for entry in entries if len(entry) > 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from fairpo_trl.evaluation import Completion, WinRateTable, sample_completions
 from fairpo_trl.generation.load_pairs import load_pairs
 from fairpo_trl.reporting import Results, print_results, write_report
 from fairpo_trl.reporting.documents import hardware
+from fairpo_trl.training.logs import history_of
 
 from . import evaluation, scorers
 from .prompts import load_prompts
@@ -91,8 +92,8 @@ def report_demo(
             "reference": evaluation.guards(model, tokenizer, prompts, reference),
             "trained": evaluation.guards(model, tokenizer, prompts, trained),
         },
-        "weights_history": _history(history, "weight/"),
-        "margins_history": _history(history, "margin/attribute/"),
+        "weights_history": history_of(history, "weight/"),
+        "margins_history": history_of(history, "margin/attribute/"),
         "samples": [
             {
                 "prompt": scorers.user_text(prompts[i]),
@@ -123,15 +124,3 @@ def _write(model: Any, tokenizer: Any, prompts: list[Any]) -> Written:
         reference = write(evaluation.REFERENCE_SEED, "Reference writes (1/2)")
         again = write(evaluation.FRESH_SEED, "Reference writes (2/2)")
     return Written(prompts, reference, again, write(evaluation.FRESH_SEED, "Trained model writes"))
-
-
-def _history(log_history: Sequence[Mapping[str, float]], prefix: str) -> list[dict[str, float]]:
-    """`{"step": ..., name: value}` for every log entry that has such values."""
-    entries = [
-        {
-            "step": entry["step"],
-            **{key.removeprefix(prefix): value for key, value in entry.items() if key.startswith(prefix)},
-        }
-        for entry in log_history
-    ]
-    return [entry for entry in entries if len(entry) > 1]

@@ -17,6 +17,7 @@ from fairpo_trl.label_sets.reader import Reading
 from fairpo_trl.reporting import LabelResults
 from fairpo_trl.reporting.blocks import Block
 from fairpo_trl.reporting.documents import hardware
+from fairpo_trl.training.logs import history_of
 
 from .report import Written, set_blocks
 
@@ -70,11 +71,7 @@ def run_results(
         "comparison": comparison_dict(labels, written["trained"], written["reference"], partition),
         "hinge": {"pairs": None, "labels": None},
         "confusion": {"reference": None, "trained": None},
-        "weights_history": [
-            {"step": entry["step"], **{k[7:]: v for k, v in entry.items() if k.startswith("weight/")}}
-            for entry in history
-            if any(key.startswith("weight/") for key in entry)
-        ],
+        "weights_history": history_of(history, "weight/"),
         "tables": [_table(block) for block in blocks if block.rows()],
         "notes": notes,
     }
