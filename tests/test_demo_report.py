@@ -246,8 +246,8 @@ def test_history_has_a_line_per_logged_step_with_such_values() -> None:
         {"step": 2, "weight/a": 0.6, "margin/attribute/a": 0.1},
         {"step": 2, "train_runtime": 9.0},
     ]
-    assert report._history(log, "weight/") == [{"step": 1, "a": 0.5, "b": 0.5}, {"step": 2, "a": 0.6}]
-    assert report._history(log, "margin/attribute/") == [{"step": 2, "a": 0.1}]
+    assert report.history_of(log, "weight/") == [{"step": 1, "a": 0.5, "b": 0.5}, {"step": 2, "a": 0.6}]
+    assert report.history_of(log, "margin/attribute/") == [{"step": 2, "a": 0.1}]
 
 
 @pytest.mark.parametrize("method", ["fairpo", "dpo_privileged_only"])
