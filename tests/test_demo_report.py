@@ -700,18 +700,20 @@ def test_the_demos_verdict_is_that_of_the_command_and_the_report_is_about_other_
     trainer = fairpo(tmp_path, pairs, tiny_model_path, peft_config=lora(), max_steps=2, learning_rate=0.05)
     trainer.train()
     trainer.save_model(str(tmp_path))
-    options = selection.DemoTest(select_prompts=30, select_samples=1, scales=[0.5, 1.0], margin=0.9)
+    options = selection.DemoTest(select_prompts=24, report_prompts=20, select_samples=1, scales=[0.5, 1.0], margin=0.9)
     results, written = selection.select_demo(trainer, tiny_model_path, ["concise"], options, "tiny")
     tests = results.selection.candidates
     assert [test.name for test in tests] == ["scale 0.5", "scale 1"] and len(tests[0].held) == 2 * len(HELD)
-    assert {held.examples for held in tests[0].held} == {30}
-    decided, aside = selection.divide(30)
-    assert written.prompts == aside and len(aside) == 14 and not [prompt for prompt in aside if prompt in decided]
+    assert {held.examples for held in tests[0].held} == {24}
+    decided, aside = selection.divide(24, 20)
+    assert written.prompts == aside and len(aside) == 20 and not [prompt for prompt in aside if prompt in decided]
     assert SelectionResults.read(tmp_path / "selection" / "selection.json") == results
     assert (tmp_path / "selection" / "chosen").exists() == (results.selection.chosen is not None)
     found = report.report_demo(trainer, ["concise"], "fairpo", "tiny", 0.0, written)
-    assert found.attributes[0].win_rate["scorer"].trained.n == 14
-    none = selection.DemoTest(select_prompts=30, select_samples=1, scales=[0.5], margin=0.001)
+    assert found.attributes[0].win_rate["scorer"].trained.n == 20
+    chosen = results.scales.get(results.selection.chosen, 1.0)
+    assert written.scale == chosen and (f"adapter x {chosen:g}" in found.title) == (chosen != 1)
+    none = selection.DemoTest(select_prompts=24, report_prompts=20, select_samples=1, scales=[0.5], margin=0.001)
     assert selection.select_demo(trainer, tiny_model_path, ["concise"], none, "tiny")[0].selection.chosen is None
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+from peft.helpers import rescale_adapter_scale
 
 from fairpo_trl import FairPOTrainer, Partition
 from fairpo_trl.evaluation import Completion, WinRateTable, sample_completions
@@ -20,7 +23,7 @@ from .selection import BATCH, Written
 
 
 SETTINGS = ("balancer", "grouping", "epsilon", "eta_alpha", "beta", "learning_rate", "max_steps", "privileged_loss")
-PROMPTS, SAMPLES, PAIRS = 120, 2, 30
+PROMPTS, SAMPLES, PAIRS = 120, 2, 15
 """Held-out prompts, completions of each, and held-out pairs of each attribute: what fits into a few CPU minutes."""
 
 
@@ -63,12 +66,14 @@ def report_demo(
     )
     rates = WinRateTable(evaluation.win_rates(partition, trained, reference, again)).to_records()
     pairs = evaluation.first_of_each(load_pairs(str(evaluation.PAIRS_FILE))["test"], PAIRS)
-    pair_results = evaluation.pair_metrics(model, tokenizer, pairs, args.beta, args.epsilon)
+    with nullcontext() if written.scale == 1 else rescale_adapter_scale(model, written.scale):
+        pair_results = evaluation.pair_metrics(model, tokenizer, pairs, args.beta, args.epsilon)
     weights = trainer.group_weights
     weight_of = {name: weights.as_dict()[group.name] for group in weights.groups for name in group.members}
     history = trainer.state.log_history
     found: dict[str, Any] = {
-        "title": f"SmolLM2-135M, {method}: {', '.join(privileged)} privileged",
+        "title": f"SmolLM2-135M, {method}: {', '.join(privileged)} privileged"
+        + ("" if written.scale == 1 else f", adapter x {written.scale:g}"),
         "command": "python recipes/generation_fairpo.py" + ("" if method == "fairpo" else f" --method {method}"),
         "model": origin,
         "data": "recipes/demo/data/pairs.jsonl",

@@ -41,8 +41,9 @@ FOLDER = "selection"
 class DemoTest:
     """How the demo is tested; the numbers come from the table "How many prompts" in docs/promise.md."""
 
-    select_prompts: int = field(
-        default=120, metadata={"help": "Test prompts that decide; the report is about the others. 0: no test."}
+    select_prompts: int = field(default=120, metadata={"help": "Test prompts that decide. 0: no test."})
+    report_prompts: int = field(
+        default=100, metadata={"help": "Other test prompts, which the report is about; at most those that are left."}
     )
     select_samples: int = field(default=2, metadata={"help": "Completions of each prompt and model."})
     scales: list[float] = field(
@@ -55,6 +56,8 @@ class DemoTest:
 
     def __post_init__(self) -> None:
         check_scales(self.scales)
+        if self.report_prompts < 20:
+            raise ValueError(f"`report_prompts` must be at least 20, got {self.report_prompts}: fewer show nothing.")
         if not 0 < self.margin < 1 or not 0 < self.level < 0.5 or self.select_samples < 1 or self.select_prompts < 0:
             raise ValueError(
                 "`margin` must be between 0 and 1, `level` between 0 and 0.5, `select_samples` at least 1 and "
@@ -65,12 +68,15 @@ class DemoTest:
 
 @dataclass(frozen=True)
 class Written:
-    """Completions on the prompts that decide nothing, `[prompts][samples]` each."""
+    """
+    Completions on prompts that decide nothing, `[prompts][samples]` each; `trained` wrote with its adapter at `scale`.
+    """
 
     prompts: list[Any]
     reference: list[list[Completion]]
     again: list[list[Completion]]
     trained: list[list[Completion]]
+    scale: float = 1.0
 
 
 def test_options() -> list[str]:
@@ -96,11 +102,11 @@ class ScorerJudge:
         return np.asarray(self._score(asked, list(completions)), dtype=np.float64)
 
 
-def divide(count: int) -> tuple[list[Any], list[Any]]:
-    """The test prompts in two parts, the first of `count`: by a hash of their names, so that neither is a choice."""
+def divide(count: int, others: int) -> tuple[list[Any], list[Any]]:
+    """Test prompts that decide, and others: by a hash of their names, so that neither is a choice."""
     rows = [row for row in load_prompts() if row["split"] == "test"]
     order = sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).hexdigest())
-    return [row["prompt"] for row in order[:count]], [row["prompt"] for row in order[count:]]
+    return [row["prompt"] for row in order[:count]], [row["prompt"] for row in order[count : count + others]]
 
 
 def select_demo(
@@ -122,13 +128,14 @@ def select_demo(
             Where the model came from.
 
     Returns:
-        `SelectionResults`, and what all wrote on the prompts that decided nothing, for the report.
+        `SelectionResults`, and for the report what the reference and what is handed over wrote on the prompts that
+        decided nothing; the adapter as it is where nothing is handed over.
     """
     started, seed, run = time.time(), trainer.args.seed, Path(trainer.args.output_dir)
     output, models = run / FOLDER, LoadedModels()
     trained, reference = find_model(str(run), base_model=model_path), find_model(model_path)
     steps = scaled_path(trained, reference, options.scales, output / "candidates")
-    deciding, aside = divide(options.select_prompts)
+    deciding, aside = divide(options.select_prompts, options.report_prompts)
     partition = Partition.by_name(list(scorers.SCORERS), privileged)
     judged = [
         JudgedAttribute(
@@ -159,12 +166,13 @@ def select_demo(
     outcome = run_selection(steps, reference, write, judged, deciding, aside, level=options.level, seed=seed)
     # As `run_selection` asks for them: what it wrote is read, only what it did not need is written now.
     first, second = -2 * seed - 2, -2 * seed - 1
-    whole = next((step for step in steps if step.scale == 1), None)
+    shown = next((step for step in steps if step.name == outcome.selection.chosen), None)
     written = Written(
         aside,
         completions(reference, "reference", aside, first),
         completions(reference, "reference", aside, second),
-        completions(*((whole.make(), whole.label) if whole else (trained, "trained")), aside, second),
+        completions(*((shown.make(), shown.label) if shown else (trained, "trained")), aside, second),
+        shown.scale if shown and shown.scale is not None else 1.0,
     )
     models.close()
     name = origin.split(" from ")[0].rpartition("/")[2]  # a title has no room for how the weights came
