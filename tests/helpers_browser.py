@@ -63,7 +63,11 @@ class Browser:
 
     def close(self) -> None:
         self._process.terminate()
-        self._process.wait(timeout=30)
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         os.close(self._in)
         os.close(self._out)
 
@@ -114,7 +118,7 @@ class Browser:
         return answer["result"]
 
     def _read_until(self, wanted: Any) -> dict[str, Any]:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             while b"\0" in self._buffer:
                 text, _, self._buffer = self._buffer.partition(b"\0")
@@ -126,7 +130,7 @@ class Browser:
                 data = os.read(self._in, 1 << 16)
                 assert data, "the browser has gone"
                 self._buffer += data
-        raise AssertionError("the browser did not answer within a minute")
+        raise AssertionError("the browser did not answer within five minutes")
 
     def _note(self, message: dict[str, Any]) -> None:
         method, found = message.get("method"), message.get("params", {})

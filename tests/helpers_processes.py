@@ -8,6 +8,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,20 @@ class Copy:
         return self.process.exitcode
 
 
+def free_port() -> int:
+    """
+    A port for processes that will find each other. It lies below those that the system gives out by itself, so that no
+    connection of another test takes it before they listen, and begins at the number of this process.
+    """
+    first, count = 10_000, 20_000
+    for number in range(count):
+        port = first + (os.getpid() + number) % count
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("No port is free.")
+
+
 def together(work: Callable[..., object], arguments: tuple[Any, ...], processes: int, log: Path) -> str:
     """
     Runs a function in several processes that find each other, as a launcher starts them, and returns their output.
@@ -71,12 +86,9 @@ def together(work: Callable[..., object], arguments: tuple[Any, ...], processes:
     Raises:
         AssertionError: If one of them fails; with its output.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     shared = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     if processes > 1:
-        shared |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        shared |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     copies = [
         Copy(
             work,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import helpers_engines
 import pytest
 import torch
+from helpers_processes import free_port
 from helpers_trainer import assert_same
 
 from fairpo_trl.training.checkpoints import verify
@@ -30,12 +30,6 @@ ENGINES = {
 }
 CASES = [f"pairs {name}" for name in (*helpers_engines.PAIRS, "resumed")]
 CASES += [f"labels {name}" for name in (*helpers_engines.LABELS, "resumed")]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Launches:

@@ -256,7 +256,7 @@ def test_processes_share_the_work_and_agree(spec, expected, tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=600)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     seen = [int(line) for log in tmp_path.glob("log*") for line in log.read_text().split()]
     assert sorted(seen) == list(range(30))  # each image exactly once
@@ -291,7 +291,7 @@ def test_a_process_finishes_the_shard_of_one_that_died(spec, expected, tmp_path)
 
     backbone.transform.transform = release_the_holder
     split = extract(make_split(), backbone, tmp_path / "cache")
-    holder.join(timeout=60)
+    holder.join(timeout=600)
     assert holder.exitcode == -signal.SIGKILL
     assert backbone.transform.count == 30
     np.testing.assert_array_equal(split.features, expected)

@@ -252,12 +252,16 @@ def test_ctrl_c_passed_on_by_a_launcher_is_not_a_second_one(monkeypatch):
 @pytest.mark.slow
 def test_the_recipe_ends_with_the_code_of_the_signal_and_one_line(tmp_path):
     # Ctrl-C, which Python answers with a traceback by itself; SIGTERM comes to the two processes of the next test.
-    work = torture.Torture(torture.HALVES["generation"], tmp_path, steps=500, save_steps=500)
+    never = 10**6  # it is stopped long before, however late the signal comes
+    work = torture.Torture(torture.HALVES["generation"], tmp_path, steps=never, save_steps=never)
     process, log = work.start("run", resume=False)
-    while process.poll() is None and torture._lines(log) < 3:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 130
+    try:
+        while process.poll() is None and torture._lines(log) < 3:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=600) == 130
+    finally:
+        process.kill()
     text = log.read_text()
     assert "Traceback" not in text
     assert [line for line in text.splitlines() if line.startswith("Stopped after step")] == text.splitlines()[-1:]
@@ -298,7 +302,7 @@ def test_three_kills_and_a_resume_after_each_end_bit_equal(tmp_path):
     half = torture.HALVES["generation"]
     outcome = torture.torture(half, tmp_path, kills=3, steps=48, save_steps=6, seed=3, launcher=[])
     assert outcome.kills == 3
-    assert outcome.in_a_save >= 1
+    assert outcome.in_a_save >= 2  # the first and the third are aimed at one; the second hits one by chance
     assert outcome.differences == []
 
 
@@ -306,14 +310,16 @@ def test_three_kills_and_a_resume_after_each_end_bit_equal(tmp_path):
 def test_feature_extraction_survives_kills_and_computes_nothing_twice(tmp_path):
     work = torture_files.Features(tmp_path, images=120)
     outcome = torture_files.torture_files(work, tmp_path, kills=4, seed=1)
-    assert outcome.kills >= 3  # the last life may end before it is killed
+    assert outcome.kills == 4
     assert outcome.differences == []
 
 
 class SmallTable:
-    """The methods of the table on small random features; one life kills itself in the middle of a file."""
+    """The methods of the table on small random features; life 2 kills itself in the middle of a file."""
 
-    def start(self, folder: Path, life: int) -> torture_files.Life:
+    holds = True
+
+    def start(self, folder: Path, life: int, killed: bool) -> torture_files.Life:
         from test_classification_experiment import HEAD, experiment
 
         from experiments.classification import runs as engine
@@ -335,15 +341,19 @@ class SmallTable:
             (folder / f"{life}.begun").touch()
             runs = experiment(folder / "runs")
             runs.folder.mkdir(exist_ok=True)
-            for row in (engine.REFERENCE, *METHODS[:4], *REWEIGHTING[:2]):
+            *rows, last = (engine.REFERENCE, *METHODS[:4], *REWEIGHTING[:2])
+            for row in rows:
                 runs.run(row, HEAD, 0)
+            if killed and life != 2:
+                torture_files.wait_for_the_kill()
+            runs.run(last, HEAD, 0)
             sections = {"reference": [engine.REFERENCE], "methods": METHODS[:4], "reweighting": REWEIGHTING[:2]}
             write_tables(runs, sections, [HEAD], [0], resamples=20)
 
         return torture_files.Life(run, folder / f"{life}.txt")
 
     def begun(self, folder: Path, life: int) -> bool:
-        return (folder / f"{life}.begun").exists()
+        return life != 2 and (folder / f"{life}.begun").exists()  # nobody else kills life 2
 
     def complete(self, folder: Path) -> dict:
         return torture_files.MethodTable().complete(folder)
@@ -359,20 +369,20 @@ class SmallTable:
 def test_the_table_survives_kills_and_repeats_no_complete_run(tmp_path):
     said: list[str] = []
     outcome = torture_files.torture_files(SmallTable(), tmp_path, kills=4, seed=2, say=said.append)
-    assert outcome.kills >= 3
-    assert outcome.drafts == 1  # what the kill in the middle of a file left behind
+    assert outcome.kills == 4
+    assert outcome.drafts >= 1  # what the kill in the middle of a file left behind; another may have hit one by chance
     assert outcome.differences == []
 
 
 class Careless:
     """Work that begins anew in every life, and ends in another place."""
 
-    def start(self, folder: Path, life: int) -> torture_files.Life:
+    holds = False
+
+    def start(self, folder: Path, life: int, killed: bool) -> torture_files.Life:
         def run() -> None:
-            (folder / "result").unlink(missing_ok=True)
-            (folder / "result").write_text(folder.name)
+            (folder / "result").write_text(f"{folder.name} {life}")
             (folder / f"{life}.begun").touch()
-            time.sleep(0.5)
 
         return torture_files.Life(run, folder / f"{life}.txt")
 
@@ -381,7 +391,7 @@ class Careless:
 
     def complete(self, folder: Path) -> dict:
         path = folder / "result"
-        return {"result": path.stat().st_mtime_ns} if path.exists() else {}
+        return {"result": path.read_text()} if path.exists() else {}
 
     def computed(self, folder: Path, life: int) -> set[str]:
         return set()

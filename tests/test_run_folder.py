@@ -124,12 +124,12 @@ def test_checkpoints_of_two_runs_without_a_word_which_is_the_last_are_refused(tm
 # ---- the lock ----
 
 HOLDER = """
-import sys, time
+import sys
 from fairpo_trl.training.run_folder import RunIdentity, claim, hold
 let_go = hold(sys.argv[1])
 claim(sys.argv[1], RunIdentity.new())
 print("held", flush=True)
-time.sleep(100)
+sys.stdin.read()  # until it is killed, or this test has ended
 """
 
 
@@ -137,7 +137,8 @@ def test_a_second_live_run_is_refused_and_the_lock_of_a_dead_one_taken_over(tmp_
     monkeypatch.setattr(run_folder, "_WAIT_SECONDS", 0.1)
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "out")]
     root = str(Path(run_folder.__file__).parents[2])
-    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root})
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    other = subprocess.Popen(command, **pipes, env={**os.environ, "PYTHONPATH": root})
     assert other.stdout is not None and other.stdout.readline() == "held\n"
     before = sorted(path.name for path in (tmp_path / "out").iterdir())
     with pytest.raises(

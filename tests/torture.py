@@ -5,8 +5,9 @@
     python tests/torture.py --kills 3 --launcher "accelerate launch --config_file accelerate_configs/ddp_cpu.yaml"
     python tests/torture.py --half features          (or table: work without checkpoints, see torture_files.py)
 
-Every second kill waits for a checkpoint that is being written. Each life of the run is the same command, from the
-second on with `--resume_from_checkpoint true`. At the end parameters, optimizer, scheduler, generators, group state,
+Every second kill waits for a checkpoint that is being written. Copies of this process wait for their kill too, so that
+no kill comes too late on a busy machine. Each life of the run is the same command, from the second on with
+`--resume_from_checkpoint true`. At the end parameters, optimizer, scheduler, generators, group state,
 metric sums and logs must be bit-equal to those of the run that was never stopped.
 """
 
@@ -18,12 +19,12 @@ import os
 import random
 import runpy
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,14 +192,21 @@ class Torture:
             *("--max_steps", str(steps), "--save_steps", str(save_steps)),
         ]
 
-    def start(self, name: str, resume: bool) -> tuple[subprocess.Popen | Copy, Path]:
-        """Starts one life of a run; it writes into the folder `name`, and its output into a log beside it."""
+    def start(self, name: str, resume: bool, hold_at: int | None = None) -> tuple[subprocess.Popen | Copy, Path]:
+        """
+        Starts one life of a run; it writes into the folder `name`, and its output into a log beside it.
+
+        Args:
+            name (`str`): The folder.
+            resume (`bool`): Whether it goes on from a checkpoint.
+            hold_at (`int`, *optional*): From this step on a copy waits for its kill before it completes a checkpoint.
+        """
         log = self.folder / f"{name}.log"
         command = [*self.command, "--output_dir", str(self.folder / name)]
         command += ["--resume_from_checkpoint", "true"] if resume else []
         if self.copies:
             log.unlink(missing_ok=True)
-            return Copy(run_script, (command,), log, ENVIRONMENT, ROOT), log
+            return Copy(run_script, (command, hold_at), log, ENVIRONMENT, ROOT), log
         with open(log, "w", encoding="utf-8") as output:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, process_group=0
@@ -221,28 +229,31 @@ class Torture:
         outcome, run = Outcome(), self.folder / name
         complete = 0
         while outcome.kills < kills:
-            process, log = self.start(name, resume=outcome.kills > 0)
             in_save = outcome.kills % 2 == 0
             # Enough steps are left for the kills to come.
             steps = self.random.randint(0, max((self.steps - complete) // (kills - outcome.kills + 1) - 1, 0))
-            delay = self.random.uniform(0, 1.0 if in_save else 2 * step_seconds)
-            before = {path.name for path in list_checkpoints(run) if is_marked(path)}
-            while process.poll() is None:
-                if _lines(log) > steps and (not in_save or _is_saving(run, before)):
-                    break
-                time.sleep(0.0005)
-            time.sleep(delay * (_SAVE_SECONDS if in_save else 1.0))
-            if process.poll() is None:
-                kill_tree(process.pid)
-                process.wait()
-            elif process.returncode != -signal.SIGKILL:
+            delay = self.random.uniform(0, _SAVE_SECONDS if in_save else 2 * step_seconds)
+            before = _states(run)
+            hold_at = complete + steps + 1 if in_save else self.steps
+            process, log = self.start(name, resume=outcome.kills > 0, hold_at=hold_at)
+            try:
+                while process.poll() is None:
+                    if _lines(log) > steps and (not in_save or _in_a_save(run, before)):
+                        break
+                    time.sleep(0.0005)
+                time.sleep(delay)
+            finally:
+                if not (ended := process.poll() is not None):
+                    kill_tree(process.pid)
+                    process.wait()
+            if ended:
                 _expect_success(process, log)
                 break  # it ended before the kill; the harness says how many kills there were
             outcome.kills += 1
             outcome.passed_over += log.read_text(encoding="utf-8").count("is passed over")
             good, broken = newest_complete(run) if run.is_dir() else (None, [])
             now = checkpoint_step(good) or 0 if good else 0
-            outcome.in_a_save += bool(broken)
+            outcome.in_a_save += _in_a_save(run, before)
             say(
                 f"kill {outcome.kills:3d}: complete {good.name if good else 'none yet'}"
                 + "".join(f"; {path.name}: {reason}" for path, reason in broken)
@@ -257,7 +268,7 @@ class Torture:
         return outcome
 
 
-_SAVE_SECONDS = 0.05  # about what the tiny model takes without the wait below
+_SAVE_SECONDS = 0.05  # about what the tiny model takes
 
 
 def torture(half: Half, folder: Path, kills: int, steps: int, save_steps: int, **options: Any) -> Outcome:
@@ -323,21 +334,41 @@ def _lines(log: Path) -> int:
     return log.read_text(encoding="utf-8", errors="replace").count("\n{'loss'")
 
 
-def _is_saving(run: Path, before: set[str]) -> bool:
-    return any(path.name not in before and not is_marked(path) for path in list_checkpoints(run))
+def _states(run: Path) -> dict[str, int | None]:
+    """Checkpoints -> when an unfinished one last changed; `None` for a complete one."""
+    found: dict[str, int | None] = {}
+    for path in list_checkpoints(run):
+        with suppress(FileNotFoundError):  # an unfinished one is deleted when its step is saved again
+            changed = path.stat().st_ctime_ns
+            found[path.name] = None if is_marked(path) else changed
+    return found
 
 
-def run_script(command: list[str]) -> None:
-    """Runs a script as a program of its own, in this process; its saves last long enough to be hit on any machine."""
-    from fairpo_trl.training import saving
+def _in_a_save(run: Path, before: dict[str, int | None]) -> bool:
+    """Whether a checkpoint is unfinished which was not, or not in this state, there before."""
+    now = {name: changed for name, changed in _states(run).items() if changed is not None}
+    return any(before.get(name, 0) not in (None, changed) for name, changed in now.items())
 
-    mark = saving.mark_complete
 
-    def mark_late(folder: str | os.PathLike[str]) -> None:
-        time.sleep(5 * _SAVE_SECONDS)  # a kill comes at most one `_SAVE_SECONDS` after the first file is seen
-        mark(folder)
+def run_script(command: list[str], hold_at: int | None = None) -> None:
+    """
+    Runs a script as a program of its own, in this process.
 
-    saving.mark_complete = mark_late
+    Args:
+        command (`list[str]`): The script and its options.
+        hold_at (`int`, *optional*): From this step on no checkpoint is completed: the process waits for its kill.
+    """
+    if hold_at is not None:
+        from fairpo_trl.training import saving
+
+        mark = saving.mark_complete
+
+        def mark_or_wait(folder: str | os.PathLike[str]) -> None:
+            while (checkpoint_step(Path(folder)) or 0) >= hold_at:
+                time.sleep(1)
+            mark(folder)
+
+        saving.mark_complete = mark_or_wait
     sys.argv = command
     runpy.run_path(command[0], run_name="__main__")
 

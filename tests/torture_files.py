@@ -88,11 +88,19 @@ def kill_tree(pid: int) -> None:
                 one.kill()
 
 
+def wait_for_the_kill() -> None:
+    """Does nothing until this process is killed."""
+    while True:
+        time.sleep(1)
+
+
 class Work(Protocol):
     """What the harness has to know about a piece of work."""
 
-    def start(self, folder: Path, life: int) -> Life:
-        """Begins, or goes on, in a folder."""
+    holds: bool  # whether a life that is to be killed waits for its kill before its last result
+
+    def start(self, folder: Path, life: int, killed: bool) -> Life:
+        """Begins, or goes on, in a folder; `killed` for a life that is to be killed."""
 
     def begun(self, folder: Path, life: int) -> bool:
         """Whether this life has come to the work itself."""
@@ -138,20 +146,23 @@ def torture_files(
     for place in (peace, killed):
         place.mkdir(parents=True)
     began = time.monotonic()
-    _expect_success(work.start(peace, 0), 0)
+    _expect_success(work.start(peace, 0, killed=False), 0)
     total = len(work.complete(peace)) or 1
     piece_seconds = (time.monotonic() - began) / total
 
     outcome, before = FileOutcome(), work.complete(killed)
     for number in range(1, kills + 1):
-        life = work.start(killed, number)
         left = total - len(before)
         wanted = len(before) + moments.randint(0, max(2 * left // (kills - number + 2), 0))
-        while life.code() is None and not (work.begun(killed, number) and len(work.complete(killed)) >= wanted):
-            time.sleep(0.0005)
-        time.sleep(moments.uniform(0, 2 * piece_seconds))
-        if life.code() is None:
-            life.kill()
+        wanted = min(wanted, total - work.holds)
+        life = work.start(killed, number, killed=True)
+        try:
+            while life.code() is None and not (work.begun(killed, number) and len(work.complete(killed)) >= wanted):
+                time.sleep(0.0005)
+            time.sleep(moments.uniform(0, 2 * piece_seconds))
+        finally:
+            if life.code() is None:
+                life.kill()
         if life.wait() == -signal.SIGKILL:  # or the work has killed itself
             outcome.kills += 1
         else:  # it ended first
@@ -162,7 +173,7 @@ def torture_files(
         before = after
         say(f"kill {outcome.kills:3d}: {len(before)} of {total} results complete")
     last = kills + 1
-    _expect_success(work.start(killed, last), last)
+    _expect_success(work.start(killed, last, killed=False), last)
     outcome.differences += _twice(before, work.complete(killed), work.computed(killed, last), last)
     expected, found = work.result(peace), work.result(killed)
     outcome.differences += [
@@ -195,6 +206,8 @@ class Features:
         images (`int`): How many.
     """
 
+    holds = True
+
     def __init__(self, folder: Path, images: int = 480) -> None:
         from test_feature_cache import save_tiny_dinov2
 
@@ -212,7 +225,7 @@ class Features:
         )
         self.row_of = {array.tobytes(): row for row, array in enumerate(pixels)}
 
-    def start(self, folder: Path, life: int) -> Life:
+    def start(self, folder: Path, life: int, killed: bool) -> Life:
         def extract() -> None:
             torch.set_num_threads(1)
             shards._SHARD_ROWS = 8
@@ -223,7 +236,10 @@ class Features:
             )
 
             def noted(image: Image.Image) -> torch.Tensor:
-                os.write(log, f"{self.row_of[image.tobytes()]}\n".encode())
+                row = self.row_of[image.tobytes()]
+                os.write(log, f"{row}\n".encode())
+                if killed and row == len(self.split) - 1:
+                    wait_for_the_kill()
                 return transform(image)
 
             backbone.transform = noted
@@ -260,9 +276,10 @@ class MethodTable:
     training of a reference is killed in the classification half.
     """
 
+    holds = False
     options = ("--heads", "linear", "--seeds", "0", "--epochs", "2", "--workers", "1", "--resamples", "50")
 
-    def start(self, folder: Path, life: int) -> Life:
+    def start(self, folder: Path, life: int, killed: bool) -> Life:
         for path in sorted((folder.parent / "in-peace" / "runs").glob("reference-*")):  # the folder, then its logits
             copy = folder / "runs" / path.name
             if not copy.exists():
