@@ -1,28 +1,18 @@
-"""Both halves on one engine; `test_engines.py` launches it with each shipped configuration, or calls it itself.
-
-accelerate launch --config_file accelerate_configs/fsdp2.yaml --num_processes 2 tests/helpers_engines.py FOLDER
-"""
+"""Both halves on one engine; `test_engines.py` launches them with each shipped configuration, or in one process."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
-
-if __name__ == "__main__":
-    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
-    sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
-    import cpu_engines
-
-    cpu_engines.use()
-
+import cpu_engines
 import torch
 from conftest import make_model, make_tokenizer
 from helpers_classification import PRIVILEGED, classifier, rows
+from helpers_processes import together
 from helpers_trainer import COMMON, data
 from peft import LoraConfig
 from safetensors.torch import load_file
@@ -35,11 +25,11 @@ from fairpo_trl import (
     MultiLabelFairPOConfig,
     MultiLabelFairPOTrainer,
 )
+from fairpo_trl.training.saving import where_saved
 
 
 ADAM = {"optim": "adamw_torch", "learning_rate": 0.01, "max_grad_norm": 0.5}
 SHARED = {key: value for key, value in COMMON.items() if key not in ("use_cpu", "beta")}
-SHARED |= {"ddp_backend": "gloo" if "WORLD_SIZE" in os.environ else None, "use_cpu": "WORLD_SIZE" not in os.environ}
 SHARED |= {"max_steps": 4, "eta_alpha": 0.5, "epsilon": 0.0, "learning_rate": 0.3, "save_steps": 2}
 PAIRS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -61,6 +51,11 @@ def make_base(folder: Path) -> None:
     classifier(seed=0, head="shared_mlp", dtype=torch.float32).save_pretrained(folder / "labels")
 
 
+def place(world: int) -> dict[str, Any]:
+    """Where the processes train; an engine is launched as for GPUs, see `cpu_engines`."""
+    return {"ddp_backend": "gloo" if world > 1 else None, "use_cpu": world == 1}
+
+
 def pair_trainer(folder: Path, name: str, case: dict[str, Any], world: int = 1) -> FairPOTrainer:
     case = dict(case)
     if world > 1:  # as `accelerate launch --mixed_precision no`; the shipped files have bf16
@@ -72,7 +67,7 @@ def pair_trainer(folder: Path, name: str, case: dict[str, Any], world: int = 1) 
         output_dir=str(folder / f"pairs {name}"),
         privileged_attributes=["concise"],
         allow_prompt_overlap=True,
-        **{**SHARED, "per_device_train_batch_size": 8 // world // accumulation, **case},
+        **{**SHARED, **place(world), "per_device_train_batch_size": 8 // world // accumulation, **case},
     )
     torch.manual_seed(5)
     return FairPOTrainer(
@@ -90,7 +85,7 @@ def label_trainer(folder: Path, name: str, case: dict[str, Any], world: int = 1)
     args = MultiLabelFairPOConfig(
         output_dir=str(folder / f"labels {name}"),
         privileged_labels=PRIVILEGED,
-        **{**SHARED, "per_device_train_batch_size": 8 // world, **case},
+        **{**SHARED, **place(world), "per_device_train_batch_size": 8 // world, **case},
     )
     return MultiLabelFairPOTrainer(
         model=MultiLabelClassifier.from_pretrained(folder / "labels"),
@@ -117,6 +112,15 @@ def trained(trainer: Any, resume: bool = False) -> dict[str, Any]:
     }
 
 
+def trained_twice(make: Any, folder: Path, name: str, case: dict[str, Any], world: int, rank: int) -> Any:
+    """What `trained` returns of a run, and of one that goes on from its checkpoint 2."""
+    whole = trained(trainer := make(folder, name, case, world))
+    if rank == 0:
+        shutil.rmtree(Path(trainer.args.output_dir, "checkpoint-4"))
+    trainer.accelerator.wait_for_everyone()
+    return whole, trained(make(folder, name, case, world), resume=True)
+
+
 def has_labels() -> bool:
     """Whether the engine takes classifiers: ZeRO-3 refuses them."""
     return os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") != "3"
@@ -130,14 +134,11 @@ def run_all(folder: Path, world: int = 1, rank: int = 0) -> dict[str, Any]:
         ("labels", label_trainer, LABELS if has_labels() else {}),
     ):
         for name, case in cases.items():
-            found[f"{half} {name}"] = trained(trainer := make(folder, name, case, world))
             if "save_strategy" in case:
-                run_dir = Path(trainer.args.output_dir)
-                trainer.accelerator.wait_for_everyone()
-                if rank == 0:
-                    shutil.rmtree(run_dir / "checkpoint-4")
-                trainer.accelerator.wait_for_everyone()
-                found[f"{half} resumed"] = trained(make(folder, name, case, world), resume=True)
+                runs = trained_twice(make, folder, name, case, world, rank)
+                found[f"{half} {name}"], found[f"{half} resumed"] = runs
+            else:
+                found[f"{half} {name}"] = trained(make(folder, name, case, world))
     return found
 
 
@@ -169,16 +170,16 @@ class Infinite(TrainerCallback):
         self.step = state.global_step + 1
 
 
-def run_only_here(folder: Path, world: int) -> dict[str, Any]:
-    """A stop, a gradient that is not finite, and bf16."""
+def run_only_here(folder: Path, world: int, rank: int) -> dict[str, Any]:
+    """A stop, a gradient that is not finite, bf16, and sharded state files."""
     found: dict[str, Any] = {}
-    trainer = pair_trainer(folder, "stopped", ADAM, world)
-    trainer.add_callback(Signal())
-    try:
-        trainer.train()
-    except SystemExit as stopped:
-        found["stopped"] = [stopped.code, trainer.state.global_step]
     for half, make in (("pairs", pair_trainer), ("labels", label_trainer))[: 1 + has_labels()]:
+        trainer = make(folder, "stopped", ADAM, world)
+        trainer.add_callback(Signal())
+        try:
+            trainer.train()
+        except SystemExit as stopped:
+            found[f"{half} stopped"] = [stopped.code, trainer.state.global_step]
         trainer = make(folder, "infinite", {"max_grad_norm": 1.0}, world)
         trainer.add_callback(Infinite(trainer))
         try:
@@ -195,17 +196,37 @@ def run_only_here(folder: Path, world: int) -> dict[str, Any]:
             found["labels refused"] = str(error)
         return found
     found["labels bf16"] = trained(label_trainer(folder, "bf16", half_precision, world))
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        os.environ["FSDP_STATE_DICT_TYPE"] = "SHARDED_STATE_DICT"
+        for half, make in (("pairs", pair_trainer), ("labels", label_trainer)):
+            runs = trained_twice(make, folder, "sharded", {**ADAM, "save_strategy": "steps"}, world, rank)
+            found[f"{half} sharded"], found[f"{half} sharded, resumed"] = runs
+            found[f"{half} said"] = where_saved(folder / f"{half} sharded" / "final")
     return found
 
 
 def main(folder: str) -> None:
-    torch.set_num_threads(1)
+    """What a process that the launcher starts does."""
+    cpu_engines.use()
     world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     place = Path(folder)
-    found = run_all(place, world, rank) | run_only_here(place, world)
+    found = run_all(place, world, rank) | run_only_here(place, world, rank)
     torch.save(found, place / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def launch(config: str, folder: str) -> None:
+    """
+    `accelerate launch` with a configuration and two processes, which are copies of this one in place of new programs:
+    importing everything anew takes longer than the cases. Ends in a process of its own.
+    """
+    import torch.distributed.run as torchrun
+    from accelerate.commands.launch import launch_command, launch_command_parser
+
+    def run(args: Any) -> None:  # the environment is what the launcher made of the configuration
+        log = Path(folder, "log")
+        said = together(main, (folder,), int(args.nproc_per_node), log, environment={})
+        Path(folder, "output.txt").write_text(said, encoding="utf-8")
+
+    torchrun.run = run
+    launch_command(launch_command_parser().parse_args(["--config_file", config, "--num_processes", "2", "main"]))

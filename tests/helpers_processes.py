@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -79,16 +80,30 @@ def free_port() -> int:
     raise OSError("No port is free.")
 
 
-def together(work: Callable[..., object], arguments: tuple[Any, ...], processes: int, log: Path) -> str:
+def together(
+    work: Callable[..., object],
+    arguments: tuple[Any, ...],
+    processes: int,
+    log: Path,
+    environment: Mapping[str, str] = MappingProxyType({"ACCELERATE_USE_CPU": "true"}),
+) -> str:
     """
     Runs a function in several processes that find each other, as a launcher starts them, and returns their output.
+
+    Args:
+        work (`Callable`): A function of a module.
+        arguments (`tuple`): What it takes.
+        processes (`int`): How many.
+        log (`Path`): Each process writes into a file of this name and its rank.
+        environment (`Mapping[str, str]`, *optional*): Variables that are set besides those of a launcher.
 
     Raises:
         AssertionError: If one of them fails; with its output.
     """
-    shared = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    shared = {"OMP_NUM_THREADS": "1", **environment}
     if processes > 1:
-        shared |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     copies = [
         Copy(
             work,

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import helpers_engines
 import pytest
 import torch
-from helpers_processes import free_port
+from helpers_processes import Copy
 from helpers_trainer import assert_same
 
 from fairpo_trl.training.checkpoints import verify
 
 
-# One launch an engine, for all tests of the file: the seconds go into starting processes.
+# One launch an engine, for all tests of the file.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,18 +47,9 @@ class Launches:
         return self.found[engine]
 
     def launch(self, engine: str, folder: Path) -> list[dict[str, Any]]:
-        config = str(ROOT / "accelerate_configs" / f"{engine}.yaml")
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
-        script = str(Path(__file__).with_name("helpers_engines.py"))
-        done = subprocess.run(
-            [*launch, "--main_process_port", str(free_port()), script, str(folder)],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=900,
-        )
-        assert done.returncode == 0, done.stderr[-8000:]
-        (folder / "output.txt").write_text(done.stdout)
+        config, log = str(ROOT / "accelerate_configs" / f"{engine}.yaml"), folder / "launcher"
+        launched = Copy(helpers_engines.launch, (config, str(folder)), log, {"DS_ACCELERATOR": "cpu"})
+        assert launched.wait(timeout=1500) == 0, log.read_text(encoding="utf-8")[-8000:]
         return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
@@ -80,7 +68,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Launches:
 def test_an_engine_is_one_process(engine, case, found):
     skip_labels(engine, case)
     one, other = found["one"][0][case], found[engine][0][case]
-    adam = case.endswith(("saved", "resumed"))  # which divides by the size of the gradient, and so rounding shows
+    assert_one_process(one, other, adam=case.endswith(("saved", "resumed")))
+    assert found[engine][1][case]["weights"] == other["weights"]  # equal on every process
+
+
+def assert_one_process(one: dict[str, Any], other: dict[str, Any], adam: bool) -> None:
+    # Adam divides by the size of the gradient, and so rounding shows.
     assert one["steps"] == other["steps"] == 4
     assert_same(one["parameters"], other["parameters"], 2e-5 if adam else 1e-6)
     for key in ("log_weights", "moment"):
@@ -91,7 +84,6 @@ def test_an_engine_is_one_process(engine, case, found):
     for key, value in one["evaluated"].items():
         if not key.endswith(("runtime", "per_second", "preparation_time")):
             assert other["evaluated"][key] == pytest.approx(value, rel=1e-4, abs=2e-5), key
-    assert found[engine][1][case]["weights"] == other["weights"]  # equal on every process
 
 
 @pytest.mark.parametrize("half", ["pairs", "labels"])
@@ -106,13 +98,30 @@ def test_checkpoints_are_whole_and_name_the_engine(engine, half, found):
     assert state["processes"] == 2
 
 
+# The signal comes as step 2 begins: of pairs its exchange is over, and all processes learn of it in step 3.
+@pytest.mark.parametrize(("half", "step"), [("pairs", 3), ("labels", 2)])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_sigterm_to_one_process_stops_all_of_them_with_one_checkpoint(engine, found):
-    # It comes within step 2, after its exchange: all of them learn of it in step 3.
-    assert [rank["stopped"] for rank in found[engine]] == [[143, 3], [143, 3]]
-    verify(found.folder_of(engine) / "pairs stopped" / "checkpoint-3")
+def test_sigterm_to_one_process_stops_all_of_them_with_one_checkpoint(engine, half, step, found):
+    skip_labels(engine, half)
+    assert [rank[f"{half} stopped"] for rank in found[engine]] == [[143, step], [143, step]]
+    (folder,) = (found.folder_of(engine) / f"{half} stopped").glob("checkpoint-*")
+    assert folder.name == f"checkpoint-{step}"
+    verify(folder)
     said = (found.folder_of(engine) / "output.txt").read_text()
-    assert said.count("Stopped after step 3, checkpoint-3 is written") == 1
+    assert said.count(f"Stopped after step {step}, checkpoint-{step} is written") == 1
+
+
+@pytest.mark.parametrize("half", ["pairs", "labels"])
+def test_sharded_state_files_resume_and_end_with_a_whole_model(half, found):
+    one, other = found["one"][0], found["fsdp2"][0]
+    for name, expected in ((f"{half} sharded", f"{half} saved"), (f"{half} sharded, resumed", f"{half} resumed")):
+        assert_one_process(one[expected], other[name], adam=True)
+    folder = found.folder_of("fsdp2") / f"{half} sharded"
+    assert list((folder / "checkpoint-4").glob("pytorch_model_fsdp_0/*.distcp"))
+    verify(folder / "checkpoint-4")
+    state = json.loads((folder / "checkpoint-4" / "fairpo_state.json").read_text())
+    assert state["settings"]["meaning"]["engine"] == "FSDP2 SHARDED_STATE_DICT"
+    assert other[f"{half} said"] == f"Model saved to {folder / 'final'}."
 
 
 @pytest.mark.parametrize("half", ["pairs", "labels"])
