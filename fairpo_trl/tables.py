@@ -55,8 +55,8 @@ def read_rows(path: str | Path) -> list[dict[str, Any]] | pyarrow.Table:
     Args:
         path (`str` or `Path`):
             - `.csv`, `.tsv`: UTF-8 (with or without a byte order mark), a header, the delimiter that divides it
-            (comma,
-              else semicolon, tab, `|`; a first line `sep=;` says it). Every cell is text; an empty one is `None`.
+              (comma, else semicolon, tab, `|`; a first line `sep=;` says it). Every cell is text; an empty one is
+              `None`.
             - `.jsonl`, `.json`: a list of objects, or one object a line, whatever the name says.
             - `.parquet`.
 
@@ -118,8 +118,7 @@ def structure_of(text: str) -> Any:
 
     Raises:
         ValueError: If the text begins like a list of quoted names or of objects but cannot be read as one: NumPy
-        writes
-            arrays without commas, and cuts long ones.
+            writes arrays without commas, and cuts long ones.
     """
     text = text.strip()
     if text[:1] + text[-1:] not in ("[]", "{}", "()"):
@@ -249,14 +248,29 @@ def _is_of_columns(value: dict[str, Any]) -> bool:
 
 def _whole_or_none(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        return json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
         return None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose names must differ: Python would take the last one in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+class _Twice(ValueError):
+    """A name that an object of JSON has more than once."""
 
 
 def _parsed(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
+    except _Twice as error:
+        raise ValueError(f"{where} has {shortened(error.args[0])} twice in one object: remove one.") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is not JSON: {error}.") from error
     except RecursionError as error:

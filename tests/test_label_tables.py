@@ -137,6 +137,33 @@ def test_one_label_a_row_is_brought_together(folder: Path) -> None:
         command(path, "--one_label_per_row", "true")
 
 
+def test_the_id_of_a_row_does_not_hide_that_its_image_is_there_twice(folder: Path) -> None:
+    path = table(folder, "id,path,labels,split\n1,a.png,dog,train\n2,b.png,cat,test\n3,./a.png,cat,test\n")
+    with pytest.raises(ValueError, match="rows 1 and 3 have the same path './a.png'"):
+        load_table(path)
+    with pytest.raises(ValueError, match="rows 1 and 3 have the same path 'a.png' but another"):
+        load_table(path, one_label_per_row=True)
+    table(folder, "path,labels\na.png,dog\nx/../a.png,cat\n")
+    assert labels_of(load_table(path, one_label_per_row=True)["train"]) == {"a.png": ["dog", "cat"][::-1]}
+
+
+def test_lists_hold_one_label_an_item(folder: Path) -> None:
+    rows = [{"path": "a.png", "labels": ["dog, cat"]}, {"path": "b.png", "labels": ["dog"]}]
+    rows.append({"path": "c.png", "labels": ["cat"]})
+    path = table(folder, "\n".join(map(json.dumps, rows)), "labels.jsonl")
+    with pytest.raises(ValueError, match="row 1, .*'dog, cat' is several labels of other rows, joined by ','"):
+        load_table(path)
+    assert load_table(path, separator="|")["train"].label_names == ("cat", "dog", "dog, cat")
+
+
+@pytest.mark.parametrize("word", ["none", "N/A", "nan", "-"])
+def test_a_word_for_nothing_is_a_label_only_where_it_is_named(word: str, folder: Path) -> None:
+    path = table(folder, f"path,labels\na.png,dog\nb.png,{word}\n")
+    with pytest.raises(ValueError, match=f"row 2, column 'labels' holds '{word}': write \\[\\] for a row without a"):
+        load_table(path)
+    assert labels_of(load_table(path, label_names=["dog", word])["train"])["b.png"] == [word]
+
+
 def test_second_spellings_of_a_label_are_refused(folder: Path) -> None:
     path = table(folder, "path,labels\na.png,dog\nb.png,Dog\n")
     with pytest.raises(ValueError, match=r"the labels \['Dog', 'dog'\] differ only in case"):

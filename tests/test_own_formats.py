@@ -178,6 +178,56 @@ def test_answers_that_are_json_or_look_a_little_like_it_are_text(text: str) -> N
     assert read_pairs([{**PAIR, "chosen": text}]).rows[0]["chosen"] == text
 
 
+WRITTEN = {
+    "list": lambda text: str([text]),
+    "object": lambda text: str({"text": text}),
+    "bytes": lambda text: str(text.encode()),
+    "quotes": json.dumps,
+    "turns": lambda text: str([{"speaker": "user", "text": text}]),
+}
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_columns_that_hold_literals_alone_are_refused(how: str, tmp_path: Path) -> None:
+    written = [
+        {name: WRITTEN[how](f"{row[name]} {i}") for name in ("prompt", "chosen", "rejected")} | {"attribute": "a"}
+        for i, row in enumerate([PAIR] * 3)
+    ]
+    path = write(tmp_path / "pairs.csv", written)
+    with pytest.raises(ValueError, match="Rows 0, 1, 2 of .*and so all, hold texts as Python or JSON writes values"):
+        load_preferences(path, console=quiet())
+    with pytest.raises(ValueError, match="hold texts as Python or JSON writes values"):
+        check_rows(Dataset.from_list(written), "training", "attribute")
+    plain = {**PAIR, "attribute": "a"}  # with one that is none they are what was asked for
+    assert len(load_preferences(write(path, [*written, plain]), console=quiet())["train"]) == 4
+
+
+def test_answers_in_json_are_no_literals(tmp_path: Path) -> None:
+    rows = [{**PAIR, "prompt": f"{i}?", "chosen": f'{{"a": [{i}]}}', "rejected": '["b"]'} for i in range(3)]
+    assert len(load_preferences(write(tmp_path / "pairs.csv", rows), console=quiet())["train"]) == 3
+
+
+def test_lists_of_texts_are_no_messages(tmp_path: Path) -> None:
+    path = write(tmp_path / "pairs.jsonl", [{**PAIR, "chosen": ["So."], "rejected": ["No."]}])
+    with pytest.raises(ValueError, match="message 0 of 'chosen' must have a role and a content, got 'So.'"):
+        load_preferences(path, console=quiet())
+
+
+def test_other_names_of_a_role_are_read_and_refused_by_the_trainer(tmp_path: Path) -> None:
+    row = {"prompt": say("human", "Why?"), "chosen": say("GPT", "So."), "rejected": say("Assistant", "No.")}
+    row |= {"attribute": "a"}
+    assert load_preferences(write(tmp_path / "pairs.jsonl", [row]), console=quiet())["train"][0] == CHAT
+    with pytest.raises(ValueError, match="message 0 of 'prompt' has the role 'human', which .* know as 'user'"):
+        check_rows(Dataset.from_list([row]), "training", "attribute")
+
+
+@pytest.mark.parametrize("attribute", ["{'helpful': 1, 'polite': 0}", "[helpful, polite]", "{helpful,polite}"])
+def test_a_list_that_nobody_reads_says_how_to_write_one(attribute: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "pairs.csv", [{**PAIR, "attribute": attribute}])
+    with pytest.raises(ValueError, match=r'the text of a list, .*; write \["helpful", "polite"\] or helpful\|polite'):
+        load_preferences(path, console=quiet())
+
+
 def test_parts_of_text_are_joined_and_others_refused() -> None:
     row = {**CHAT, "prompt": say("user", [{"type": "text", "text": "Why"}, {"type": "text", "text": "?"}])}
     assert read_pairs([row]).rows == [CHAT]

@@ -121,6 +121,14 @@ def test_numbers_and_truth() -> None:
     assert [truth_of(value) for value in ("yes", "", "2", None)] == [None] * 4
 
 
+@pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
+def test_a_name_that_an_object_has_twice_is_refused(name: str, tmp_path: Path) -> None:
+    rows = '{"a": {"b": 1, "c": 2, "b": 3}}'
+    (tmp_path / name).write_text(rows if name.endswith("l") else f"[{rows}]", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"^{name}.* has 'b' twice in one object: remove one"):
+        read_rows(tmp_path / name)
+
+
 def test_second_spellings_are_found_in_case_blanks_and_unicode_forms() -> None:
     names = ["café", "cafe\u0301", "Tree", "tree ", "ﬁsh", "fish", "sea\u200b", "sea", "on topic", "on_topic", "a"]
     assert second_spellings(names) == [
@@ -142,6 +150,14 @@ def test_second_spellings_are_found_in_case_blanks_and_unicode_forms() -> None:
         (["helpful", "not helpful"], []),
         (["salt and pepper, ground", "oil"], []),
         (["a", "b", "a+b", "b & a"], [("a+b", "+"), ("b & a", "&")]),
+        (
+            ["a", "b", "a:b", "a_b", "b - a", "a、b", "a.b"],
+            [(n, n.strip("ab ")) for n in ("a:b", "a_b", "b - a", "a、b", "a.b")],
+        ),
+        (["a\nb", "b\nc"], [("a\nb", "\n"), ("b\nc", "\n")]),
+        (["a/b", "a/c", "b/c"], [("a/b", "/"), ("a/c", "/"), ("b/c", "/")]),
+        (["animal/cat", "animal/dog", "plant/oak"], []),
+        (["short_answer", "long_answer", "short_question", "long_question"], []),
     ],
 )
 def test_joined_names(names: list[str], found: list[tuple[str, str]]) -> None:

@@ -83,9 +83,7 @@ def check_roles(train: MultiLabelSplit, partition: Partition) -> None:
 
 
 def labels_without_contrast(split: MultiLabelSplit) -> dict[str, list[str]]:
-    """`"positive"` and `"negative"` -> the labels without one in a split, about which no ranking metric says "
-    "anything.
-    """
+    """`"positive"` and `"negative"` -> the labels without one in a split, of which no ranking metric says anything."""
     columns = dict(zip(split.label_names, split.labels.T, strict=True))
     return {
         what: [name for name, column in columns.items() if not (column == value).any()]

@@ -10,6 +10,8 @@ from typing import Any
 
 
 _LISTED = 12
+_MARKS = "|;,\n"
+"""What joins names and belongs to hardly any."""
 _SHOWN = 60
 
 
@@ -66,13 +68,19 @@ def second_spellings(names: Iterable[str]) -> list[list[str]]:
     return [spellings for spellings in alike.values() if len(spellings) > 1]
 
 
+def _mark_order(mark: str) -> tuple[bool, bool, str]:
+    """The marks that tell most first, blanks last."""
+    return mark not in _MARKS, mark.isspace(), mark
+
+
 def joined_names(names: Iterable[str]) -> list[tuple[str, str]]:
     """
     Names that look like several names written into one, with the mark that joins them.
 
-    A name is joined if, divided at `|`, `;`, `,`, `/`, `+`, `&` or a blank, its parts are names as well: at the first
-    three marks one part is enough, by itself or in another joined name; at the others every part must be a name by
-    itself.
+    A name is joined if, divided at a mark (whatever is neither letter nor digit), its parts are names as well: at `|`,
+    `;`, `,` or the end of a line one part is enough, by itself or in another joined name; at other marks every part
+    must be a name by itself. At marks other than blanks, `_`, `-` and `.` it is enough too that every name is joined,
+    and every part in several of them.
 
     Args:
         names (`Iterable[str]`):
@@ -84,18 +92,9 @@ def joined_names(names: Iterable[str]) -> list[tuple[str, str]]:
     every = list(dict.fromkeys(names))
     alone = {spelling_key(name) for name in every}
     parts_of = {
-        (name, mark): [spelling_key(part) for part in re.split(pattern, name) if part.strip()]
+        (name, mark): [spelling_key(part) for part in name.split(mark) if part.strip()]
         for name in every
-        for mark, pattern in (
-            ("|", r"\|"),
-            (";", ";"),
-            (",", ","),
-            ("/", "/"),
-            ("+", r"\+"),
-            ("&", "&"),
-            (" ", r"\s+"),
-        )
-        if mark in name.strip()
+        for mark in sorted(set(re.findall(r"[\W_]", name.strip())), key=_mark_order)
     }
     shared: dict[tuple[str, str], set[str]] = {}
     for (name, mark), parts in parts_of.items():
@@ -105,10 +104,12 @@ def joined_names(names: Iterable[str]) -> list[tuple[str, str]]:
     for (name, mark), parts in parts_of.items():
         if len(parts) < 2:
             continue
-        if mark in "|;,":
-            joined = any(part in alone or len(shared[mark, part]) > 1 for part in parts)
+        several = [len(shared[mark, part]) > 1 for part in parts]
+        if mark in _MARKS:
+            joined = any(part in alone or often for part, often in zip(parts, several, strict=True))
         else:
-            joined = all(part in alone for part in parts)
+            everywhere = not (mark.isspace() or mark in "_-.") and all((other, mark) in parts_of for other in every)
+            joined = all(part in alone for part in parts) or (everywhere and all(several))
         if joined:
             found.setdefault(name, mark)
     return list(found.items())

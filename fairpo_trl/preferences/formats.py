@@ -1,6 +1,4 @@
-"""The forms in which pairs come from other tools, read as canonical rows: prompt, chosen, rejected and the "
-"attribute.
-"""
+"""The forms in which pairs come from other tools, read as canonical rows: prompt, chosen, rejected, attribute."""
 
 from __future__ import annotations
 
@@ -11,12 +9,8 @@ from typing import Any
 
 from fairpo_trl.core.messages import shortened
 from fairpo_trl.preferences.read import Rows, columns_of
-from fairpo_trl.preferences.rules import (
-    TRAINED_ON,
-    completion_text,
-    explicit_pair,
-    written_messages,
-)
+from fairpo_trl.preferences.rules import TRAINED_ON, completion_text, explicit_pair
+from fairpo_trl.preferences.written import ROLE_NAMES, second_role, written_messages
 from fairpo_trl.tables import structure_of
 
 
@@ -24,16 +18,7 @@ ATTRIBUTE_COLUMNS = ("channel", "source")
 """Where the attribute is looked for if the column asked for is not there (ms-swift has `channel`)."""
 
 _MOST_ATTRIBUTES = 64  # a column `source` with more values than this names web pages, not attributes
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "system": "system",
-}
+_ROLES = {**ROLE_NAMES, "model": "assistant"}  # as a role of its own, templates of Gemma know it
 _TURNS = ("conversations", "messages")
 _RESPONSES = (("chosen", "chosen_response"), ("rejected", "rejected_response"))
 
@@ -59,16 +44,14 @@ def read_pairs(rows: Rows, *, attribute_column: str = "attribute", attribute_sep
     Reads pairs in any of the known forms as canonical rows; says what it took for what, and checks nothing else.
 
     - Messages that a text holds as Python or JSON writes them (pandas, CSV) become messages, lists of attributes
-    lists. - Turns `from`/`value` (ShareGPT, LLaMA-Factory) become `role`/`content`; one turn becomes a list of one; a
-    content of
-      text parts becomes their text.
+      lists.
+    - Turns `from`/`value` (ShareGPT, LLaMA-Factory) become `role`/`content`, and a role `human` or `gpt` becomes
+      `user` or `assistant`; one turn becomes a list of one; a content of text parts becomes their text.
     - `conversations` or `messages` with `chosen` and `rejected`, or with `rejected_response` (ms-swift; the last
-    answer
-      is then chosen), become a prompt of messages, with the column `system` before it.
+      answer is then chosen), become a prompt of messages, with the column `system` before it.
     - `instruction` (and `input`, `history`, `system`) or `question` with two responses become messages.
     - Without a prompt, what both responses share at the beginning is the prompt; if both repeat the prompt, it is
-    taken
-      out of them.
+      taken out of them.
     - If the attribute column is missing, `channel` or `source` is the attribute (at most 64 names).
     - `helpful|polite` in one text names two attributes; `attribute_separator` says what else joins them.
 
@@ -86,8 +69,7 @@ def read_pairs(rows: Rows, *, attribute_column: str = "attribute", attribute_sep
 
     Raises:
         ValueError: If something that looks like written messages cannot be read, or a turn has an unknown speaker;
-        names
-            the row.
+            names the row.
     """
     if attribute_separator == "":
         raise ValueError('`attribute_separator` must not be empty; write the mark that joins names, such as "|".')
@@ -160,6 +142,8 @@ def _read(
 
 def _repeats(prompt: list[Any], messages: list[Any]) -> bool:
     """Whether messages begin with the prompt, perhaps after a system message."""
+    if not all(isinstance(message, Mapping) for message in (*prompt, *messages)):
+        return False  # no messages, which is said with the row when the texts are checked
     begins = messages[1:] if messages and messages[0].get("role") == "system" != prompt[0].get("role") else messages
     text = [(message.get("role"), completion_text(message).strip()) for message in begins[: len(prompt)]]
     return len(begins) > len(prompt) and text == [(m.get("role"), completion_text(m).strip()) for m in prompt]
@@ -203,9 +187,7 @@ def _messages(value: Any, where: str, notes: Counter[str]) -> Any:
 
 
 def read_messages(value: Any, where: str) -> Any:
-    """Messages that a text holds, turns and parts as messages of text; any other value as it is (see "
-    "[`read_pairs`]).
-    """
+    """Messages that a text holds, turns and parts of text as messages; other values stay, see [`read_pairs`]."""
     return _messages(value, where, Counter())
 
 
@@ -219,6 +201,9 @@ def _message(message: dict[str, Any], where: str, notes: Counter[str]) -> dict[s
             )
         notes["Turns with 'from' and 'value' are read as messages"] += 1
         message = {"role": _ROLES[speaker], "content": message.get("value")}
+    if role := second_role(message.get("role")):
+        notes[f"The role {message['role']!r} is read as {role!r}"] += 1
+        message = {**message, "role": role}
     content = message.get("content")
     if isinstance(content, list) and all(isinstance(p, Mapping) and isinstance(p.get("text"), str) for p in content):
         notes["Parts of text are read as one text"] += 1

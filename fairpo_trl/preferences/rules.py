@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairpo_trl.core.messages import joined_names, second_spellings, shortened, unknown_names_message
+from fairpo_trl.preferences.written import READ_THEM, is_literal_row, second_role, structure_problem
 from fairpo_trl.tables import number_of, structure_of
 
 
@@ -20,9 +21,7 @@ TRAINED_ON = ("prompt", "chosen", "rejected", WEIGHT_COLUMN, "tools", "chat_temp
 """Columns that training reads, besides the attribute's."""
 
 _NAMED_ROWS = 5
-_WRITTEN_MESSAGES = re.compile(r"\s*\[?\s*\{\s*['\"](role|content|from|value|type|text)['\"]\s*:")
 _WRITTEN_LIST = re.compile(r"\s*[\[{](\s*[\]}]|.*['\",:])", re.DOTALL)  # "[safety]" is a name
-_READ_THEM = "`fairpo_trl.preferences.read_pairs(rows)` reads them, as the command line does with files"
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,9 @@ class Problem:
 
     Attributes:
         rule (`str`): `vision`, `missing_column`, `malformed_attribute`, `unknown_attribute`, `second_spelling`,
-            `joined_attributes`, `malformed_text`, `structure_as_text`, `empty_prompt`, `empty_completion`,
-            `mixed_format`, `repeated_prompt`, `identical_completions`, `malformed_weight`, `prompt_overlap` or
-            `no_rows`; on tokens those of `fairpo_trl.preferences.tokens`.
+            `joined_attributes`, `malformed_text`, `structure_as_text`, `literal_text`, `empty_prompt`,
+            `empty_completion`, `mixed_format`, `repeated_prompt`, `identical_completions`, `malformed_weight`,
+            `prompt_overlap` or `no_rows`; on tokens those of `fairpo_trl.preferences.tokens`.
         rows (`tuple[int, ...]`): The rows, counted from 0; empty if the whole split is meant.
         message (`str`): A sentence that names rows and mend.
     """
@@ -55,8 +54,16 @@ def attribute_names(value: Any) -> tuple[str, ...]:
     if not names or any(not isinstance(name, str) or not name.strip() for name in names):
         raise ValueError(f"expected a non-empty string or a non-empty list of strings, got {shortened(value)}")
     if any(_WRITTEN_LIST.match(name) for name in names):
-        raise ValueError(f"expected names, got the text of a list, {shortened(value)}; {_READ_THEM}")
+        how = READ_THEM if _is_readable(names) else 'write ["helpful", "polite"] or helpful|polite'
+        raise ValueError(f"expected names, got the text of a list, {shortened(value)}; {how}")
     return names
+
+
+def _is_readable(names: Sequence[str]) -> bool:
+    try:
+        return all(isinstance(structure_of(name), (str, list, tuple)) for name in names if _WRITTEN_LIST.match(name))
+    except ValueError:
+        return False
 
 
 def find_problems(
@@ -92,6 +99,7 @@ def find_problems(
     rows_of: dict[str, list[int]] = {}  # of attributes given as one string: a list says what it means
     found: dict[str, list[tuple[int, str]]] = {}  # rule -> (row, what is wrong)
     kinds: dict[type, list[int]] = {}
+    literal: list[int] | None = []  # every row so far, while all of them are written as literals
     total = 0.0
     for index, row in enumerate(rows):
         value = row.get(column)
@@ -112,6 +120,11 @@ def find_problems(
             found.setdefault(broken[0], []).append((index, broken[1]))
         else:
             kinds.setdefault(type(row["chosen"]), []).append(index)
+        if literal is not None:
+            if is_literal_row(row):
+                literal.append(index)
+            else:
+                literal = None
 
     if counts and all(number_of(name) is not None for name in counts):
         first = f"{shortened(next(iter(counts)))} is a number, perhaps a score"
@@ -125,6 +138,9 @@ def find_problems(
         found.setdefault("joined_attributes", []).extend(
             (row, f"{name!r} at {mark!r}") for row in rows_of.get(name, ())
         )
+    if literal:
+        first = shortened(row["chosen"])
+        found.setdefault("literal_text", []).extend((each, first) for each in literal)
     if len(kinds) > 1:
         few = min(kinds.values(), key=len)
         found.setdefault("mixed_format", []).extend((row, "text in some rows, messages in others") for row in few)
@@ -168,7 +184,11 @@ _SENTENCES = {
     "if `non_privileged_attributes` is given, a place in one of the two lists.",
     "malformed_text": "{Rows} of the {split} data: {first}. Prompts and completions are text, or messages with a role "
     "and a content.",
-    "structure_as_text": "{Rows} of the {split} data: {first}. " + _READ_THEM + ".",
+    "structure_as_text": "{Rows} of the {split} data: {first}. " + READ_THEM + ".",
+    "literal_text": "{Rows} of the {split} data, and so all, hold texts as Python or JSON writes values, such as "
+    "{first}, and would be trained on with their brackets and quotes. Save the texts themselves: in pandas, for each "
+    "column, `frame[name] = frame[name].map(ast.literal_eval)` reads them, then take the text out, and "
+    "`frame.to_json('rows.jsonl', orient='records', lines=True)` writes them.",
     "empty_prompt": "{Rows} of the {split} data have no prompt{first}. Remove them.",
     "empty_completion": "{Rows} of the {split} data have an empty completion; such pairs teach nothing (loss log 2, "
     "no gradient). Remove them.",
@@ -176,7 +196,7 @@ _SENTENCES = {
     "({first}). Bring them into one format.",
     "repeated_prompt": "{Rows} of the {split} data: chosen and rejected begin with the prompt, which would be there "
     "twice. "
-    + _READ_THEM
+    + READ_THEM
     + "; or remove the column 'prompt' (`dataset.remove_columns('prompt')`): what both share is the prompt then.",
     "identical_completions": "{Rows} of the {split} data have identical completions, so there is no preference. "
     "Remove them.",
@@ -305,50 +325,14 @@ def text_problem(value: Any, column: str) -> str | None:
         if not isinstance(role, str) or not role.strip():
             near = unknown_names_message("key", ["role"], list(message)) if "role" not in message else ""
             return f"message {number} of {column!r} has no role ({near or shortened(role)})"
+        if known := second_role(role):
+            return (
+                f"message {number} of {column!r} has the role {role!r}, which chat templates know as {known!r}; "
+                f"{READ_THEM}"
+            )
         if not isinstance(content, str | list) and not message.get("tool_calls"):
             near = unknown_names_message("key", ["content"], list(message)) if "content" not in message else ""
             return f"message {number} of {column!r} has no content ({near or shortened(content)})"
-    return None
-
-
-def structure_problem(value: Any, column: str) -> str | None:
-    """What is wrong with a prompt or completion whose text is written messages, or whose messages hold no text."""
-    if isinstance(value, str):
-        try:
-            written = written_messages(value) is not None
-        except ValueError:
-            written = True
-        return (
-            f"the text of {column!r} is a list of messages as Python or JSON writes it: {shortened(value)}"
-            if written
-            else None
-        )
-    parts = [
-        part for message in value or () if isinstance(message.get("content"), list) for part in message["content"]
-    ]
-    wrong = [part for part in parts if not (isinstance(part, Mapping) and isinstance(part.get("text"), str))]
-    return f"a message of {column!r} holds the part {shortened(wrong[0])}, which is no text" if wrong else None
-
-
-def written_messages(text: str) -> list[Any] | None:
-    """
-    The messages that a text holds as Python or JSON writes them, such as what pandas makes of them in CSV.
-
-    Raises:
-        ValueError: If it begins like messages but cannot be read.
-    """
-    if not _WRITTEN_MESSAGES.match(text):
-        return None
-    try:
-        value = structure_of(text)
-    except ValueError:
-        if re.match(r"\s*\[\s*\{\s*['\"](role|content|from)['\"]", text):
-            raise
-        return None
-    value = [value] if isinstance(value, dict) else value
-    spoken = isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
-    if spoken and value and all({"role", "content"} <= set(e) or {"from", "value"} <= set(e) for e in value):
-        return value
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,15 +90,17 @@ def splits_of_columns(
     ids = [f"row-{i + 1}" for i in range(n)]
     if id_column:
         ids = _texts(columns[id_column], id_column, where)
-        first: dict[str, int] = {}
-        for row, value in enumerate(ids):
-            if value in first:
+    for column in ("id", "path"):
+        first: dict[Any, int] = {}
+        for row, value in enumerate(ids if column == id_column else columns.get(column, ())):
+            key = same_path(value) if column == "path" and isinstance(value, str) else value
+            before = first.setdefault(key, row)
+            if before != row and value is not None:
                 raise ValueError(
-                    f"{where}: rows {first[value] + 1} and {row + 1} have the same {id_column} {shortened(value)}. "
+                    f"{where}: rows {before + 1} and {row + 1} have the same {column} {shortened(value)}. "
                     "Remove one; or, if each row holds one label of its image, pass `--one_label_per_row true` (in "
                     "Python one_label_per_row=True)."
                 )
-            first[value] = row
     known = get_args(SplitName)
     split_of = ["train"] * n
     if "split" in columns:
@@ -218,6 +221,11 @@ class EmbeddedImages(StoredImages):
     def get(self, row: int) -> ImageSource:
         """The content of a file."""
         return self.column[row].as_py()
+
+
+def same_path(path: str) -> str:
+    """One spelling for all of a path: `./a.jpg` and `b/../a.jpg` are `a.jpg`."""
+    return posixpath.normpath(path)
 
 
 def _texts(cells: Sequence[Any], column: str, where: str) -> list[str]:

@@ -17,6 +17,9 @@ _OTHER_MARKS = (";", ",", "\t", " ")
 """What may join names in a cell besides `|`; a cell that holds one is not guessed at."""
 
 
+_NO_LABEL = frozenset({"none", "nan", "null", "nil", "n/a", "na", "-", "--"})
+"""What tables write where there is nothing; a label of such a name has to be named."""
+
 _LONGEST = 500
 """Characters of the longest name of a label: beyond it a text was read as a name by mistake."""
 
@@ -74,6 +77,7 @@ def names_of_cells(cells: Sequence[Any], separator: str | None, where: str, colu
         parsed.append(names)
     if separator is None:
         _refuse_other_marks(joined, parsed, where, column)
+        _refuse_joined_items(parsed, where, column)
     return parsed
 
 
@@ -99,9 +103,24 @@ def _refuse_other_marks(joined: Sequence[str], parsed: Sequence[Sequence[str]], 
         row = next(number for number, names in enumerate(parsed, start=1) if name in names)
         raise ValueError(
             f"{where}, row {row}, column {column!r}: {shortened(name)} looks like several labels joined by {mark!r}, "
-            "as its parts are labels of other rows. Write '|' between labels, or pass `--separator '|'` (in Python "
-            "separator='|') if it is one label."
+            f"as its parts are labels of other rows. Pass `--separator {mark!r}` (in Python separator={mark!r}) if it "
+            "stands between labels in every row, or `--separator '|'` (separator='|') if it is one label."
         )
+
+
+def _refuse_joined_items(parsed: Sequence[Sequence[str]], where: str, column: str) -> None:
+    """Without a `separator`: items of lists that are other labels, joined."""
+    every = {name for names in parsed for name in names}
+    for row, names in enumerate(parsed, start=1):
+        for name in names:
+            for mark in "|;,\n":
+                parts = [part.strip() for part in name.split(mark)]
+                if len(parts) > 1 and every.issuperset(parts):
+                    raise ValueError(
+                        f"{where}, row {row}, column {column!r}: {shortened(name)} is several labels of other rows, "
+                        f"joined by {mark!r}. Make each an item of the list, or pass `--separator '|'` (in Python "
+                        "separator='|') if it is one label."
+                    )
 
 
 def matrix_of_names(
@@ -127,6 +146,12 @@ def matrix_of_names(
     """
     found = {name for cell in cells for name in cell}
     names = tuple(sorted(found) if label_names is None else label_names)
+    if label_names is None and (no_label := sorted(name for name in found if name.casefold() in _NO_LABEL)):
+        row = next(number for number, cell in enumerate(cells, start=1) if no_label[0] in cell)
+        raise ValueError(
+            f"{where}, row {row}, column {column!r} holds {no_label[0]!r}: write [] for a row without a label, or "
+            "name every label, this one too, with `--labels` (in Python label_names=[...])."
+        )
     if not names:
         raise ValueError(f"{where}, column {column!r}: no row has a label; give `label_names` if that is meant.")
     column_of = {name: i for i, name in enumerate(names)}

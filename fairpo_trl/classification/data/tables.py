@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from fairpo_trl.classification.data.columns import MissingImages, splits_of_columns, with_images
+from fairpo_trl.classification.data.columns import MissingImages, same_path, splits_of_columns, with_images
 from fairpo_trl.classification.data.label_cells import matrix_of_columns, matrix_of_names, names_of_cells
 from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.core.messages import require_known, shortened, unknown_names_message
@@ -217,7 +217,7 @@ def _labels(
 
 def _one_row_per_image(columns: Mapping[str, Any], where: str, labels_column: str) -> dict[str, Any]:
     """A table with a row for each label of an image, as one with a row for each image and a list of its labels."""
-    key = next((column for column in ("id", "path") if column in columns), None)
+    key = next((column for column in ("path", "id") if column in columns), None)  # an id may be that of a row
     if key is None or labels_column not in columns:
         raise ValueError(
             f"{where}: `one_label_per_row` needs a column {labels_column!r}, and 'path' or 'id' that says which rows "
@@ -226,9 +226,10 @@ def _one_row_per_image(columns: Mapping[str, Any], where: str, labels_column: st
     first: dict[Any, int] = {}
     labels: dict[Any, list[Any]] = {}
     for row, image in enumerate(columns[key]):
+        image = same_path(image) if key == "path" and isinstance(image, str) else image
         start = first.setdefault(image, row)
         labels.setdefault(image, []).append(columns[labels_column][row])
-        for name in set(_RESERVED) & set(columns) - {"image"}:
+        for name in set(_RESERVED) & set(columns) - {"image", key}:
             if columns[name][row] != columns[name][start]:
                 raise ValueError(
                     f"{where}: rows {start + 1} and {row + 1} have the same {key} {shortened(image)} but another "
