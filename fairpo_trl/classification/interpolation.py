@@ -14,6 +14,7 @@ import re
 import torch
 
 from fairpo_trl.classification.model import MultiLabelClassifier
+from fairpo_trl.evaluation.paths import between, check_scale, differing_tensors
 
 
 _FACTOR = re.compile(r"\.lora_([AB])\.")
@@ -41,8 +42,7 @@ def interpolate_classifier(
     Raises:
         ValueError: If the scale is negative, or the two have other labels, statistics of features or weights.
     """
-    if not 0 <= scale < float("inf"):
-        raise ValueError(f"A scale must be a finite number of at least 0, got {scale}.")
+    check_scale(scale)
     if list(reference.config.label_names) != list(trained.config.label_names):
         raise ValueError("The two classifiers have other labels: there is no path between them.")
     model = copy.deepcopy(trained).eval()
@@ -50,25 +50,23 @@ def interpolate_classifier(
     if branch := trained.config.branch_labels and not reference.config.branch_labels:
         first = {f"head.base.{name[5:]}" if name.startswith("head.") else name: t for name, t in first.items()}
     own = {name for name in last if branch and name.startswith(("head.branch.", "head.columns"))}
-    differing = sorted(first.keys() ^ (last.keys() - own))
-    differing += [name for name in first if name in last and first[name].shape != last[name].shape]
-    if differing:
+    if differing := differing_tensors(first, {name: tensor for name, tensor in last.items() if name not in own}):
         raise ValueError(
             f"The two classifiers differ in {differing[0]!r} ({len(differing)} tensors in all): there is no path "
             "between models of different shapes. Name the classifier that was trained from."
         )
     factors = {name for name in last if _FACTOR.search(name)}
-    between = {}
+    tensors = {}
     for name in last.keys() - factors:
         if name in own:
-            between[name] = last[name] * scale if _LAST_OF_BRANCH.match(name) else last[name]
+            tensors[name] = last[name] * scale if _LAST_OF_BRANCH.match(name) else last[name]
         else:
-            between[name] = _between(first[name], last[name], scale, name)
+            tensors[name] = _between(first[name], last[name], scale, name)
     if scale == 1 or not factors:
-        between |= {name: last[name] for name in factors}
+        tensors |= {name: last[name] for name in factors}
     else:
-        between |= _beside(model, first, last, factors, scale)
-    model.load_state_dict(between, strict=False)
+        tensors |= _beside(model, first, last, factors, scale)
+    model.load_state_dict(tensors, strict=False)
     return model
 
 
@@ -79,8 +77,7 @@ def _between(first: torch.Tensor, last: torch.Tensor, scale: float, name: str) -
         )
     if scale == 1 or not last.is_floating_point():  # whole numbers: counters of batches
         return last
-    start = first.to(device=last.device, dtype=torch.float64)
-    return (start + scale * (last.double() - start)).to(last.dtype)
+    return between(first, last, scale)
 
 
 def _beside(

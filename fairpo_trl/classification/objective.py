@@ -57,14 +57,10 @@ def label_losses(
     The losses of both roles, unreduced.
 
     Args:
-        logits (`torch.Tensor`):
-            `[B, T]`, with gradient.
-        labels (`torch.Tensor`):
-            `[B, T]`: 1 present, 0 absent, -1 unknown.
+        logits, labels, privileged:
+            As in [`privileged_losses`].
         args (`MultiLabelFairPOConfig`):
             `privileged_loss`, `non_privileged_loss` and their options.
-        privileged (`torch.Tensor`):
-            Columns of the privileged labels, int64 `[P]`.
         reference_logits (`torch.Tensor`, *optional*):
             `[B, T]`, for DPO and the hinge.
         uniform (`Callable`, *optional*):

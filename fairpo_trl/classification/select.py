@@ -170,14 +170,10 @@ def select_after_training(
     Args:
         trainer ([`~fairpo_trl.MultiLabelFairPOTrainer`]):
             After training and saving.
-        reference ([`MultiLabelClassifier`]):
-            What it was trained from, on the trainer's device.
-        test ([`~fairpo_trl.classification.data.split.MultiLabelSplit`]):
-            Images that it was not trained on.
+        reference, test, title:
+            As in [`select_classifier`].
         script_args ([`~fairpo_trl.classification.run_options.LabelArguments`]):
             Margin, level and the like.
-        title (`str`):
-            Names the data.
     """
     args = trainer.args
     options = ClassifierTest(

@@ -85,12 +85,8 @@ def run(
     Args:
         args ([`SelectArguments`]):
             Path, margins, level, data, sampling.
-        judging ([`JudgeArguments`]):
-            The judges.
-        console (`Console`, *optional*):
-            Where to print; the standard output by default.
-        command (`str`, *optional*):
-            The command line, for the report.
+        judging, console, command:
+            As in [`fairpo_trl.commands.evaluate.run`].
 
     Returns:
         [`~fairpo_trl.reporting.selection_results.SelectionResults`]

@@ -192,12 +192,8 @@ def compare_by_pairs(
             In which respect.
         prompts (`Sequence[Prompt]`):
             `[prompts]`.
-        trained ([`Writing`]):
-            The model's texts.
-        reference ([`Writing`]):
-            The reference's.
-        again ([`Writing`]):
-            The reference's with another seed.
+        trained, reference, again:
+            As in [`compare_by_scores`].
     """
     shape = len(trained), len(trained[0])
     asked = [prompt for prompt, row in zip(prompts, trained, strict=True) for _ in row]

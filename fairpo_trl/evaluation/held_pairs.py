@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from fairpo_trl.evaluation.completions import Completion, Model
 from fairpo_trl.evaluation.guards import mean_token_log_prob
-from fairpo_trl.evaluation.held_texts import kept_numbers
 from fairpo_trl.evaluation.models import ModelSource, load_tokenizer
 from fairpo_trl.evaluation.paths import Source
+from fairpo_trl.evaluation.writing import kept_numbers
 from fairpo_trl.hashing import sha256_of_json
 from fairpo_trl.preferences.rules import completion_text, prompt_key
 
@@ -102,7 +102,8 @@ class PairLosses:
             with self._open(source) as model:
                 return pair_log_ratios(model, load_tokenizer(source), self._pairs, self._batch_size)
 
-        return kept_numbers(self._folder, "pairs", {"model": source.fingerprint(), "pairs": self._digest}, compute)
+        key = {"model": source.fingerprint(), "pairs": self._digest}
+        return kept_numbers(self._folder, "pairs", key, compute, len(self._pairs))
 
 
 def pair_log_ratios(

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from fairpo_trl.core.messages import require_known, unknown_names_message
 from fairpo_trl.evaluation.completions import Model
-from fairpo_trl.evaluation.held_texts import kept_numbers
 from fairpo_trl.evaluation.models import ModelSource, load_tokenizer
 from fairpo_trl.evaluation.paths import Source
+from fairpo_trl.evaluation.writing import kept_numbers
 from fairpo_trl.hashing import sha256_of_file
 
 

@@ -19,8 +19,7 @@ from fairpo_trl.core.messages import shortened
 from fairpo_trl.evaluation.completions import Model, context_length, evaluation_mode
 from fairpo_trl.evaluation.models import ModelSource, load_tokenizer
 from fairpo_trl.evaluation.paths import Source
-from fairpo_trl.files import write_json
-from fairpo_trl.hashing import sha256_of_json
+from fairpo_trl.evaluation.writing import kept_numbers
 
 
 class TextLogProbs:
@@ -84,44 +83,7 @@ class TextLogProbs:
                 return document_log_probs(model, load_tokenizer(source), self._documents)
 
         key = {"model": source.fingerprint(), "documents": self._documents}
-        return kept_numbers(self._folder, "text", key, compute)
-
-
-def kept_numbers(
-    folder: str | os.PathLike[str], label: str, key: dict[str, Any], compute: Callable[[], NDArray[np.float64]]
-) -> NDArray[np.float64]:
-    """
-    Numbers that are computed once for what they depend on, and then read.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            Where they are kept.
-        label (`str`):
-            Begins the file's name.
-        key (`dict[str, Any]`):
-            Everything that they depend on.
-        compute (`Callable`):
-            Gives them, `[examples]`.
-
-    Returns:
-        `NDArray[np.float64]`: `[examples]`.
-
-    Raises:
-        ValueError: If the kept numbers are damaged; names the file.
-    """
-    path = Path(folder) / f"{label}-{sha256_of_json(key)[:16]}.json"
-    if path.is_file():
-        try:
-            found = np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.float64)
-            if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
-                raise ValueError(f"it holds numbers of shape {found.shape}")
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"The kept file {path} is damaged ({error}): delete it.") from error
-        return found
-    found = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, found.tolist())
-    return found
+        return kept_numbers(self._folder, "text", key, compute, len(self._documents))
 
 
 def document_log_probs(

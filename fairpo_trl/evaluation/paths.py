@@ -106,14 +106,14 @@ def scale_adapter(
             one of the base's, or the scale is negative.
     """
     check_scalable(source)
-    _check_scale(scale)
+    check_scale(scale)
     tensors = load_file(source.folder / ADAPTER_FILES[1])
     whole = {name for name in tensors if not _is_lora(name)}
     base_tensors = _base_tensors(source, base) if whole else {}
     scaled = {}
     for name, tensor in tensors.items():
         if name in whole:
-            scaled[name] = _between(_matching(base_tensors, name, tensor, source), tensor, scale)
+            scaled[name] = between(_matching(base_tensors, name, tensor, source), tensor, scale)
         elif ".lora_B." in name or name.rpartition(".")[2] == "lora_embedding_B":  # also the bias of B (`lora_bias`)
             # In float32 at least: PEFT loads adapters in it, and rounding to bfloat16 would move the scale.
             exact = tensor.double() * scale
@@ -149,7 +149,7 @@ def interpolate_model(
     Raises:
         ValueError: If the two have other tensors, shapes or ties, or the scale is negative.
     """
-    _check_scale(scale)
+    check_scale(scale)
     model = AutoModelForCausalLM.from_pretrained(
         trained.folder, dtype="auto", use_safetensors=True, trust_remote_code=False
     )
@@ -157,9 +157,7 @@ def interpolate_model(
         reference.folder, dtype="auto", use_safetensors=True, trust_remote_code=False
     )
     first, last = start.state_dict(), model.state_dict()
-    differing = sorted(first.keys() ^ last.keys())
-    differing += [name for name in first if name in last and first[name].shape != last[name].shape]
-    if differing:
+    if differing := differing_tensors(first, last):
         raise ValueError(
             f"{trained.name!r} and {reference.name!r} differ in {differing[0]!r} ({len(differing)} tensors in all): "
             "there is no path between models of different shapes. Name the model that was trained from as `reference`."
@@ -171,7 +169,7 @@ def interpolate_model(
     done: set[int] = set()
     for name, tensor in last.items():
         if tensor.data_ptr() not in done:  # a tied weight has two names
-            tensor.copy_(_between(first[name], tensor, scale, name))
+            tensor.copy_(between(first[name], tensor, scale, name))
             done.add(tensor.data_ptr())
     with _draft(Path(output)) as folder:
         model.save_pretrained(folder)
@@ -289,7 +287,8 @@ def _instead() -> str:
     )
 
 
-def _check_scale(scale: float) -> None:
+def check_scale(scale: float) -> None:
+    """Raises for a scale that is not finite or below 0."""
     if not 0 <= scale < float("inf"):
         raise ValueError(f"A scale must be a finite number of at least 0, got {scale}.")
 
@@ -322,7 +321,13 @@ def _matching(base: dict[str, torch.Tensor], name: str, tensor: torch.Tensor, so
     return found
 
 
-def _between(first: torch.Tensor, last: torch.Tensor, scale: float, name: str = "") -> torch.Tensor:
+def differing_tensors(first: Mapping[str, torch.Tensor], last: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors that only one of two models has, or that have another shape in the other."""
+    alone = sorted(first.keys() ^ last.keys())
+    return alone + [name for name in first if name in last and first[name].shape != last[name].shape]
+
+
+def between(first: torch.Tensor, last: torch.Tensor, scale: float, name: str = "") -> torch.Tensor:
     """`first + scale * (last - first)` in the precision of `last`; exactly `last` for scale 1."""
     if scale == 1:
         return last

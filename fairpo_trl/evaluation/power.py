@@ -70,18 +70,10 @@ def prompts_needed(
     Fewest prompts with which a held measure passes with the chance `power`.
 
     Args:
-        spread (`float`):
-            Standard deviation of the differences over prompts.
-        difference (`float`, *optional*, defaults to `0.0`):
-            The mean difference that is assumed to be true.
-        margin (`float`, *optional*, defaults to `0.05`):
-            What it may fall by.
-        level (`float`, *optional*, defaults to `0.05`):
-            Level of the test.
+        spread, difference, margin, level, lowest:
+            As in [`chance_to_pass`].
         power (`float`, *optional*, defaults to `0.8`):
             Chance to pass, between 0 and 1.
-        lowest (`float`, *optional*, defaults to `-1.0`):
-            Smallest difference there can be, `None` if there is none.
 
     Returns:
         `int`, *optional*: the number; `None` if the difference itself lies at or below minus the margin (no number of

@@ -164,12 +164,8 @@ def run_selection(
             Distinct other prompts, on which only what is handed over is measured.
         measures (`Sequence[ModelMeasure]`, *optional*):
             Further things that are held.
-        level (`float`, *optional*, defaults to `0.05`):
-            Level of the test.
-        bound (`str`, *optional*, defaults to `"t"`):
-            Kind of the bounds.
-        seed (`int`, *optional*, defaults to `0`):
-            Of the writing and of bounds that draw.
+        level, bound, seed:
+            As in [`assess`]; the seed is that of the writing too.
         measure_all (`bool`, *optional*, defaults to `False`):
             Whether candidates after the first failure write too; they stay untested.
         report (`Callable`, *optional*):

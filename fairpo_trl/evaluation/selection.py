@@ -318,10 +318,8 @@ def decide(tests: Sequence[CandidateTest], *, level: float = 0.05, bound: Bound 
     Args:
         tests (`Sequence[CandidateTest]`):
             In the order that was fixed beforehand; those after the first failure may be there or not.
-        level (`float`, *optional*, defaults to `0.05`):
-            Level of the tests.
-        bound (`str`, *optional*, defaults to `"t"`):
-            Kind of their bounds.
+        level, bound:
+            As in [`assess`].
 
     Returns:
         [`Selection`]: candidates after the first failure are `untested`; the reference is chosen if none passed, or if

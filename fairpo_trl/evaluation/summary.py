@@ -92,18 +92,12 @@ def compare_win_values(
     Win rates of one attribute from win values, as a judge gives them that compares texts without scoring them.
 
     Args:
-        attribute (`str`):
-            Name of the attribute.
-        role (`str`):
-            `privileged` or `non_privileged`.
-        judge (`str`):
-            Name of the judge.
+        attribute, role, judge, seed:
+            As in [`compare_scores`].
         trained ([`ArrayLike`]):
             `[prompts]` win values of the trained model against the reference (1 won, 0.5 tied, 0 lost).
         reference_again ([`ArrayLike`], *optional*):
             The same of the reference with another sampling seed, if there is one.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the bootstrap.
 
     Returns:
         `WinRateRow`: the row; what cannot be computed is `None`.

@@ -115,8 +115,8 @@ def keep_completions(
     Completions in parts of `PART` prompts, each of which is written once and then read.
 
     Args:
-        folder (`str` or `os.PathLike`):
-            Where the parts are kept.
+        folder, desc:
+            As in [`write_completions`].
         label (`str`):
             What the subfolder is called, before a hash.
         key (`dict[str, Any]`):
@@ -125,8 +125,6 @@ def keep_completions(
             The prompts.
         write_part (`Callable[[Sequence[Prompt], int], list[list[Completion]]]`):
             Takes a part of them and the number of its first one.
-        desc (`str`, *optional*, defaults to `"Writing"`):
-            Label of the progress bar, which counts prompts.
 
     Returns:
         `[prompts][samples]`.
@@ -151,6 +149,44 @@ def keep_completions(
     return [row for part in parts if part is not None for row in part]
 
 
+def kept_numbers(
+    folder: str | os.PathLike[str],
+    label: str,
+    key: dict[str, Any],
+    compute: Callable[[], NDArray[np.float64]],
+    count: int | None = None,
+) -> NDArray[np.float64]:
+    """
+    Numbers that are computed once for what they depend on, and then read.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Where they are kept.
+        label (`str`):
+            Begins the file's name.
+        key (`dict[str, Any]`):
+            Everything that they depend on.
+        compute (`Callable`):
+            Gives them, `[examples]`.
+        count (`int`, *optional*):
+            How many there are, if it is known before.
+
+    Raises:
+        ValueError: If the kept numbers are damaged; names the file.
+    """
+    path = Path(folder) / f"{label}-{_digest(key)}.json"
+    if path.is_file():
+        with _named(path):
+            found = np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.float64)
+            if found.shape != (count or max(1, found.size),) or not np.isfinite(found).all():
+                raise ValueError(f"it holds numbers of shape {found.shape}")
+            return found
+    found = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, found.tolist())
+    return found
+
+
 def kept_log_probs(
     folder: str | os.PathLike[str],
     identity: str,
@@ -161,44 +197,18 @@ def kept_log_probs(
     batch_size: int = 16,
 ) -> NDArray[np.float64]:
     """
-    `mean_token_log_prob` of the first completion of each prompt, computed once and then read.
+    [`mean_token_log_prob`] of the first completion of each prompt, `[prompts]`, as [`kept_numbers`].
 
-    Args:
-        folder (`str` or `os.PathLike`):
-            Where the numbers are kept.
-        identity (`str`):
-            A hash of the model that judges.
-        open_model (`Callable[[], AbstractContextManager[Model]]`):
-            Loads it.
-        tokenizer ([`PreTrainedTokenizerBase`]):
-            Its tokenizer.
-        prompts (`Sequence[Prompt]`):
-            The prompts.
-        completions (`Sequence[Sequence[Completion]]`):
-            `[prompts][samples]`.
-        batch_size (`int`, *optional*, defaults to `16`):
-            Rows computed at once.
-
-    Returns:
-        `[prompts]`, nats per token.
-
-    Raises:
-        ValueError: If the kept numbers are damaged; names the file.
+    `identity` is a hash of the model that judges, which `open_model` loads.
     """
     first = [row[0] for row in completions]
+
+    def compute() -> NDArray[np.float64]:
+        with open_model() as model:
+            return mean_token_log_prob(model, tokenizer, prompts, [[c] for c in first], batch_size)[:, 0]
+
     key = {"model": identity, "prompts": list(prompts), "tokens": [[c.token_ids, c.ended] for c in first]}
-    path = Path(folder) / f"log-probs-{_digest(key)}.json"
-    if path.is_file():
-        with _named(path):
-            values = np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.float64)
-            if values.shape != (len(prompts),):
-                raise ValueError(f"{values.shape} numbers for {len(prompts)} prompts")
-            return values
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open_model() as model:
-        values = mean_token_log_prob(model, tokenizer, prompts, [[c] for c in first], batch_size)[:, 0]
-    write_json(path, values.tolist())
-    return values
+    return kept_numbers(folder, "log-probs", key, compute, len(prompts))
 
 
 def _read(path: Path, count: int) -> list[list[Completion]] | None:

@@ -26,12 +26,8 @@ def check_rows(
     Args:
         dataset (`Dataset` or `IterableDataset`):
             Preference pairs, plain or conversational: `chosen`, `rejected`, the attribute column, usually `prompt`.
-        split (`str`):
-            Name of the split, for messages.
-        column (`str`):
-            The attribute column.
-        names (`Sequence[str]`, *optional*):
-            Attributes that may occur; `None` accepts any.
+        split, column, names:
+            As in [`find_problems`].
 
     Returns:
         `Counter[str]`: attribute -> number of pairs (of the first rows, for a streaming dataset).

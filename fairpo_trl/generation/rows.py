@@ -32,12 +32,8 @@ def prepare_rows(
     Args:
         dataset (`Dataset` or `IterableDataset`):
             Preference pairs.
-        split (`str`):
-            Name of the split, for messages.
-        column (`str`):
-            The attribute column.
-        names (`Sequence[str]`, *optional*):
-            Attributes that may occur; `None` accepts any.
+        split, column, names:
+            As in [`check_rows`].
 
     Returns:
         `tuple[Dataset | IterableDataset, Counter[str]]`: the rows, and attribute -> pairs (of the first rows of a

@@ -120,12 +120,8 @@ def prepare_tokens(
     Tokenised rows, checked (of a stream the first ones), with the columns that the trainer needs.
 
     Args:
-        dataset (`Dataset` or `IterableDataset`):
-            Rows of [`prepare_rows`].
-        tokenizer (`PreTrainedTokenizerBase`):
-            The tokenizer.
-        split (`str`):
-            Name of the split, for messages.
+        dataset, tokenizer, split:
+            As in [`tokenise_pairs`].
         args (`FairPOConfig`):
             `max_length`, `truncation_mode`, `train_sampling_strategy`.
         limits (`ModelLimits`, *optional*):
@@ -187,12 +183,8 @@ def check_tokens(
     Args:
         rows (`Iterable[Mapping[str, Any]]`):
             Rows of [`tokenise_pairs`].
-        split (`str`):
-            Name of the split, for messages.
-        max_length, truncation_mode:
-            As in [`~trl.DPOConfig`].
-        limits (`ModelLimits`, *optional*):
-            Of the model.
+        split, max_length, truncation_mode, limits:
+            As in [`token_problems`].
 
     Raises:
         ValueError: Names the rows of the gravest fault, and the mend.

@@ -188,14 +188,8 @@ def select_label_sets(
             Folder of the results; the chosen adapter is in `chosen` there, a plain PEFT folder.
         held, margin (`str`, `float`):
             See [`HeldSets`].
-        level (`float`, *optional*, defaults to `0.05`):
-            Chance, at most, that a margin is broken by what passes.
-        scales (`Sequence[float]`, *optional*):
-            The path, rising.
-        aside_share (`float`, *optional*, defaults to `0.3`):
-            Share of the items that decides nothing, and reports what is handed over.
-        seed (`int`, *optional*, defaults to `0`):
-            Of the bootstrap, and of what is set aside.
+        level, scales, aside_share, seed:
+            As in [`~fairpo_trl.classification.select.ClassifierTest`], over items.
         max_new_tokens (`int`, *optional*, defaults to `32`):
             Length limit of a set.
         batch_size (`int`, *optional*, defaults to `32`):

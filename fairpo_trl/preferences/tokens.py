@@ -203,16 +203,10 @@ def token_lengths(
     Args:
         usable (`Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]]`):
             Split -> (number of the row, row).
-        column (`str`):
-            The attribute column.
+        column, max_length, truncation_mode, limits:
+            As in [`token_problems`]; `column` is the attribute column.
         tokenizer (`PreTrainedTokenizerBase`):
             The model's tokenizer, with a chat template for conversational pairs.
-        max_length (`int`, *optional*):
-            The trainer's limit; `None` for none.
-        truncation_mode (`str`, *optional*, defaults to `"keep_start"`):
-            Which end the limit keeps.
-        limits (`ModelLimits`, *optional*):
-            Of the model, if it is known.
 
     Returns:
         `tuple[TokenLengths | None, list[Problem]]`: the lengths (`None` without pairs), and what [`token_problems`]

@@ -59,10 +59,8 @@ def plot_margins(results: Results, path: str | os.PathLike[str]) -> Path:
     Margin of every attribute (log-ratio difference of the pair against the reference, nats) over optimizer steps.
 
     Args:
-        results ([`Results`]):
-            A run with `margins_history`.
-        path (`str` or `os.PathLike`):
-            The PNG to write.
+        results, path:
+            As in [`plot_weights`], with `margins_history`.
 
     Returns:
         `Path`: the path.

@@ -45,12 +45,8 @@ def convert_helpsteer2(
     Args:
         rows (`Iterable[Mapping[str, Any]]`):
             Published rows in their published order.
-        min_margin (`float`, *optional*, defaults to `0.0`):
-            Least difference of two scores.
-        max_pairs (`int`, *optional*, defaults to `1`):
-            Pairs per prompt and attribute, widest margins first; `None` for all.
-        seed (`int`, *optional*, defaults to `0`):
-            Chooses among equal margins.
+        min_margin, max_pairs, seed:
+            As in [`pairs_from_scores`], per prompt and attribute; the seed chooses among equal margins.
 
     Returns:
         `Converted`: the pairs; their ids name the rows of the chosen and the rejected response.

@@ -41,14 +41,10 @@ def convert(
             Published rows.
         task (`str`, *optional*):
             What is asked of the model; `{sentence}` is the learner's sentence.
-        min_margin (`float`, *optional*, defaults to `0.0`):
-            Least difference of two mean ratings.
+        min_margin, pairing, tolerance, seed:
+            As in [`pairs_from_ratings`]; the margin is that of two mean ratings.
         max_pairs (`int`, *optional*):
             Pairs per sentence and attribute at most; `None` for all.
-        pairing (`str`, *optional*, defaults to `"each"`), tolerance (`float`, *optional*, defaults to `0.0`):
-            As in [`pairs_from_ratings`].
-        seed (`int`, *optional*, defaults to `0`):
-            Chooses among equal margins.
 
     Returns:
         `Converted`: the pairs.

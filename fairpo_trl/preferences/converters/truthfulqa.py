@@ -39,14 +39,10 @@ def convert(
     Args:
         rows (`Iterable[Mapping[str, Any]]`):
             Published rows.
-        min_margin (`float`, *optional*, defaults to `0.0`):
-            Least difference of two judgements.
+        min_margin, pairing, tolerance, seed:
+            As in [`pairs_from_ratings`]; the margin is that of two judgements.
         max_pairs (`int`, *optional*, defaults to `4`):
             Pairs per question and attribute at most, as there are some twenty answers to a question; `None` for all.
-        pairing (`str`, *optional*, defaults to `"each"`), tolerance (`float`, *optional*, defaults to `0.0`):
-            As in [`pairs_from_ratings`].
-        seed (`int`, *optional*, defaults to `0`):
-            Chooses among equal margins.
 
     Returns:
         `Converted`: the pairs.

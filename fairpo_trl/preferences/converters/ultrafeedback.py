@@ -31,12 +31,8 @@ def convert(
     Args:
         rows (`Iterable[Mapping[str, Any]]`):
             Published rows.
-        min_margin (`float`, *optional*, defaults to `0.0`):
-            Least difference of two ratings.
-        max_pairs (`int`, *optional*, defaults to `1`):
-            Pairs per prompt and aspect, widest margins first; `None` for all.
-        seed (`int`, *optional*, defaults to `0`):
-            Chooses among equal margins.
+        min_margin, max_pairs, seed:
+            As in [`pairs_from_scores`], per prompt and aspect; the seed chooses among equal margins.
 
     Returns:
         `Converted`: the pairs; their ids name the row and the positions of the two responses in it.
