@@ -44,7 +44,7 @@ from fairpo_trl.label_sets.training import (
     load_writer,
     rarest,
     train_on_pairs,
-    train_reference,
+    train_reference_on_sets,
 )
 from fairpo_trl.reporting import print_results, write_report
 
@@ -99,7 +99,7 @@ def run(script_args: LabelSetArguments, args: FairPOConfig, model_args) -> None:
     reference = script_args.reference
     if reference is None:
         options = SFTOptions(script_args.sft_learning_rate, script_args.sft_epochs, script_args.sft_batch_size)
-        reference = str(train_reference(
+        reference = str(train_reference_on_sets(
             model_args.model_name_or_path, train, vocabulary, args, options, folder / "reference", peft
         ))  # fmt: skip
 

@@ -12,7 +12,7 @@ import torch
 from test_select_command import place, selected  # noqa: F401  # a fixture
 
 from fairpo_trl.evaluation import held_pairs
-from fairpo_trl.evaluation.held_pairs import PairLosses
+from fairpo_trl.evaluation.held_pairs import HeldPairLosses
 from fairpo_trl.evaluation.held_tasks import TaskResults
 from fairpo_trl.evaluation.models import LoadedModels, find_model, load_tokenizer
 from fairpo_trl.evaluation.served import WrittenModel
@@ -30,7 +30,7 @@ def test_the_loss_of_a_pair_is_dpos_and_prompts_are_the_unit(place, tmp_path):  
     pairs, models = read_pairs(place)[:3], LoadedModels()
     pairs.append({**pairs[0], "chosen": pairs[1]["chosen"]})  # a second pair of the first prompt
     reference, full = (find_model(str(place / name)) for name in ("base", "full"))
-    measure = PairLosses(pairs, reference, models.open, tmp_path, beta=0.5)
+    measure = HeldPairLosses(pairs, reference, models.open, tmp_path, beta=0.5)
     np.testing.assert_allclose(measure.values(reference), [-math.log(2)] * 3, atol=1e-12)
 
     def log_prob(source, prompt, text):
@@ -54,7 +54,7 @@ def test_the_loss_of_a_pair_is_dpos_and_prompts_are_the_unit(place, tmp_path):  
         measure.values(WrittenModel(tmp_path / "a.jsonl"))
     for found, margin, words in ((pairs[:1], 0.1, "pairs of 1 prompts"), (pairs, 0.0, "must be positive")):
         with pytest.raises(ValueError, match=words):
-            PairLosses(found, reference, models.open, tmp_path, margin=margin)
+            HeldPairLosses(found, reference, models.open, tmp_path, margin=margin)
 
 
 def test_losses_of_pairs_are_held_and_computed_once(place, tmp_path, monkeypatch):  # noqa: F811

@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 from peft import AutoPeftModelForCausalLM, LoraConfig
 
 from fairpo_trl.generation.config import FairPOConfig
-from fairpo_trl.generation.model_card import add_fairpo_facts, escape
+from fairpo_trl.generation.model_card import add_fairpo_facts, escaped
 from fairpo_trl.generation.trainer import FairPOTrainer
 from fairpo_trl.hub import card as hub_card
 from fairpo_trl.hub.card import BaseModel, public_readme
@@ -253,9 +253,9 @@ def test_the_snippet_loads_the_adapter(tmp_path: Path, base_path: Path) -> None:
 
 
 def test_escape_keeps_plain_names() -> None:
-    assert escape("helpful & polite") == "helpful &amp; polite"
-    assert escape("höflich – 礼貌") == "höflich – 礼貌"
-    assert escape("a\u202eb\tc") == "a b c"
+    assert escaped("helpful & polite") == "helpful &amp; polite"
+    assert escaped("höflich – 礼貌") == "höflich – 礼貌"
+    assert escaped("a\u202eb\tc") == "a b c"
 
 
 def test_peft_s_card_leaves_without_the_path_and_stays_as_it_was(tmp_path: Path, base_path: Path) -> None:

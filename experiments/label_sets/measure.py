@@ -24,14 +24,14 @@ from experiments import points
 from fairpo_trl.label_sets.decoding import write_sets
 from fairpo_trl.label_sets.items import load_items
 from fairpo_trl.label_sets.pairs import build_pairs, check_order, preference_rows
-from fairpo_trl.label_sets.reader import Reading, count_problems
+from fairpo_trl.label_sets.reader import SetReading, count_problems
 from fairpo_trl.label_sets.training import (
     SFTOptions,
     load_writer,
     rarest,
     train_on_pairs,
     train_on_sets,
-    train_reference,
+    train_reference_on_sets,
 )
 
 from .classifier import classifier_sets
@@ -151,7 +151,7 @@ class SetComparison:
         if not (reference / "config.json").exists():
             options = SFTOptions(script_args.sft_learning_rate, script_args.sft_epochs, script_args.sft_batch_size)
             with _timed(facts, "sft"):
-                train_reference(
+                train_reference_on_sets(
                     self.model, train, self.vocabulary, args, options, reference, get_peft_config(model_args)
                 )
         if self.prepared(seed):
@@ -264,7 +264,7 @@ class SetComparison:
         return Written(row.label + suffix, sets, count_problems([r for part in read for r in part]), base)
 
     def _matrix(self, sets: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
-        return self.vocabulary.matrix([Reading("", tuple(labels)) for labels in sets])
+        return self.vocabulary.matrix([SetReading("", tuple(labels)) for labels in sets])
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fairpo_trl.classification.metrics.comparison import ReferenceComparison
 from fairpo_trl.classification.metrics.group_report import GroupEvaluation
-from fairpo_trl.hub.card import PAPER, command_section, escape, eval_result, fill, markdown_table, package_version
-from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
+from fairpo_trl.hub.card import PAPER, command_section, escaped, eval_result, fill, markdown_table, package_version
+from fairpo_trl.hub.privacy import is_hub_id, last_part, one_line
 from fairpo_trl.reporting.numbers import role_text
 
 
@@ -48,7 +48,7 @@ def write_model_card(
     """
     folder, config = Path(trainer.args.output_dir), trainer.accelerator.unwrap_model(trainer.model).config
     evaluation = evaluation or trainer.evaluations.get("eval")
-    name = printable((trainer.hub_model_id or "").rpartition("/")[2] or last_part(str(folder))) or "FairPO classifier"
+    name = one_line((trainer.hub_model_id or "").rpartition("/")[2] or last_part(str(folder))) or "FairPO classifier"
     spec = str((config.backbone or {}).get("spec", ""))
     source = spec.partition(":")[2]
     base = source if is_hub_id(source) and "/" in source else None
@@ -64,7 +64,7 @@ def write_model_card(
     )
     text = "\n\n".join(
         [
-            f"# Model Card for {escape(name)}",
+            f"# Model Card for {escaped(name)}",
             introduction(config, data),
             "## Quick start\n\n" + loading_snippet(trainer.hub_model_id or name, config),
             "## Results\n\n" + _results(trainer, evaluation, comparison),
@@ -140,7 +140,7 @@ def _results(trainer: Any, evaluation: GroupEvaluation | None, comparison: Refer
         parts.append(
             f"Change of mAP against the reference, in points, with 95 % intervals over {comparison.series} series of "
             f"images: {told}. Held labels that fell by more than {100 * comparison.eps:g} point: "
-            f"{', '.join(map(escape, comparison.fell)) or 'none'}."
+            f"{', '.join(map(escaped, comparison.fell)) or 'none'}."
         )
     return "\n\n".join(parts)
 
@@ -156,7 +156,7 @@ def _labels(trainer: Any, evaluation: GroupEvaluation | None, comparison: Refere
             change = _change(comparison.by_label.loc[name], digits=1)
         rows.append(
             [
-                escape(name),
+                escaped(name),
                 role_text(partition.role_of(name)),
                 "–" if seen is None else str(int(seen["positives"])),
                 "–" if seen is None else _number(seen["ap"]),
@@ -167,12 +167,12 @@ def _labels(trainer: Any, evaluation: GroupEvaluation | None, comparison: Refere
 
 
 def _settings(trainer: Any, config: Any) -> str:
-    rows = [[f"`{name}`", escape(str(getattr(trainer.args, name)))] for name in _SETTINGS]
-    rows.append(["head", escape(config.head)])
+    rows = [[f"`{name}`", escaped(str(getattr(trainer.args, name)))] for name in _SETTINGS]
+    rows.append(["head", escaped(config.head)])
     if told := describe_reference(config.training):
-        rows.append(["reference", escape(told)])
+        rows.append(["reference", escaped(told)])
     if config.backbone:
-        rows.append(["backbone", escape(last_part(str(config.backbone.get("name", ""))))])
+        rows.append(["backbone", escaped(last_part(str(config.backbone.get("name", ""))))])
         rows.append(["backbone weights (SHA-256)", str(config.backbone.get("weights_hash", ""))[:16]])
     return markdown_table(["Setting", "Value"], rows)
 

@@ -27,7 +27,7 @@ from fairpo_trl.commands.evaluate_models import (
 from fairpo_trl.commands.evaluate_results import (
     AGAIN,
     REFERENCE,
-    Texts,
+    ModelTexts,
     attribute_results,
     judge_calls,
     judge_texts,
@@ -161,7 +161,9 @@ def main(arguments: list[str]) -> None:
     run(args, judging, command=public_command(["fairpo", "evaluate", *arguments]).removeprefix("python "))
 
 
-def _write(args: EvaluateArguments, models: LoadedModels, sources: dict[str, Source], prompts: list[Prompt]) -> Texts:
+def _write(
+    args: EvaluateArguments, models: LoadedModels, sources: dict[str, Source], prompts: list[Prompt]
+) -> ModelTexts:
     """What every model writes; every base is loaded once."""
     # The reference's first writing has its own random numbers; its second one shares those of the models.
     jobs = [(REFERENCE, REFERENCE, 2 * args.seed), (AGAIN, REFERENCE, 2 * args.seed + 1)]
@@ -177,11 +179,11 @@ def _write(args: EvaluateArguments, models: LoadedModels, sources: dict[str, Sou
     written = {}
     for key, name, seed in sorted(jobs, key=lambda job: order.index(base(job[1]))):
         written[key] = write(args, models, sources[name], name or "reference", prompts, seed, again=key == AGAIN)
-    return Texts(prompts, {key: written[key] for key, _, _ in jobs})
+    return ModelTexts(prompts, {key: written[key] for key, _, _ in jobs})
 
 
 def _guards(
-    args: EvaluateArguments, models: LoadedModels, sources: dict[str, Source], texts: Texts
+    args: EvaluateArguments, models: LoadedModels, sources: dict[str, Source], texts: ModelTexts
 ) -> dict[str, dict[str, float]]:
     """Guards of every model; the log-prob under the reference where a model has the reference's vocabulary."""
     reference = sources[REFERENCE]

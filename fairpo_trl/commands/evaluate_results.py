@@ -29,7 +29,7 @@ Comparisons = dict[str, dict[str, Comparison]]
 
 
 @dataclass(frozen=True)
-class Texts:
+class ModelTexts:
     """
     Everything that was written.
 
@@ -52,13 +52,13 @@ class Texts:
 
 
 def judge_texts(
-    texts: Texts, assigned: Mapping[str, Sequence[JudgeSpec]], judges: Mapping[str, ScoreJudge | PairJudge]
+    texts: ModelTexts, assigned: Mapping[str, Sequence[JudgeSpec]], judges: Mapping[str, ScoreJudge | PairJudge]
 ) -> dict[str, Comparisons]:
     """
     Lets every judge say what it thinks; each is asked once per text or pair of texts.
 
     Args:
-        texts ([`Texts`]):
+        texts ([`ModelTexts`]):
             What was written.
         assigned (`Mapping[str, Sequence[JudgeSpec]]`):
             Attribute -> its judges.
@@ -148,14 +148,14 @@ def judge_calls(
     }
 
 
-def samples_of(texts: Texts, name: str, comparisons: Comparisons) -> list[dict[str, Any]]:
+def samples_of(texts: ModelTexts, name: str, comparisons: Comparisons) -> list[dict[str, Any]]:
     """`Sample`s: prompts evenly spaced over the list, with the first judge's scores where there are some."""
     count = len(texts.prompts)
     shown = sorted({i * count // SAMPLES for i in range(SAMPLES)}) if count > SAMPLES else range(count)
     return [_sample(texts, name, i, 0, comparisons) for i in shown]
 
 
-def regressions_of(texts: Texts, name: str, comparisons: Comparisons) -> list[dict[str, Any]]:
+def regressions_of(texts: ModelTexts, name: str, comparisons: Comparisons) -> list[dict[str, Any]]:
     """`Regression`s: the worst changes of each attribute and judge, with the texts."""
     return [
         {
@@ -170,7 +170,7 @@ def regressions_of(texts: Texts, name: str, comparisons: Comparisons) -> list[di
     ]
 
 
-def _sample(texts: Texts, name: str, prompt: int, sample: int, comparisons: Comparisons) -> dict[str, Any]:
+def _sample(texts: ModelTexts, name: str, prompt: int, sample: int, comparisons: Comparisons) -> dict[str, Any]:
     asked = texts.prompts[prompt]
     shown: dict[str, Any] = {
         "prompt": completion_text(asked if isinstance(asked, str) else list(asked)),

@@ -36,7 +36,7 @@ from fairpo_trl.core.messages import shortened
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.evaluation.comparison import Writing
 from fairpo_trl.evaluation.completions import Prompt
-from fairpo_trl.evaluation.held_pairs import PairLosses
+from fairpo_trl.evaluation.held_pairs import HeldPairLosses
 from fairpo_trl.evaluation.held_tasks import TaskResults
 from fairpo_trl.evaluation.held_texts import TextLogProbs, read_documents
 from fairpo_trl.evaluation.judges import JUDGE_NAMES, assign_judges
@@ -244,7 +244,7 @@ def _measures(
                 if attribute in attribute_names(row[args.attribute_column]) and prompt_key(row["prompt"]) in deciding
             ]
             found.append(
-                PairLosses(
+                HeldPairLosses(
                     pairs,
                     here[0],
                     models.open,

@@ -18,7 +18,7 @@ Writing = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Change:
+class PromptChange:
     """A prompt (its index) and sample on which the model's score or outcome changed, by `change` < 0."""
 
     prompt: int
@@ -89,14 +89,14 @@ class Comparison:
             "difference": paired_bootstrap(trained, reference, seed=seed),
         }
 
-    def worst_changes(self, count: int) -> list[Change]:
+    def worst_changes(self, count: int) -> list[PromptChange]:
         """The `count` prompts with the greatest loss, worst first, each with its worst sample; gains are left out."""
         if not len(self.prompts):
             return []
         samples = self.changes.argmin(axis=1)
         worst = self.changes.min(axis=1)
         order = [i for i in np.argsort(worst, kind="stable")[:count].tolist() if worst[i] < 0]
-        return [Change(int(self.prompts[i]), int(samples[i]), float(worst[i])) for i in order]
+        return [PromptChange(int(self.prompts[i]), int(samples[i]), float(worst[i])) for i in order]
 
 
 def score_writings(

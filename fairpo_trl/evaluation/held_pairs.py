@@ -21,7 +21,7 @@ from fairpo_trl.hashing import sha256_of_json
 from fairpo_trl.preferences.rules import completion_text, prompt_key
 
 
-class PairLosses:
+class HeldPairLosses:
     """
     Minus the mean DPO loss of the pairs of each prompt, in nats; a measure that [`run_selection`] can hold.
 

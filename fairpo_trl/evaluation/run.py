@@ -82,7 +82,7 @@ class JudgedAttribute:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SelectionOutcome:
     """
     What a selection found.
 
@@ -145,7 +145,7 @@ def run_selection(
     seed: int = 0,
     measure_all: bool = False,
     report: Callable[[CandidateTest], object] = lambda test: None,
-) -> Outcome:
+) -> SelectionOutcome:
     """
     Lets candidates write on the selection prompts in their order until one fails, and chooses.
 
@@ -172,7 +172,7 @@ def run_selection(
             Called with each test as it is done.
 
     Returns:
-        [`Outcome`]
+        [`SelectionOutcome`]
 
     Raises:
         ValueError: If nothing is privileged or held, or a number is not finite.
@@ -212,4 +212,4 @@ def run_selection(
         test = assess(candidate, level=level, bound=bound, seed=seed)
         if again:
             lost[f"{step.name} on test prompts"] = again[step.name]
-    return Outcome(selection, test, lost)
+    return SelectionOutcome(selection, test, lost)

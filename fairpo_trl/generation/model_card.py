@@ -18,13 +18,13 @@ from fairpo_trl.hub.card import (
     BaseModel,
     as_list,
     command_section,
-    escape,
+    escaped,
     eval_result,
     fill,
     markdown_table,
     package_version,
 )
-from fairpo_trl.hub.privacy import is_hub_id, last_part, printable
+from fairpo_trl.hub.privacy import is_hub_id, last_part, one_line
 
 
 # Settings that every card shows; the others only where they differ from their default.
@@ -59,7 +59,7 @@ def add_fairpo_facts(trainer: Any, win_rates: Mapping[str, float] | None = None)
     repository, chats = trainer.hub_model_id or title, bool(trainer.processing_class.chat_template)
     text = "\n\n".join(
         [
-            f"# Model Card for {escape(title)}",
+            f"# Model Card for {escaped(title)}",
             introduction(base, method, datasets),
             about_fairpo(),
             "## Quick start\n\n" + loading_snippet(repository, base, method, chats),
@@ -92,7 +92,7 @@ def _metadata(
     facts = {
         **facts,
         **base.licence(),
-        "model_name": printable(name or last_part(trainer.args.output_dir)) or "FairPO model",
+        "model_name": one_line(name or last_part(trainer.args.output_dir)) or "FairPO model",
         "base_model": base.hub_id,
         "base_model_relation": ("adapter" if method else "finetune") if base.hub_id else None,
         "library_name": "peft" if method else "transformers",
@@ -171,7 +171,7 @@ def _results(trainer: Any, win_rates: Mapping[str, float]) -> str:
         seen = frame is not None and name in frame.index
         held_out = frame.loc[name, "pairs"] if seen else trainer._pair_counts.get("eval", {}).get(name)
         row = [
-            escape(name),
+            escaped(name),
             "privileged" if name in partition.privileged else "held",
             *(
                 str(count) if count is not None else "–"
@@ -202,7 +202,7 @@ def _results(trainer: Any, win_rates: Mapping[str, float]) -> str:
     else:
         name, value = metrics.worst()
         notes.append(
-            f"Worst attribute: {escape(name)}, accuracy {value:.3f}. The numbers are those of the last evaluation."
+            f"Worst attribute: {escaped(name)}, accuracy {value:.3f}. The numbers are those of the last evaluation."
         )
         if trainer.args.load_best_model_at_end:
             notes.append("The model kept at the end is that of the best checkpoint, which may be an earlier one.")
@@ -218,7 +218,7 @@ def _settings(args: FairPOConfig) -> str:
         if field.name not in _SHOWN_ELSEWHERE
         and (field.name in _MAIN_SETTINGS or getattr(args, field.name) != field.default)
     ]
-    rows = [[f"`{name}`", escape(getattr(args, name))] for name in (*shown, *_TRAINING_SETTINGS)]
+    rows = [[f"`{name}`", escaped(getattr(args, name))] for name in (*shown, *_TRAINING_SETTINGS)]
     pairs = args.per_device_train_batch_size * max(1, args.n_gpu) * args.gradient_accumulation_steps * args.world_size
     rows.append(["pairs per optimizer step", str(pairs)])
     return markdown_table(["Setting", "Value"], rows)

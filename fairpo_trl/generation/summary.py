@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
-from fairpo_trl.hub.privacy import printable
+from fairpo_trl.hub.privacy import one_line
 
 
 def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]], args: FairPOConfig) -> None:
@@ -36,13 +36,13 @@ def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]],
     table.add_column("attribute")
     table.add_column("role")
     for split in counts:
-        table.add_column(Text(printable(f"{split} pairs")), justify="right")
+        table.add_column(Text(one_line(f"{split} pairs")), justify="right")
     table.add_column("loss of its pairs")
     for name in (*partition.privileged, *partition.non_privileged):
         role = partition.role_of(name)
         style = "bold green" if role == "privileged" else ""
         table.add_row(
-            Text(printable(name)),
+            Text(one_line(name)),
             role,
             *(f"{split.get(name, 0):,}" for split in counts.values()),
             rule[role],

@@ -17,7 +17,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fairpo_trl.hub.privacy import is_hub_id, last_part, printable, public_command, snapshot_id
+from fairpo_trl.hub.privacy import is_hub_id, last_part, one_line, public_command, snapshot_id
 from fairpo_trl.reporting.render import markdown
 
 
@@ -39,9 +39,9 @@ PAPERS = {"fairpo": "https://arxiv.org/abs/2505.02433", "group_robust": "https:/
 """Where the two papers are."""
 
 
-def escape(text: Any) -> str:
+def escaped(text: Any) -> str:
     """Text for a Markdown table cell that shows as it is: no HTML, no Markdown, no links, one line."""
-    return markdown.escape(printable(str(text)))
+    return markdown.escape(one_line(str(text)))
 
 
 def fill(template: str, **values: Any) -> str:
@@ -52,7 +52,7 @@ def fill(template: str, **values: Any) -> str:
         template (`str`):
             Name of the file, without `.md`.
         **values (`Any`):
-            What it names. Text that is no code goes through its filter `shown` (see [`escape`]).
+            What it names. Text that is no code goes through its filter `shown` (see [`escaped`]).
     """
     return _templates().get_template(f"{template}.md").render(papers=PAPERS, **values).strip()
 
@@ -63,7 +63,7 @@ def _templates() -> Environment:
     found = Environment(
         loader=PackageLoader(__package__), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    found.filters |= {"shown": escape, "quoted": json.dumps, "is_hub_id": is_hub_id, "last_part": last_part}
+    found.filters |= {"shown": escaped, "quoted": json.dumps, "is_hub_id": is_hub_id, "last_part": last_part}
     return found
 
 
@@ -90,9 +90,9 @@ def eval_result(
         task_type=about[0],
         task_name=about[1],
         dataset_type=about[2],
-        dataset_name=printable(about[3]),
+        dataset_name=one_line(about[3]),
         metric_type=metric,
-        metric_name=printable(name),
+        metric_name=one_line(name),
         metric_value=round(float(value), 6) + 0.0,  # no -0.0
         metric_args=None if ends is None else {"low": round(ends[0], 6), "high": round(ends[1], 6)},
     )

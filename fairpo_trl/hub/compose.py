@@ -15,9 +15,9 @@ from fairpo_trl.classification import model_card as classifier_card
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation import model_card as language_card
-from fairpo_trl.hub.card import BaseModel, as_list, escape, fill, markdown_table, public_card
+from fairpo_trl.hub.card import BaseModel, as_list, escaped, fill, markdown_table, public_card
 from fairpo_trl.hub.contents import Kind, has_chat_template, has_tokenizer, read_json
-from fairpo_trl.hub.privacy import is_hub_id, last_part, printable, public_value
+from fairpo_trl.hub.privacy import is_hub_id, last_part, one_line, public_value
 from fairpo_trl.hub.results import AnyResults, became_worse, evaluation_results, evaluation_section
 from fairpo_trl.reporting.numbers import role_text
 from fairpo_trl.training.checkpoints import list_checkpoints
@@ -113,7 +113,7 @@ def compose_card(
     mine |= {name: sections[name] for name in authors if name in sections}
     if results is not None and kind == "classifier":  # the evaluation has both, with intervals
         sections = {name: body for name, body in sections.items() if name not in ("Results", "Labels")}
-    head = introduction or f"# Model Card for {escape(repo_id.rpartition('/')[2])}\n\n{about.introduction}"
+    head = introduction or f"# Model Card for {escaped(repo_id.rpartition('/')[2])}\n\n{about.introduction}"
     merged = "\n\nThe adapter is merged into the base model here." if adapter is not None else ""
     body = {**mine, **{name: body for name, body in sections.items() if name not in mine}}
     parts = [head + merged, *(f"## {name}\n\n{section}" for name, section in body.items() if section)]
@@ -163,7 +163,7 @@ def _about_language_model(
     if by_fairpo or "fairpo" in as_list(metadata.get("tags")):
         told = f"{language_card.introduction(base, method, datasets)}\n\n{language_card.about_fairpo()}"
     else:
-        what = f"A PEFT adapter ({method}) of {escape(base.name or 'an unnamed model')}" if method else "A model"
+        what = f"A PEFT adapter ({method}) of {escaped(base.name or 'an unnamed model')}" if method else "A model"
         told = f"{what}. How it was trained is not recorded in its folder."
     snippet = language_card.loading_snippet(repo_id, base, method, has_chat_template(folder), has_tokenizer(folder))
     return _About(told, snippet, base, method)
@@ -258,7 +258,7 @@ def _metadata(
     entries = {
         **kept,
         **licence,
-        "model_name": printable(repo_id.rpartition("/")[2]),
+        "model_name": one_line(repo_id.rpartition("/")[2]),
         "base_model": hub_id,
         "base_model_relation": None if not hub_id else "adapter" if kind == "adapter" else "finetune",
         "library_name": "peft" if kind == "adapter" else "transformers",
@@ -280,7 +280,7 @@ def _partition_table(partition: Partition | None) -> str:
     if partition is None:
         return "Which names were privileged is not recorded in the folder of this model."
     rows = [
-        [role_text(role), str(len(names)), ", ".join(map(escape, names)) or "none"]
+        [role_text(role), str(len(names)), ", ".join(map(escaped, names)) or "none"]
         for role, names in (("privileged", partition.privileged), ("non_privileged", partition.non_privileged))
     ]
     return (
@@ -290,7 +290,7 @@ def _partition_table(partition: Partition | None) -> str:
 
 
 def _intended_use(kind: Kind, partition: Partition | None) -> str:
-    names = ", ".join(map(escape, partition.privileged)) if partition is not None else ""
+    names = ", ".join(map(escaped, partition.privileged)) if partition is not None else ""
     return fill("intended_use", kind=kind, names=names)
 
 
@@ -303,11 +303,11 @@ def _licences(base: BaseModel, datasets: Sequence[str], facts: CardFacts, metada
     own = facts.license or metadata.get("license_name") or metadata.get("license")
     of_base = base.licence()
     of_base_name = of_base.get("license_name") or of_base.get("license")
-    what = f"[{base.hub_id}](https://huggingface.co/{base.hub_id})" if base.hub_id else escape(base.name)
-    data = ", ".join(escape(name if is_hub_id(name) else last_part(name)) for name in datasets)
+    what = f"[{base.hub_id}](https://huggingface.co/{base.hub_id})" if base.hub_id else escaped(base.name)
+    data = ", ".join(escaped(name if is_hub_id(name) else last_part(name)) for name in datasets)
 
     def told(licence: str | None) -> str:
-        return escape(licence) if licence else UNKNOWN
+        return escaped(licence) if licence else UNKNOWN
 
     rows = [
         ["these weights", "", told(own or of_base_name)],

@@ -83,7 +83,7 @@ _NAME_OF_HOME = re.compile(r"(?:[/\\](?:home|Users|Documents and Settings)[/\\]+
 _SNAPSHOT = re.compile(r"(?:models|datasets)--(?P<owner>[^/\\]+?)--(?P<name>[^/\\]+)[/\\]snapshots")
 
 
-def printable(text: str) -> str:
+def one_line(text: str) -> str:
     """One line, without control and direction characters, and so without escape sequences."""
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
@@ -273,7 +273,7 @@ def public_command(arguments: Sequence[str]) -> str:
             shown.append(f"{option}={HIDDEN if SECRET_NAME.search(option) else public_value(value)}")
         else:
             shown.append(argument if is_option else public_value(argument))
-    line = shlex.join(printable(argument) for argument in shown)
+    line = shlex.join(one_line(argument) for argument in shown)
     return line if shown[:1] == ["fairpo"] else f"python {line}"  # `fairpo` is a program of its own
 
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from huggingface_hub import EvalResult
 
 from fairpo_trl.hub.card import eval_result
-from fairpo_trl.hub.privacy import printable
+from fairpo_trl.hub.privacy import one_line
 from fairpo_trl.reporting.blocks import Pictures
 from fairpo_trl.reporting.documents import Interval
 from fairpo_trl.reporting.generation_report import pairs_block, win_rate_block
@@ -113,7 +113,7 @@ def evaluation_results(results: AnyResults | None) -> list[EvalResult]:
 
 
 def _label_index(results: LabelResults) -> list[EvalResult]:
-    data, measure = printable(results.title), MEASURES[results.measure]
+    data, measure = one_line(results.title), MEASURES[results.measure]
     task = (
         ("image-classification", "Multi-label image classification", "multi-label", data)
         if results.measure == "mAP"

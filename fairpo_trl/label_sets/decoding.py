@@ -17,7 +17,7 @@ from fairpo_trl.evaluation.completions import (
     sample_completions,
     tokenize_prompt,
 )
-from fairpo_trl.label_sets.reader import SEPARATOR, Reading, Vocabulary
+from fairpo_trl.label_sets.reader import SEPARATOR, SetReading, Vocabulary
 
 
 TOP_K = 50
@@ -106,7 +106,7 @@ def write_sets(
     batch_size: int = 64,
     progress: bool = True,
     desc: str = "Writing label sets",
-) -> list[list[Reading]]:
+) -> list[list[SetReading]]:
     """
     What a model writes after each prompt, read strictly.
 
@@ -137,7 +137,7 @@ def write_sets(
             Its label.
 
     Returns:
-        `list[list[Reading]]`: `[N][samples]`.
+        `list[list[SetReading]]`: `[N][samples]`.
 
     Raises:
         ValueError: If an option is out of its range, or the tokenizer cannot be held to the labels.
@@ -165,7 +165,7 @@ def write_sets(
     token_rows = [tokenize_prompt(tokenizer, prompt) for prompt in prompts]
     # By length: less padding. Every sample of a prompt is a row of its own.
     rows = sorted((p for p in range(len(prompts)) for _ in range(samples)), key=lambda p: len(token_rows[p]))
-    readings: list[list[Reading]] = [[] for _ in prompts]
+    readings: list[list[SetReading]] = [[] for _ in prompts]
     drawing = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     devices = [model.device] if model.device.type == "cuda" else []
     with evaluation_mode(model), torch.random.fork_rng(devices), tqdm(

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.label_sets.items import LabelledTexts
-from fairpo_trl.label_sets.reader import Reading, Vocabulary
+from fairpo_trl.label_sets.reader import SetReading, Vocabulary
 
 
 Kind: TypeAlias = Literal["confused", "left_out", "added"]
@@ -66,7 +66,7 @@ class SetPairs:
 
 
 def build_pairs(
-    items: LabelledTexts, readings: Sequence[Sequence[Reading]], partition: Partition, per_item: int = 1
+    items: LabelledTexts, readings: Sequence[Sequence[SetReading]], partition: Partition, per_item: int = 1
 ) -> SetPairs:
     """
     Pairs of the true sets and wrong ones.
@@ -79,7 +79,7 @@ def build_pairs(
     Args:
         items (`LabelledTexts`):
             Of one split.
-        readings (`Sequence[Sequence[Reading]]`):
+        readings (`Sequence[Sequence[SetReading]]`):
             For each item, what the model wrote.
         partition (`Partition`):
             Labels and roles.
@@ -143,7 +143,7 @@ def preference_rows(pairs: SetPairs, items: LabelledTexts, vocabulary: Vocabular
 def check_order(
     pairs: SetPairs,
     items: LabelledTexts,
-    readings: Sequence[Sequence[Reading]],
+    readings: Sequence[Sequence[SetReading]],
     partition: Partition,
     per_item: int = 1,
 ) -> dict[str, float]:
@@ -166,7 +166,7 @@ def check_order(
     turned = build_pairs(
         LabelledTexts(items.texts, backwards),
         [
-            [Reading(r.text, r.labels[::-1], r.unknown, r.repeated, r.malformed, r.cut) for r in row]
+            [SetReading(r.text, r.labels[::-1], r.unknown, r.repeated, r.malformed, r.cut) for r in row]
             for row in readings
         ],
         Partition.by_name(partition.names[::-1], partition.privileged),

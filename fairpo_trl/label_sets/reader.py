@@ -15,7 +15,7 @@ SEPARATOR = ", "
 
 
 @dataclass(frozen=True)
-class Reading:
+class SetReading:
     """
     What one text says.
 
@@ -106,7 +106,7 @@ class Vocabulary:
             raise ValueError("An empty label set has no text; leave out items without labels.")
         return " " + SEPARATOR.join(ordered)
 
-    def read(self, text: str, ended: bool = True) -> Reading:
+    def read(self, text: str, ended: bool = True) -> SetReading:
         """
         Reads a set.
 
@@ -117,7 +117,7 @@ class Vocabulary:
                 Whether the model ended by itself.
 
         Returns:
-            [`Reading`]: with an empty set unless the text is well-formed.
+            [`SetReading`]: with an empty set unless the text is well-formed.
         """
         known: list[str] = []
         unknown: list[str] = []
@@ -133,7 +133,7 @@ class Vocabulary:
                 unknown.append(part)
         ordered = self.canonical(known)
         fine = not (unknown or repeated or malformed) and ended
-        return Reading(
+        return SetReading(
             text,
             ordered if fine else (),
             tuple(unknown),
@@ -143,13 +143,13 @@ class Vocabulary:
             in_order=tuple(known) == ordered,
         )
 
-    def matrix(self, readings: Sequence[Reading]) -> NDArray[np.bool_]:
+    def matrix(self, readings: Sequence[SetReading]) -> NDArray[np.bool_]:
         """The sets as 0 and 1, `[N, T]`; a text that is not well-formed is an empty set."""
         chosen = [[label in reading.labels for label in self.labels] for reading in readings]
         return np.array(chosen, dtype=bool).reshape(len(readings), len(self.labels))
 
 
-def count_problems(readings: Sequence[Reading]) -> dict[str, float]:
+def count_problems(readings: Sequence[SetReading]) -> dict[str, float]:
     """
     What went wrong, as shares of the texts: `malformed_sets` is the share that is not well-formed (coherence); beside
     it `unknown`, `repeated`, `form` and `cut`, which may overlap, and `out_of_order`, which is no fault.

@@ -116,7 +116,7 @@ def train_on_sets(
     return trainer
 
 
-def train_reference(
+def train_reference_on_sets(
     model: str,
     items: LabelledTexts,
     vocabulary: Vocabulary,

@@ -42,13 +42,13 @@ def convert_export(rows: Rows, what: str, console: Console) -> Rows:
 
 def print_converted(converted: Converted, title: str, console: Console) -> None:
     """Says what was kept, and what was dropped for which reason."""
-    kept = listed(Counter(row["attribute"] for row in converted.rows))
+    kept = listed_counts(Counter(row["attribute"] for row in converted.rows))
     console.print(Text(f"{title}: {len(converted.rows):,} pairs ({kept})"))
     for reason, count in converted.dropped.most_common():
         console.print(Text(f"  dropped {count:,} {REASONS[reason]} ({reason})"))
 
 
-def listed(counts: Mapping[str, int]) -> str:
+def listed_counts(counts: Mapping[str, int]) -> str:
     """Names with their counts, at most eight of them."""
     shown = [f"{name} {count:,}" for name, count in counts.items()]
     return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fairpo_trl.core.messages import unknown_names_message
-from fairpo_trl.preferences.exports import convert_export, listed
+from fairpo_trl.preferences.exports import convert_export, listed_counts
 from fairpo_trl.preferences.formats import read_pairs
 from fairpo_trl.preferences.read import Rows, as_dataset, check_columns, columns_of, read_splits
 from fairpo_trl.preferences.rules import (
@@ -209,5 +209,5 @@ def counts_line(data: Mapping[str, Dataset], column: str) -> str:
     parts = []
     for split, rows in data.items():
         counts = Counter(name for value in rows[column] for name in names_of(value))
-        parts.append(f"{split} {len(rows):,} pairs ({listed(counts)})")
+        parts.append(f"{split} {len(rows):,} pairs ({listed_counts(counts)})")
     return "; ".join(parts)

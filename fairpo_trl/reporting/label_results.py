@@ -30,8 +30,8 @@ from fairpo_trl.reporting.documents import (
 METRICS = ("map", "sample_f1", "accuracy", "exact_match")
 Measure: TypeAlias = Literal["mAP", "F1"]
 """What the changes of a run are changes of: average precision of scores, or F1 of label sets, which have no scores."""
-Group: TypeAlias = Literal["all", "privileged", "non_privileged"]
-GROUPS: tuple[Group, ...] = ("privileged", "non_privileged", "all")
+GroupName: TypeAlias = Literal["all", "privileged", "non_privileged"]
+GROUPS: tuple[GroupName, ...] = ("privileged", "non_privileged", "all")
 
 
 def _probability(value: float) -> float:

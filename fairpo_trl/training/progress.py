@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers.trainer_callback import ProgressCallback
 
-from fairpo_trl.hub.privacy import printable
+from fairpo_trl.hub.privacy import one_line
 
 
 class CompactProgressCallback(ProgressCallback):
@@ -34,7 +34,7 @@ class BarCallback(ProgressCallback):
         for key, value in (logs or {}).items():
             name = {"loss": "loss", "eval_map/all": "validation mAP"}.get(key, key.removeprefix("weight/"))
             if name != key or key == "loss":
-                self._shown[printable(name)] = f"{value:.3g}"
+                self._shown[one_line(name)] = f"{value:.3g}"
         if self.training_bar is not None:
             self.training_bar.set_postfix(self._shown)
 

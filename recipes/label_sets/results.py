@@ -13,7 +13,7 @@ from fairpo_trl import Partition
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.label_sets.items import LabelledTexts
 from fairpo_trl.label_sets.measures import comparison_dict, evaluation_dict
-from fairpo_trl.label_sets.reader import Reading
+from fairpo_trl.label_sets.reader import SetReading
 from fairpo_trl.reporting import LabelResults
 from fairpo_trl.reporting.blocks import Block
 from fairpo_trl.reporting.documents import hardware
@@ -30,7 +30,7 @@ def run_results(
     parts: Mapping[str, LabelledTexts],
     partition: Partition,
     methods: Sequence[Written],
-    readings: Mapping[str, Sequence[Reading]],
+    readings: Mapping[str, Sequence[SetReading]],
     method: str,
     history: list[dict[str, Any]],
     facts: Mapping[str, Any],
@@ -78,7 +78,7 @@ def run_results(
     return LabelResults(**results)
 
 
-def examples(test: LabelledTexts, readings: Mapping[str, Sequence[Reading]]) -> Block:
+def examples(test: LabelledTexts, readings: Mapping[str, Sequence[SetReading]]) -> Block:
     """The first [`EXAMPLES`] items for which `reference` and `trained` wrote different texts."""
     pairs = zip(readings["reference"], readings["trained"], strict=True)
     different = [number for number, (one, other) in enumerate(pairs) if one.text != other.text]

@@ -118,7 +118,7 @@ def convert_helpsteer3(
         preference = number_field(row, "overall_preference", where)
         if preference is not None and abs(preference) > 3:
             raise ValueError(f"{where}: `overall_preference` must be from -3 to 3, got {preference:g}.")
-        messages = read_messages(context, where)
+        messages = read_context(context, where)
         if not name.strip():
             collected.drop("no_attribute")
         elif messages is None:
@@ -131,7 +131,7 @@ def convert_helpsteer3(
     return collected.done()
 
 
-def read_messages(context: list[Any], where: str) -> list[Message] | None:
+def read_context(context: list[Any], where: str) -> list[Message] | None:
     """
     Messages of a prompt, `None` if they are no conversation that ends with the user.
 

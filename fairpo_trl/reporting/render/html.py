@@ -48,7 +48,7 @@ Point = tuple[str, Interval, Interval, Interval]
 
 
 @dataclass(frozen=True)
-class Group:
+class PageSection:
     """Parts of a report that a page shows together: `kind` names the macro."""
 
     kind: str
@@ -101,7 +101,7 @@ def write_page(
     return path
 
 
-def clean(value: Any) -> Any:
+def visible(value: Any) -> Any:
     """A value for the page: control characters and halves of surrogate pairs in texts become replacement signs."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
@@ -113,7 +113,7 @@ def clean(value: Any) -> Any:
     )
 
 
-def _groups(parts: Iterable[Shown]) -> Iterable[Group]:
+def _groups(parts: Iterable[Shown]) -> Iterable[PageSection]:
     """Neighbours that stand beside each other or in one place: curves, narrow tables, texts with a switch."""
 
     def kind(part: Shown) -> str:
@@ -124,7 +124,7 @@ def _groups(parts: Iterable[Shown]) -> Iterable[Group]:
 
     for name, found in groupby(parts, key=kind):
         shown = [history(part) if isinstance(part, Lines) else part for part in found]
-        yield Group(name, tuple(shown))
+        yield PageSection(name, tuple(shown))
 
 
 def _planes(points: Sequence[Point]) -> tuple[Plane, ...]:
@@ -170,7 +170,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=clean,
+        finalize=visible,
     )
     found.filters |= {
         "role": role_text,
