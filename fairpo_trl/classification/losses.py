@@ -251,6 +251,7 @@ def privileged_losses(
     elif negatives_only:
         losses = torch.where(own_labels == 0, 0.0, losses)
 
+    # Few entries are confused: their preference terms are computed by themselves and put in the place of the BCE.
     confused = confused_mask(logits, labels, privileged)
     preferred = confused & (own_labels == 1) if negatives_only else confused
     entries = confused_entries(logits, labels, privileged, preferred)
@@ -268,6 +269,7 @@ def privileged_losses(
         else:
             k = entries.draw(uniform(image, entries.column))
 
+    # A present label should win against the absent k, an absent one lose against the present k.
     winner, loser = torch.where(present, own, k), torch.where(present, k, own)
     of = F.logsigmoid if score == "log_sigmoid" else _itself
     chosen, rejected = of(logits[image, winner]), of(logits[image, loser])
@@ -280,10 +282,10 @@ def privileged_losses(
         terms = simpo_loss(chosen, rejected, beta, gamma)
     else:
         nll = bce(logits[image, own], present.to(torch.int8))
-        if cpo_form == "positives":
+        if cpo_form == "positives":  # an absent label has no response to be made likely
             nll = torch.where(present, nll, 0.0)
         terms = cpo_loss(chosen, rejected, nll, beta, cpo_lambda)
-    if confuser == "mean":
+    if confuser == "mean":  # from one term per member of a set to one per set
         size = entries.members.sum(dim=1)  # [n]
         terms = torch.zeros_like(size, dtype=terms.dtype).index_add(0, entry, terms) / size
     return PrivilegedLosses(losses.index_put((entries.image, entries.column), terms), preferred, confused)

@@ -49,6 +49,8 @@ class Ranking:
         rows = np.flatnonzero(labels >= 0)
         rows = rows[np.argsort(-scores[rows], kind="stable")]
         ranked, relevant = scores[rows], labels[rows] == 1
+        # Equal scores have one rank: precision is only read behind the last of them. Ties without a positive add
+        # nothing to the area, so they are counted together with the next tie that has one.
         tie = np.concatenate([[0], np.cumsum(ranked[1:] != ranked[:-1])]) if len(rows) else np.zeros(0, dtype=int)
         hit_ties, positive_starts = np.unique(tie[relevant], return_index=True)
         ends = np.searchsorted(tie, hit_ties, side="right")  # one past the last sample of each such tie
@@ -70,11 +72,13 @@ class Ranking:
         """
         if not len(self.positives) or (self.few_negatives is not None and not len(self.few_negatives)):
             return np.full(weights.shape[1], np.nan)
+        # By tie with a positive and resample, [G, R]: samples down to its end, its positives, positives down to there.
         seen = np.cumsum(np.add.reduceat(weights[self.order], self.starts, axis=0), axis=0)
         gained = np.add.reduceat(weights[self.positives], self.positive_starts, axis=0)
         hits = np.cumsum(gained, axis=0)
         precision = np.divide(hits, seen, out=np.zeros(seen.shape), where=seen > 0)
         total = hits[-1]
+        # A resample may lack every sample down to a tie: 0 of 0 is no precision, and nothing is gained there.
         area = np.einsum("gr,gr->r", gained.astype(np.float64), precision)
         exists = total > 0
         if self.few_negatives is not None:
