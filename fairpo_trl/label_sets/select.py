@@ -12,11 +12,12 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairpo_trl.classification.metrics.held_precision import HeldBy, testable_columns
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource, load_tokenizer
 from fairpo_trl.evaluation.paths import Step, copy_model, scaled_path
@@ -32,7 +33,6 @@ from fairpo_trl.reporting.selection_report import card_of_chosen
 from fairpo_trl.reporting.selection_results import SelectionResults
 
 
-HeldBy: TypeAlias = Literal["labels", "mean"]
 GROUP = "F1 of held labels"
 """What the F1 over all entries of the held labels is called."""
 
@@ -79,11 +79,7 @@ class HeldSets:
         seed: int = 0,
     ) -> None:
         self._true, self._reference, self._by, self._margin = labels == 1, reference, held, margin
-        columns = _testable(self._true, partition)
-        known = [*columns["privileged"], *columns["non_privileged"]]
-        self.untested: list[str] = [
-            name for t, name in enumerate(partition.names) if t not in known and name in partition.non_privileged
-        ]
+        columns, self.untested = _testable(self._true, partition)
         """Held labels of which nothing can be shown here."""
         self._gain = columns["privileged"]
         self._held = (
@@ -273,19 +269,13 @@ def select_label_sets(
     return results
 
 
-def _testable(true: Matrix, partition: Partition) -> dict[str, list[int]]:
-    """The columns of the labels of each role that stand in enough items."""
-    columns: dict[str, list[int]] = {"privileged": [], "non_privileged": []}
-    for t, count in enumerate(true.sum(axis=0)):
-        if count >= LEAST_ITEMS:
-            columns[partition.role_of(partition.names[t])].append(t)
-    for role, which in (("privileged", "privileged"), ("non_privileged", "held")):
-        if not columns[role]:
-            raise ValueError(
-                f"No {which} label stands in {LEAST_ITEMS} of {len(true)} items: nothing can be tested. Give more "
-                "items, or set fewer of them aside (`aside_share`)."
-            )
-    return columns
+def _testable(true: Matrix, partition: Partition) -> tuple[dict[str, list[int]], list[str]]:
+    """The columns of the labels of each role that stand in enough items, and the held labels that do not."""
+    lacking = (
+        f"stands in {LEAST_ITEMS} of {len(true)} items: nothing can be tested. Give more items, or set fewer of them "
+        "aside (`aside_share`)."
+    )
+    return testable_columns(partition, true.sum(axis=0) >= LEAST_ITEMS, lacking)
 
 
 def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

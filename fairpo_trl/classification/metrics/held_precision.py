@@ -36,6 +36,25 @@ LEAST_SERIES = 2
 """Fewer series with a positive (or with a negative) show nothing of a label."""
 
 
+def testable_columns(
+    partition: Partition, known: Sequence[bool] | NDArray[np.bool_], lacking: str
+) -> tuple[dict[str, list[int]], list[str]]:
+    """
+    The columns of each role of which something can be shown, and the held labels of which nothing can.
+
+    Raises:
+        ValueError: If a role has no such column; `lacking` says what its labels lack, from "No held label" on.
+    """
+    columns: dict[str, list[int]] = {"privileged": [], "non_privileged": []}
+    for t in np.flatnonzero(known).tolist():
+        columns[partition.role_of(partition.names[t])].append(t)
+    for role, which in (("privileged", "privileged"), ("non_privileged", "held")):
+        if not columns[role]:
+            raise ValueError(f"No {which} label {lacking}")
+    untested = [name for t, name in enumerate(partition.names) if not known[t] and name in partition.non_privileged]
+    return columns, untested
+
+
 class HeldPrecision:
     """
     Candidates against one reference, on one part of the data; all numbers are points of average precision.
@@ -85,20 +104,8 @@ class HeldPrecision:
         )
         known = [p >= LEAST_SERIES and n >= LEAST_SERIES for p, n in zip(positives, negatives, strict=True)]
         self._series = positives
-        self._columns = {
-            role: [t for t, name in enumerate(self._names) if partition.role_of(name) == role and known[t]]
-            for role in ("privileged", "non_privileged")
-        }
-        for role, columns in self._columns.items():
-            if not columns:
-                which = "privileged" if role == "privileged" else "held"
-                raise ValueError(
-                    f"No {which} label has positives and negatives in two series of these images: nothing can be "
-                    "tested. Give more images."
-                )
-        self.untested: list[str] = [
-            name for t, name in enumerate(self._names) if not known[t] and name in partition.non_privileged
-        ]
+        lacking = "has positives and negatives in two series of these images: nothing can be tested. Give more images."
+        self._columns, self.untested = testable_columns(partition, known, lacking)
         """Held labels of which nothing can be shown here."""
         self._drawn_reference: Floats | None = None
 
