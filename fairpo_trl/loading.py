@@ -100,7 +100,7 @@ def check_model_folder(folder: str | Path) -> None:
             The folder; a name that is none here is left to whoever loads it.
 
     Raises:
-        ValueError: Names the file that is damaged.
+        ValueError: Names the file that is damaged, or asks for code.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -118,6 +118,11 @@ def check_model_folder(folder: str | Path) -> None:
                     f"{path} has `auto_map`: the model needs code of its own, which is never run here. Name one whose "
                     "class transformers has."
                 )
+        if path.name == "adapter_config.json" and isinstance(found, dict) and found.get("megatron_config"):
+            raise ValueError(
+                f"{path} has `megatron_config`, for which PEFT imports the module that `megatron_core` names: that is "
+                "never done here. Take both out of the file; the weights do not need them."
+            )
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="np") as file:

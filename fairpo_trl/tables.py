@@ -73,6 +73,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]] | pyarrow.Table:
     kind = type_of(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    _refuse_other_contents(path)
     if kind == ".parquet":
         try:
             rows: Any = pyarrow.parquet.read_table(path)
@@ -151,6 +152,16 @@ def _strings_in_a_row(text: str) -> bool:
             return True
         before = token.type
     return False
+
+
+def _refuse_other_contents(path: Path) -> None:
+    """What a download leaves in place of a file, whatever its name says."""
+    with path.open("rb") as file:
+        start = file.read(200).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path.name} is a pointer of Git LFS, not the file: fetch it with `git lfs pull`.")
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise ValueError(f"{path.name} is a web page, not the file: download the raw file.")
 
 
 def _text(path: Path) -> str:

@@ -12,12 +12,15 @@ import pytest
 import torch
 from conftest import make_model, make_tokenizer
 from helpers_trainer import data, fairpo
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from fairpo_trl.classification.features.backbones import load_backbone
 from fairpo_trl.evaluation.completions import sample_completions
 from fairpo_trl.evaluation.llm_judge import LocalAnswerer
 from fairpo_trl.evaluation.models import LoadedModels, find_model, load_tokenizer
 from fairpo_trl.evaluation.score_judges import ClassifierJudge
+from fairpo_trl.generation.merging import check_mergeable
 from fairpo_trl.loading import UnreadableModel, explained, explained_within
 from fairpo_trl.training.places import check_model
 
@@ -53,6 +56,26 @@ def evaluate(folder: Path) -> None:
 
 def train(folder: Path) -> None:
     check_model(str(folder), "model_name_or_path")
+
+
+def merge(folder: Path) -> None:
+    check_mergeable(folder)
+
+
+@pytest.mark.parametrize("load", [evaluate, train, merge])
+def test_an_adapter_imports_no_module_that_it_names(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[Path], None]
+) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(model_folder), LoraConfig(task_type="CAUSAL_LM"))
+    model.save_pretrained(folder := tmp_path / "adapter")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config |= {"megatron_config": {"a": 1}, "megatron_core": "evil"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="has `megatron_config`, for which PEFT imports the module"):
+        load(folder)
+    assert not (tmp_path / "RAN").exists()
 
 
 def judge(folder: Path) -> None:

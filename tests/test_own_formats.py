@@ -440,7 +440,19 @@ def test_weights_are_checked_and_kept_through_loading_and_dividing(tmp_path: Pat
         assert kept == {row["prompt"]: row["weight"] for row in rows}
 
 
-@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf"), None, "x"])
+def test_half_a_character_is_refused_by_the_check_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "pairs.jsonl", [{**PAIR, "chosen": "So \ud83d."}])
+    report, said = checked(path)
+    assert [problem.rule for problem in report.refused] == [
+        "malformed_text"
+    ] and "'chosen' holds half of a character" in " ".join(said.split())
+    with pytest.raises(ValueError, match="'chosen' holds half of a character"):
+        load_preferences(path, console=quiet())
+    with pytest.raises(ValueError, match="names no attribute in row 0: .* holds half of a character"):
+        load_preferences(write(path, [{**PAIR, "attribute": "a\ud83d"}]), console=quiet())
+
+
+@pytest.mark.parametrize("weight", [10**400, -1, float("nan"), float("inf"), None, "x"])
 def test_a_weight_that_is_none_is_named(weight: Any, tmp_path: Path) -> None:
     rows = [{**PAIR, "weight": 1.0}, {**PAIR, "prompt": "q", "weight": weight}]
     report = check_preferences(rows)

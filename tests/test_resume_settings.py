@@ -52,6 +52,10 @@ CHANGES = {
     "length": ({"max_length": 16}, "max_length 1024 -> 16"),
     "optimizer": ({"optim": "sgd"}, "optim 'adamw_torch' -> 'sgd'"),
     "adapter": ({"peft_config": lora()}, "adapter None -> "),
+    "sampler": (
+        {"accelerator_config": {"use_seedable_sampler": False}},
+        r"accelerator_config None -> \{'split_batches': False, 'use_seedable_sampler': False",
+    ),
 }
 
 
@@ -83,6 +87,12 @@ def test_other_settings_are_said_in_one_line_and_an_equal_batch_split_otherwise_
     assert line in capsys.readouterr().out
     assert trainer.optimizer.param_groups[0]["initial_lr"] == 0.001  # as the line says
     assert trainer.state.global_step == 3
+
+
+def test_data_that_would_begin_anew_is_refused(checkpoint, tmp_path):
+    trainer = fairpo(tmp_path, data(16), **{**RUN, "ignore_data_skip": True})
+    with pytest.raises(ValueError, match="`ignore_data_skip=True` would begin the data anew at checkpoint-2"):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
 def test_another_adapter_is_refused(tmp_path):

@@ -121,6 +121,22 @@ def test_numbers_and_truth() -> None:
     assert [truth_of(value) for value in ("yes", "", "2", None)] == [None] * 4
 
 
+@pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.parquet"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        ("\n<!DOCTYPE html>", "a web page"),
+    ],
+)
+def test_what_a_download_leaves_in_place_of_a_file_is_said(
+    name: str, content: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=words):
+        read_rows(tmp_path / name)
+
+
 @pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
 def test_a_name_that_an_object_has_twice_is_refused(name: str, tmp_path: Path) -> None:
     rows = '{"a": {"b": 1, "c": 2, "b": 3}}'

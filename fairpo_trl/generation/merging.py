@@ -14,7 +14,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fairpo_trl.hub.privacy import is_hub_id
-from fairpo_trl.loading import explained
+from fairpo_trl.loading import check_model_folder, explained
 
 
 def merge_adapter(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
@@ -85,6 +85,7 @@ def check_mergeable(folder: str | os.PathLike[str]) -> str:
         FileNotFoundError: If the base is a path that is not there.
         ValueError: If it is prompt tuning, names no base, or the base is quantised.
     """
+    check_model_folder(folder)
     config = PeftConfig.from_pretrained(str(folder))
     base_name = config.base_model_name_or_path
     if config.is_prompt_learning:

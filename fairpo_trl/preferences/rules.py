@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +53,8 @@ def attribute_names(value: Any) -> tuple[str, ...]:
     names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
     if not names or any(not isinstance(name, str) or not name.strip() for name in names):
         raise ValueError(f"expected a non-empty string or a non-empty list of strings, got {shortened(value)}")
+    if not all(map(is_unicode, names)):
+        raise ValueError(f"{shortened(value)} holds half of a character (a lone surrogate)")
     if any(_WRITTEN_LIST.match(name) for name in names):
         how = READ_THEM if _is_readable(names) else 'write ["helpful", "polite"] or helpful|polite'
         raise ValueError(f"expected names, got the text of a list, {shortened(value)}; {how}")
@@ -274,7 +276,7 @@ def _broken_rule(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, s
 
 def is_weight(value: Any) -> bool:
     """Whether a value is a weight: a finite number of 0 or more, no truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 def explicit_pair(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
@@ -300,6 +302,15 @@ def explicit_pair(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     return chosen[:length], chosen[length:], rejected[length:]
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: JSON may hold halves of characters beyond 16 bits, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def completion_text(value: Any) -> str:
     """The text of a prompt or completion: itself, or the contents of its messages (tool calls, parts as written)."""
     if isinstance(value, str):
@@ -314,6 +325,8 @@ def completion_text(value: Any) -> str:
 
 def text_problem(value: Any, column: str) -> str | None:
     """What is wrong with a prompt or completion that is neither text nor messages; nothing at all counts as text."""
+    if not is_unicode(completion_text(value)):
+        return f"{column!r} holds half of a character (a lone surrogate), which no file and no tokenizer can hold"
     if value is None or isinstance(value, str):
         return None
     if not isinstance(value, list):

@@ -230,6 +230,11 @@ class SafeCheckpoints(SafeSaving):
 
     def _check_same_run(self, folder: Path, state: dict[str, Any]) -> None:
         """Refuses a checkpoint of a run that means something else; says what else differs."""
+        if self.args.ignore_data_skip:
+            raise ValueError(
+                f"`ignore_data_skip=True` would begin the data anew at {folder.name}: some rows would be seen twice "
+                "in the epoch and others never. Leave it at False, the default."
+            )
         if state["data_hash"] != self._data_hash:
             then, now = (value[:12] if value else "a stream" for value in (state["data_hash"], self._data_hash))
             raise ValueError(

@@ -26,6 +26,8 @@ _INDIFFERENT = {
     *("packing", "skip_idle_pairs", "reference_cache_dir"),  # of the speed: they round differently at most
 }
 _KEPT_BY_THE_OPTIMIZER = {"learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
+# Of `accelerator_config`: what changes which examples a step sees, with its defaults.
+_LOADER = {"split_batches": False, "use_seedable_sampler": True}
 _OF_TRANSFORMERS = {field.name for field in dataclasses.fields(TrainingArguments)}
 
 EXAMPLES = "examples in one optimizer step"
@@ -64,6 +66,8 @@ def settings_of(args: Any, facts: Mapping[str, Any]) -> RunSettings:
             Further settings that must not change, by name.
     """
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(args)}
+    loader = {name: getattr(args.accelerator_config, name) for name in _LOADER}
+    facts = {**facts, "accelerator_config": None if loader == _LOADER else loader}
     own = {name for name in values if name not in _OF_TRANSFORMERS} - _INDIFFERENT - _NOTED
     meaning = {name: value for name, value in values.items() if name in own | _MEANING}
     others = {name: value for name, value in values.items() if name in _NOTED}
