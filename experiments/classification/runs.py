@@ -276,12 +276,7 @@ def load_experiment(
     elif partition == "by_name":
         chosen = Partition.by_name(names, sorted(names)[:: round(1 / share)])
     elif partition == "worst_reference_ap":
-        head, any_partition = HEADS["shared_mlp"], Experiment(folder, parts, chosen, epochs)
-        any_partition.reference(head, seed)
-        scores = any_partition.logits(REFERENCE, head, seed, "validation")
-        ap = evaluate_groups(validation.labels, scores, chosen).by_label["ap"].dropna()
-        worst = Partition.by_worst_score({str(name): float(value) for name, value in ap.items()}, share)
-        chosen = Partition.by_name(names, worst.privileged)
+        chosen = worst_of_reference(Experiment(folder, parts, chosen, epochs), HEADS["shared_mlp"], seed, share)
     elif partition != "least_frequent":
         raise ValueError(
             unknown_names_message(
@@ -289,3 +284,25 @@ def load_experiment(
             )
         )
     return Experiment(folder, parts, chosen, epochs)
+
+
+def worst_of_reference(experiment: Experiment, head: Head, seed: int, share: float) -> Partition:
+    """
+    The labels of lowest average precision on validation under a reference, which is trained if it is not there.
+
+    Args:
+        experiment (`Experiment`):
+            With any partition: a reference has none.
+        head (`Head`):
+            Of the reference.
+        seed (`int`):
+            Of the reference.
+        share (`float`):
+            Share of the labels that is privileged.
+    """
+    experiment.reference(head, seed)
+    validation = experiment.splits["validation"]
+    scores = experiment.logits(REFERENCE, head, seed, "validation")
+    ap = evaluate_groups(validation.labels, scores, experiment.partition).by_label["ap"].dropna()
+    worst = Partition.by_worst_score({str(name): float(value) for name, value in ap.items()}, share)
+    return Partition.by_name(validation.label_names, worst.privileged)
