@@ -3,11 +3,12 @@ Does FairPO help rare labels on photographs? Every method on features of MS-COCO
 
     python -m experiments.classification.photographs --features FOLDER --search     (tunes on validation, resumable)
     python -m experiments.classification.photographs --features FOLDER              (five seeds, test, resumable)
+    ... --partition most_frequent --heads shared_mlp --rows bce_continued fairpo_adjusted     (other privileged labels)
 
 `FOLDER` has `features.npy` and `labels.csv`, a column of 0 and 1 for each label, as `load_features` reads them, with
 the splits train, validation and test. The protocol, written before the first run, is in `docs/study.md`. The search
 tries every setting with one seed on validation and keeps its choice in `choice.json`; the comparison takes it from
-there.
+there. Another partition has a choice and tables of its own, named after it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,8 @@ from .runs import REFERENCE, Experiment, Head, Row
 
 EPOCHS = 10
 PRIVILEGED = 4
-"""The rarest labels of train."""
+"""Of the labels, the rarest of train unless another partition is asked for."""
+PARTITIONS = ("least_frequent", "most_frequent", "random")
 SEARCH_SEEDS = (0,)
 WEIGHT_DECAYS = (0.03, 0.3, 3.0)
 LEARNING_RATES = (1e-3, 3e-4)
@@ -46,8 +48,10 @@ SECTIONS = {
     "reference": [REFERENCE],
     "methods": [
         Row("bce_continued", "BCE continued", "bce_continued"),
+        Row("group_dro", "Group DRO", "group_dro"),
         Row("fairpo_dpo", "FairPO-DPO", "fairpo_dpo"),
         Row("fairpo_simpo", "FairPO-SimPO", "fairpo_simpo"),
+        Row("fairpo_cpo", "FairPO-CPO", "fairpo_cpo"),
         Row("fairpo_bce", "FairPO, BCE for privileged", "fairpo_cpo", {"privileged_loss": "bce"}),
         Row("fairpo_adjusted", "FairPO, logit adjustment for privileged", "fairpo_cpo",
             {"privileged_loss": "logit_adjustment"}),
@@ -91,9 +95,19 @@ def settings_of(row: Row) -> Iterator[Row]:
         yield replace(row, name=f"{row.name}_lr{rate:g}", options={**row.options, "learning_rate": rate})
 
 
-def search(experiment: Experiment, names: Sequence[str], workers: int) -> None:
+def partition_of(counts: Mapping[str, int], kind: str) -> Partition:
+    """`PRIVILEGED` labels: the rarest of train (the paper), the most frequent, or a random draw with seed 0."""
+    if kind == "random":
+        return Partition.at_random(tuple(counts), PRIVILEGED / len(counts), seed=0)
+    if kind == "most_frequent":
+        return Partition.by_name(tuple(counts), sorted(counts, key=lambda name: -counts[name])[:PRIVILEGED])
+    return Partition.by_least_frequent(counts, PRIVILEGED / len(counts))
+
+
+def search(
+    experiment: Experiment, sections: Mapping[str, Sequence[Row]], names: Sequence[str], kept: Path, workers: int
+) -> None:
     """Chooses the weight decay by the reference's mAP, then each row's learning rate, all on validation."""
-    kept = experiment.folder / "choice.json"
     choice: dict[str, dict] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     for name in names:
         heads = [head_of(name, decay) for decay in WEIGHT_DECAYS]
@@ -112,7 +126,7 @@ def search(experiment: Experiment, names: Sequence[str], workers: int) -> None:
             for head in heads
         }
         head = head_of(name, max(maps, key=lambda decay: maps[decay]))
-        every = [row for rows in SECTIONS.values() for row in rows]
+        every = [row for rows in sections.values() for row in rows]
         rows = [row for row in every if row is not REFERENCE and row.trained == row]
         tried = [setting for row in rows for setting in settings_of(row)]
         run_jobs([Job(f"search-{name}-seed{seed}", experiment, tried, head, seed) for seed in SEARCH_SEEDS], workers)
@@ -143,6 +157,8 @@ def main() -> None:
     parser.add_argument("--features", type=Path, required=True, help="folder of features.npy and labels.csv")
     parser.add_argument("--output_dir", type=Path, default=Path("fairpo-photographs"))
     parser.add_argument("--heads", nargs="*", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--partition", choices=PARTITIONS, default=PARTITIONS[0], help="who is privileged")
+    parser.add_argument("--rows", nargs="*", help="only these rows (and the reference)")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap over images")
@@ -152,18 +168,22 @@ def main() -> None:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     splits = load_features(args.features, label_columns=read_label_names(args.features))
     counts = splits["train"].label_counts()
-    experiment = Experiment(
-        args.output_dir, splits, Partition.by_least_frequent(counts, PRIVILEGED / len(counts)), EPOCHS
-    )
+    experiment = Experiment(args.output_dir, splits, partition_of(counts, args.partition), EPOCHS)
+    suffix = "" if args.partition == PARTITIONS[0] else f"-{args.partition}"
+    kept = args.output_dir / f"choice{suffix}.json"
+    asked = {
+        section: [row for row in rows if row is REFERENCE or not args.rows or row.name in args.rows]
+        for section, rows in SECTIONS.items()
+    }
     if args.search:
-        search(experiment, args.heads, args.workers)
+        search(experiment, asked, args.heads, kept, args.workers)
         return
-    choice = json.loads((args.output_dir / "choice.json").read_text(encoding="utf-8"))
+    choice = json.loads(kept.read_text(encoding="utf-8"))
     heads = [head_of(name, choice[name]["weight_decay"]) for name in args.heads]
     sections = {
         head.name: {
             section: [with_rate(row, choice[head.name]["learning_rate"]) for row in rows]
-            for section, rows in SECTIONS.items()
+            for section, rows in asked.items()
         }
         for head in heads
     }
@@ -183,7 +203,7 @@ def main() -> None:
             args.workers,
         )
     for head in heads:
-        folder = args.output_dir / head.name
+        folder = args.output_dir / f"{head.name}{suffix}"
         folder.mkdir(exist_ok=True)
         write_tables(
             experiment,
