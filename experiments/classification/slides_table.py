@@ -83,9 +83,9 @@ def rows_of(comparison: Mapping[str, Any], head: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def section(rows: pd.DataFrame, title: str) -> str:
-    """A heading, the two tables of a head, and what the two metrics say."""
-    both, rest = [], []
+def section(rows: pd.DataFrame, trivial: Mapping[str, Mapping[str, float]], title: str) -> str:
+    """A heading, the two tables of a head, and what the two metrics say; `trivial` has no label predicted."""
+    both, rest = [], [["no label at all", *(percent(trivial[group][metric]) for group in GROUPS for metric in OTHERS)]]
     for name, row in rows.iterrows():
         cells = [METHODS[str(name)]]
         for short in GROUPS.values():
@@ -126,7 +126,7 @@ def main() -> None:
         comparison = json.loads((args.results / place / "comparison.json").read_text(encoding="utf-8"))
         for head, label in comparison["heads"].items():
             rows = rows_of(comparison, head)
-            parts.append(section(rows, f"{data}. Head: {label}"))
+            parts.append(section(rows, comparison["trivial"]["all_negative"], f"{data}. Head: {label}"))
             kept = rows.drop(columns=[f"{short}_interval" for short in GROUPS.values()])
             frames.append(kept.assign(data=place, head=head).rename_axis("method").reset_index())
     pd.concat(frames).to_csv(args.output_dir / "slides.csv", index=False, float_format="%.6g")
