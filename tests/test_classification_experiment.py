@@ -13,13 +13,17 @@ from helpers_classification import LABELS, PRIVILEGED, rows
 from experiments.classification import runs as engine
 from experiments.classification.compare import ABLATIONS, METHODS, REWEIGHTING, SECTIONS, VARIANTS, rows_of
 from experiments.classification.compare_tables import write_tables
+from experiments.classification.demo_search import choose as choose_for_demo
+from experiments.classification.demo_search import measure, write_table
 from experiments.classification.folds import fold_of_rows
 from experiments.classification.photographs import SECTIONS as PHOTOGRAPHS
-from experiments.classification.photographs import with_rate
+from experiments.classification.photographs import partition_of, with_rate
 from experiments.classification.pool import Job, run_jobs
 from experiments.classification.runs import REFERENCE, Experiment, Head, Row
 from experiments.classification.search import CURVE, candidates
 from experiments.classification.search_tables import _verdict, choose, rank_on_folds, write_search
+from experiments.classification.slides_table import rows_of as slides_rows
+from experiments.classification.slides_table import section as slides_section
 from experiments.classification.sweep import GRID
 from experiments.classification.sweep import rows_of as sweep_rows
 from experiments.classification.sweep_tables import write_sweep
@@ -27,6 +31,7 @@ from fairpo_trl import MultiLabelFairPOConfig, Partition
 from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.classification.methods import Method, apply_method
 from fairpo_trl.classification.metrics.group_report import evaluate_groups
+from fairpo_trl.classification.metrics.paper_protocol import paper_protocol_map
 from fairpo_trl.classification.reference import options_of
 
 
@@ -128,6 +133,31 @@ def test_tables_say_what_the_logits_say(done, capsys):
     printed = capsys.readouterr().out
     assert "FairPO-CPO" in printed and "BCE continued" in printed and "converged" in printed
     assert json.loads((done.folder / "comparison.json").read_text())["title"].startswith("openclipart")
+
+
+def test_the_table_of_the_slides_has_both_metrics(done):
+    sections = {"reference": [REFERENCE], "methods": [CONTINUED, CPO]}
+    comparison = write_tables(done, sections, [HEAD], [0, 1], resamples=20).to_dict()
+    rows = slides_rows(comparison, "tiny")
+    assert rows.index.tolist() == ["reference", "bce_continued", "fairpo_cpo"]
+    labels = done.splits["test"].labels
+    theirs = [
+        np.mean(
+            [
+                paper_protocol_map(labels, done.logits(row, HEAD, s, "test"), done.partition)["privileged"]
+                for s in (0, 1)
+            ]
+        )
+        for row in (REFERENCE, CPO)
+    ]
+    assert rows.loc["fairpo_cpo", "P_paper_map"] == pytest.approx(theirs[1])
+    assert rows.loc["fairpo_cpo", "P_paper_map_change"] == pytest.approx(theirs[1] - theirs[0])
+    for short, group in (("P", "privileged"), ("held", "non_privileged")):
+        interval = rows.loc["fairpo_cpo", f"{short}_interval"]
+        assert rows.loc["fairpo_cpo", f"{short}_map_change"] == pytest.approx(interval["mean"], abs=1e-9)
+        assert comparison["methods"][2]["delta_reference"][group]["mean"] == interval["mean"]
+    text = slides_section(rows, comparison["trivial"]["all_negative"], "tiny")
+    assert "| FairPO-CPO |" in text and "| no label at all |" in text and "by the slides'" in text
 
 
 def test_without_runs_the_tables_say_what_to_do(tmp_path):
@@ -266,6 +296,35 @@ def test_the_search_ranks_folds_and_answers_on_test(done, tmp_path):
     nothing = write_search(table.reset_index(), test, [], curve, [0, 1], 50, "python search.py")
     assert nothing.startswith("tiny: on the folds no candidate")
     assert nothing in (done.folder / "search.md").read_text(encoding="utf-8")
+
+
+def test_the_demos_setting_gains_most_in_standard_errors_and_keeps_the_held_labels(done, tmp_path):
+    numbers = measure([done, done], CPO, HEAD, 50)  # the seed tells them apart
+    changes = [done.change_of_map(CPO, HEAD, seed, "test") for seed in (0, 1)]
+    for name, group in (("privileged", "privileged"), ("held", "non_privileged")):
+        assert numbers[name] == pytest.approx(np.mean([change[group] for change in changes]))
+        assert numbers[f"{name}_se"] > 0
+    lines = [("costly", 0.05, 0.001, -0.0031), ("noisy", 0.04, 0.02, 0.0), ("good", 0.03, 0.01, -0.003)]
+    table = pd.DataFrame(
+        [
+            {"partition": "random", "share": 0.2, "loss": loss, "privileged": gain, "privileged_se": se, "held": held,
+             "held_se": 0.001}
+            for loss, gain, se, held in lines
+        ]
+    )  # fmt: skip
+    assert choose_for_demo(table)["loss"] == "good"
+    assert "the choice is good" in write_table(table, tmp_path, 4)
+    assert "+3.00 ±1.00" in (tmp_path / "demo_search.md").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="No setting keeps the held labels"):
+        choose_for_demo(table[:1])
+
+
+def test_the_partitions_of_the_photographs():
+    counts = {f"label {number}": number for number in range(18)}
+    assert set(partition_of(counts, "least_frequent").privileged) == {"label 0", "label 1", "label 2", "label 3"}
+    assert set(partition_of(counts, "most_frequent").privileged) == {"label 14", "label 15", "label 16", "label 17"}
+    drawn = partition_of(counts, "random")
+    assert len(drawn.privileged) == 4 and drawn.privileged == partition_of(counts, "random").privileged
 
 
 @pytest.mark.parametrize(

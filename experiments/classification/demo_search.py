@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.pages import write_page
-from fairpo_trl.classification.evaluation.comparison import compare_with_reference
+from fairpo_trl import Partition
+from fairpo_trl.classification.metrics.comparison import compare_with_reference
 from fairpo_trl.reporting.documents import hardware
 from fairpo_trl.reporting.numbers import points
 from fairpo_trl.reporting.render.markdown import pipe_table
@@ -28,7 +30,7 @@ from fairpo_trl.reporting.render.markdown import pipe_table
 from .compare import MAIN_HEAD
 from .folds import load_folds
 from .pool import Job, run_jobs
-from .runs import HEADS, REFERENCE, Experiment, Row, worst_of_reference
+from .runs import HEADS, REFERENCE, Experiment, Head, Row, worst_of_reference
 
 
 ALLOWED_HELD_LOSS = 0.003
@@ -46,18 +48,20 @@ ROWS = [
 
 def partitioned(fold: Experiment, number: int, kind: str, share: float) -> Experiment:
     """A fold with other privileged labels; references are shared, and the seed of a fold is its number."""
-    chosen = fold.partition
+    counts = fold.splits["train"].label_counts()  # a fold may hold every drawing of a label
+    learned = [name for name in fold.partition.privileged if counts[name]]
+    chosen = Partition.by_name(fold.partition.names, learned)
     if kind == "worst_reference_ap":
         chosen = worst_of_reference(fold, HEADS[MAIN_HEAD], number, share)
     return Experiment(fold.folder, fold.splits, chosen, fold.epochs)
 
 
-def measure(folds: list[Experiment], row: Row, resamples: int) -> dict[str, float]:
+def measure(folds: Sequence[Experiment], row: Row, head: Head, resamples: int) -> dict[str, float]:
     """Mean change of mAP over folds with its standard error, from a bootstrap over the series of each fold."""
     found = []
     for seed, fold in enumerate(folds):
         split = fold.splits["test"]
-        after, before = (fold.logits(r, HEADS[MAIN_HEAD], seed, "test") for r in (row, REFERENCE))
+        after, before = (fold.logits(r, head, seed, "test") for r in (row, REFERENCE))
         comparison = compare_with_reference(
             split.labels, after, before, fold.partition, series=split.series, resamples=resamples
         )
@@ -103,7 +107,7 @@ def main() -> None:
                 [Job(f"{kind}-{share:g}-fold{k}", fold, ROWS, head, k) for k, fold in enumerate(folds)], args.workers
             )
             records += [
-                {"partition": kind, "share": share, "loss": row.label, **measure(folds, row, args.resamples)}
+                {"partition": kind, "share": share, "loss": row.label, **measure(folds, row, head, args.resamples)}
                 for row in ROWS
             ]
     table = pd.DataFrame(records)

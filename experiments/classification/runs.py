@@ -290,6 +290,8 @@ def worst_of_reference(experiment: Experiment, head: Head, seed: int, share: flo
     """
     The labels of lowest average precision on validation under a reference, which is trained if it is not there.
 
+    A label without a positive in train is none of them: nothing could be learned.
+
     Args:
         experiment (`Experiment`):
             With any partition: a reference has none.
@@ -304,5 +306,6 @@ def worst_of_reference(experiment: Experiment, head: Head, seed: int, share: flo
     validation = experiment.splits["validation"]
     scores = experiment.logits(REFERENCE, head, seed, "validation")
     ap = evaluate_groups(validation.labels, scores, experiment.partition).by_label["ap"].dropna()
-    worst = Partition.by_worst_score({str(name): float(value) for name, value in ap.items()}, share)
+    counts = experiment.splits["train"].label_counts()  # a fold may hold every drawing of a label
+    worst = Partition.by_worst_score({str(name): float(value) for name, value in ap.items() if counts[name]}, share)
     return Partition.by_name(validation.label_names, worst.privileged)
