@@ -130,11 +130,13 @@ def search(
         rows = [row for row in every if row is not REFERENCE and row.trained == row]
         tried = [setting for row in rows for setting in settings_of(row)]
         run_jobs([Job(f"search-{name}-seed{seed}", experiment, tried, head, seed) for seed in SEARCH_SEEDS], workers)
+        rates = choice.get(name, {}).get("learning_rate", {})  # of rows that were searched before
+        rates |= {row.name: best_rate(experiment, row, head) for row in rows}
         choice[name] = {
             "weight_decay": head.options["weight_decay"],
             "reference_validation_map": maps,
-            "learning_rate": {row.name: best_rate(experiment, row, head) for row in rows},
-            "settings_tried": len(WEIGHT_DECAYS) + len(tried),
+            "learning_rate": rates,
+            "settings_tried": len(WEIGHT_DECAYS) + len(LEARNING_RATES) * len(rates),
         }
         write_json(kept, choice, indent=2)
         print(json.dumps({name: choice[name]}, indent=2))
