@@ -320,7 +320,7 @@ def test_the_demos_setting_gains_most_in_standard_errors_and_keeps_the_held_labe
 
 
 def test_the_partitions_of_the_photographs():
-    counts = {f"label {number}": number for number in range(18)}
+    counts = {f"label {number}": number + 1 for number in range(18)}
     assert set(partition_of(counts, "least_frequent").privileged) == {"label 0", "label 1", "label 2", "label 3"}
     assert set(partition_of(counts, "most_frequent").privileged) == {"label 14", "label 15", "label 16", "label 17"}
     drawn = partition_of(counts, "random")
