@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ WEIGHT_DECAYS = (0.03, 0.3, 3.0)
 LEARNING_RATES = (1e-3, 3e-4)
 ALLOWED_HELD_LOSS = 0.003
 """Of mAP, on validation: a setting that costs the held labels more is only chosen if every one of its row does."""
-MODELS = {
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "shared_mlp": ("shared MLP (256)", {"head": "shared_mlp", "hidden_size": 256, "dropout": 0.5}),
     "linear": ("linear (the paper's)", {"head": "linear"}),
 }
