@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,12 +92,12 @@ def rendered(tokenizer: Any) -> Iterator[None]:
         ) from error
 
 
-def check_model_folder(folder: str | Path) -> None:
+def check_model_folder(folder: str | os.PathLike[str]) -> None:
     """
     Looks at a saved model before anything is loaded: JSON files that parse, weights whose headers fit their length.
 
     Args:
-        folder (`str` or `Path`):
+        folder (`str` or `os.PathLike`):
             The folder; a name that is none here is left to whoever loads it.
 
     Raises:
