@@ -196,7 +196,7 @@ def test_pascal_voc(tmp_path: Path) -> None:
     assert splits["train"].notes["labels of difficult objects alone, unknown"] == 1
     assert splits["train"].images[0] == root / "JPEGImages" / "a1.png"
     (root / "JPEGImages" / "a3.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 images of test are missing.*`--missing_images skip`"):
+    with pytest.raises(FileNotFoundError, match=r"1 of the 2 images of test are missing.*`--missing_images skip`"):
         load_voc(root)
     assert len(load_voc(root, missing_images="skip")["test"]) == 1
     with pytest.raises(ValueError, match="Unknown label of the annotations: 'chair'"):

@@ -84,7 +84,7 @@ def load_voc(
             labels,
             images,
             [file for file, _ in rows],
-            listed=f"the annotations of {name}",
+            listed=name,
             keep_unlabeled=keep_unlabeled,
             missing_images=missing_images,
             counted={"labels of difficult objects alone, unknown": int((labels == -1).sum())},
