@@ -14,6 +14,7 @@ from test_select_command import place, selected  # noqa: F401  # a fixture
 from fairpo_trl.evaluation import held_pairs
 from fairpo_trl.evaluation.held_pairs import HeldPairLosses
 from fairpo_trl.evaluation.held_tasks import TaskResults
+from fairpo_trl.evaluation.held_texts import TextLogProbs
 from fairpo_trl.evaluation.models import LoadedModels, find_model, load_tokenizer
 from fairpo_trl.evaluation.served import WrittenModel
 
@@ -55,6 +56,21 @@ def test_the_loss_of_a_pair_is_dpos_and_prompts_are_the_unit(place, tmp_path):  
     for found, margin, words in ((pairs[:1], 0.1, "pairs of 1 prompts"), (pairs, 0.0, "must be positive")):
         with pytest.raises(ValueError, match=words):
             HeldPairLosses(found, reference, models.open, tmp_path, margin=margin)
+
+
+def test_numbers_of_another_precision_are_not_taken(place, tmp_path):  # noqa: F811
+    pairs, documents = read_pairs(place)[:3], ["the cat sees a red moon", "why is tea warm"]
+    reference, full = (find_model(str(place / name)) for name in ("base", "full"))
+
+    def values(dtype: str, folder: Path) -> list[float]:
+        models = LoadedModels(dtype)
+        losses = HeldPairLosses(pairs, reference, models.open, folder, dtype=dtype).values(full)
+        return [*losses, *TextLogProbs(documents, models.open, folder, dtype=dtype).values(full)]
+
+    exact = values("float32", tmp_path / "kept")
+    rounded = values("bfloat16", tmp_path / "kept")
+    assert rounded == values("bfloat16", tmp_path / "fresh") != exact
+    assert len(list((tmp_path / "kept").iterdir())) == 6  # losses of two models and documents of one, twice
 
 
 def test_losses_of_pairs_are_held_and_computed_once(place, tmp_path, monkeypatch):  # noqa: F811

@@ -233,7 +233,9 @@ def _measures(
     folder, found = Path(args.output_dir) / "measures", list[ModelMeasure]()
     if args.held_texts:
         documents = read_documents(args.held_texts)
-        found.append(TextLogProbs(documents, models.open, folder, "held texts", args.held_texts_margin))
+        found.append(
+            TextLogProbs(documents, models.open, folder, "held texts", args.held_texts_margin, dtype=args.dtype)
+        )
     if args.held_pairs:
         deciding = {prompt_key(prompt) for prompt in prompts}
         rows = data[args.dataset_test_split]
@@ -252,11 +254,20 @@ def _measures(
                     f"{attribute}, loss of pairs",
                     args.held_pairs_margin,
                     batch_size=args.batch_size,
+                    dtype=args.dtype,
                 )
             )
     for task in args.held_tasks or ():
         found.append(
-            TaskResults(task, models.open, folder, args.held_tasks_margin, args.held_tasks_path, args.batch_size)
+            TaskResults(
+                task,
+                models.open,
+                folder,
+                args.held_tasks_margin,
+                args.held_tasks_path,
+                args.batch_size,
+                dtype=args.dtype,
+            )
         )
     return found
 

@@ -47,6 +47,8 @@ class HeldPairLosses:
             Of the loss.
         batch_size (`int`, *optional*, defaults to `16`):
             Texts computed at once.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            In which `open_model` loads it: a part of what the kept numbers depend on.
 
     Raises:
         ValueError: If there are pairs of fewer than two prompts, or the margin is not positive.
@@ -65,6 +67,7 @@ class HeldPairLosses:
         margin: float = 0.02,
         beta: float = 0.1,
         batch_size: int = 16,
+        dtype: str = "auto",
     ) -> None:
         self._pairs = [{side: pair[side] for side in ("prompt", "chosen", "rejected")} for pair in pairs]
         keys = [prompt_key(pair["prompt"]) for pair in self._pairs]
@@ -75,7 +78,7 @@ class HeldPairLosses:
         if not margin > 0:
             raise ValueError(f"The margin of {name!r} must be positive, got {margin}.")
         self._reference, self._open, self._folder = reference, open_model, Path(folder)
-        self._beta, self._batch_size = beta, batch_size
+        self._beta, self._batch_size, self._dtype = beta, batch_size, dtype
         self._digest = sha256_of_json(self._pairs)
         self.name, self.margin = name, margin
         self.description = f"DPO loss of {len(self._pairs)} pairs, nats"
@@ -102,7 +105,7 @@ class HeldPairLosses:
             with self._open(source) as model:
                 return pair_log_ratios(model, load_tokenizer(source), self._pairs, self._batch_size)
 
-        key = {"model": source.fingerprint(), "pairs": self._digest}
+        key = {"model": source.fingerprint(), "dtype": self._dtype, "pairs": self._digest}
         return kept_numbers(self._folder, "pairs", key, compute, len(self._pairs))
 
 

@@ -48,6 +48,8 @@ class TaskResults:
             A folder with task files of one's own, besides those of lm-eval.
         batch_size (`int`, *optional*, defaults to `16`):
             Texts computed at once.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            In which `open_model` loads it: a part of what the kept numbers depend on.
 
     Raises:
         ImportError: If lm-eval is not installed.
@@ -62,6 +64,7 @@ class TaskResults:
         margin: float = 0.02,
         include_path: str | os.PathLike[str] | None = None,
         batch_size: int = 16,
+        dtype: str = "auto",
     ) -> None:
         if find_spec("lm_eval") is None:
             raise ImportError(
@@ -82,7 +85,7 @@ class TaskResults:
         if own is not None and self._task not in self._manager.all_subtasks:
             self._manager = TaskManager(include_path=own)
         require_known("task", [self._task], list(self._manager.all_subtasks))
-        self._open, self._folder, self._batch_size = open_model, Path(folder), batch_size
+        self._open, self._folder, self._batch_size, self._dtype = open_model, Path(folder), batch_size, dtype
         self.name, self.margin = task.replace("=", ", "), margin
         share = self._metric in SHARES
         self.lowest: float | None = -1.0 if share else None
@@ -101,6 +104,7 @@ class TaskResults:
             raise ValueError(f"{source.name!r} is written elsewhere: tasks need a model that is loaded here.")
         key: dict[str, Any] = {
             "model": source.fingerprint(),
+            "dtype": self._dtype,
             "task": self._task,
             "metric": self._metric,
             "by": self.description,

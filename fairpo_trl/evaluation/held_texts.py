@@ -40,6 +40,8 @@ class TextLogProbs:
             What the documents are called.
         margin (`float`, *optional*, defaults to `0.02`):
             How far the mean may fall, in nats per token: 0.02 is 2 % of perplexity.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            In which `open_model` loads it: a part of what the kept numbers depend on.
 
     Raises:
         ValueError: If there are fewer than two documents, one is empty, or the margin is not positive.
@@ -55,6 +57,7 @@ class TextLogProbs:
         folder: str | os.PathLike[str],
         name: str = "text",
         margin: float = 0.02,
+        dtype: str = "auto",
     ) -> None:
         if len(documents) < 2:
             raise ValueError(f"A measure needs at least two documents, got {len(documents)}.")
@@ -64,7 +67,7 @@ class TextLogProbs:
         if not margin > 0:
             raise ValueError(f"The margin of {name!r} must be positive, got {margin}.")
         self._documents, self._open, self._folder = list(documents), open_model, Path(folder)
-        self.name, self.margin = name, margin
+        self.name, self.margin, self._dtype = name, margin, dtype
         self.description = f"log-probability per token of {len(documents)} documents"
 
     def values(self, source: Source) -> NDArray[np.float64]:
@@ -82,7 +85,7 @@ class TextLogProbs:
             with self._open(source) as model:
                 return document_log_probs(model, load_tokenizer(source), self._documents)
 
-        key = {"model": source.fingerprint(), "documents": self._documents}
+        key = {"model": source.fingerprint(), "dtype": self._dtype, "documents": self._documents}
         return kept_numbers(self._folder, "text", key, compute, len(self._documents))
 
 
