@@ -19,6 +19,7 @@ from PIL import Image
 from test_classifier_model import save_tiny_dinov2
 
 from fairpo_trl import MultiLabelClassifier
+from fairpo_trl.classification import run
 from fairpo_trl.classification.data.images import open_image
 from fairpo_trl.classification.features import cache
 from fairpo_trl.reporting.selection_results import SelectionResults
@@ -119,6 +120,22 @@ def test_features_are_extracted_once(coco, backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "open_image", lambda *_, **__: pytest.fail("the features are cached"))
     again = [text.replace(str(tmp_path / "first"), str(tmp_path / "second")) for text in arguments]
     coco_fairpo.main(*coco_fairpo.parse(again))
+
+
+def test_a_resume_takes_up_its_own_reference_and_no_other(coco, backbone, tmp_path, monkeypatch):
+    paths = {"data_dir": str(coco), "backbone": backbone, "cache_dir": str(tmp_path / "cache")}
+    paths |= {"output_dir": str(tmp_path / "out"), "privileged_labels": "toaster", "max_steps": "2"}
+    coco_fairpo.main(*coco_fairpo.parse(options(**paths)))
+    monkeypatch.setattr(run, "train_reference", lambda *_, **__: pytest.fail("the reference is there"))
+    again = paths | {"resume_from_checkpoint": "true"}
+    for change, said in (
+        ({"head": "label_mlp"}, "head 'linear' -> 'label_mlp'"),
+        ({"seed": "3"}, "seed 42 -> 3"),
+        ({"validation_share": "0.4"}, r"training rows '\w{12}' -> '\w{12}'; validation rows"),
+    ):
+        with pytest.raises(ValueError, match=rf"The reference in .*reference' was written under other.*{said}"):
+            coco_fairpo.main(*coco_fairpo.parse(options(**(again | change))))
+    coco_fairpo.main(*coco_fairpo.parse(options(**again)))
 
 
 @pytest.mark.slow

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainingArguments
@@ -10,12 +14,19 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from fairpo_trl.classification.config import MultiLabelFairPOConfig
 from fairpo_trl.classification.data.split import MultiLabelSplit
+from fairpo_trl.classification.features.cache import rows_hash
 from fairpo_trl.classification.methods import apply_method
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
 from fairpo_trl.core.partition import Partition
+from fairpo_trl.files import write_json
+from fairpo_trl.training.settings import EXAMPLES, RunSettings, as_json, compare_settings
 
 
+_OF_TRAINING = (
+    *("seed", "data_seed", "learning_rate", "weight_decay", "optim", "adam_beta1", "adam_beta2", "adam_epsilon"),
+    *("max_grad_norm", "bf16", "fp16", "train_sampling_strategy", "dataloader_drop_last"),
+)
 _PERFECT = 0.999
 """Validation mAP from which a first epoch may be the best one: there is nothing left to learn."""
 
@@ -151,6 +162,62 @@ def train_reference(
     annealed.state.best_metric = annealed.evaluate()["eval_map/all"]
     annealed.state.epoch = (trainer.state.epoch or 0.0) + anneal_epochs
     return annealed
+
+
+class KeptReference:
+    """
+    The reference of a run on disk, with what it depends on: a resumed run takes it up only if that is still the same.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Where it is saved.
+        args (`MultiLabelFairPOConfig`):
+            Of the run.
+        train, validation (`MultiLabelSplit`):
+            What it is trained and judged on.
+        options (`Mapping[str, Any]`):
+            What else it depends on, by the names of the options.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        args: MultiLabelFairPOConfig,
+        train: MultiLabelSplit,
+        validation: MultiLabelSplit,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._folder, self._path = folder, Path(folder) / "fairpo_reference.json"
+        self._facts = {
+            "training rows": rows_hash(train),
+            "validation rows": rows_hash(validation),
+            EXAMPLES: args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            **{name: getattr(args, name) for name in _OF_TRAINING},
+            **options,
+        }
+
+    def is_there(self) -> bool:
+        """
+        Whether it was trained to its end.
+
+        Raises:
+            ValueError: If it was trained on other rows, or with other options; names them.
+        """
+        if not (self._path.is_file() and (self._path.parent / "config.json").is_file()):
+            return False
+        then = json.loads(self._path.read_text(encoding="utf-8"))
+        compare_settings(
+            f"The reference in {str(self._folder)!r}",
+            RunSettings(then, {}),
+            RunSettings(as_json(self._facts), {}),
+            False,
+        )
+        return True
+
+    def written(self, main: bool) -> None:
+        """Says that the model is there; `main`: whether this process writes."""
+        if main:
+            write_json(self._path, as_json(self._facts), indent=2)
 
 
 def _train_bce(

@@ -29,7 +29,7 @@ from fairpo_trl.classification.metrics.flips import decision_flips, flips_table
 from fairpo_trl.classification.metrics.group_report import evaluate_groups, frame_to_dict
 from fairpo_trl.classification.model import MultiLabelClassifier
 from fairpo_trl.classification.model_card import describe_reference
-from fairpo_trl.classification.reference import options_of, train_reference
+from fairpo_trl.classification.reference import KeptReference, options_of, train_reference
 from fairpo_trl.classification.run_options import LabelArguments
 from fairpo_trl.classification.select import SELECTION, select_after_training, selection_table
 from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
@@ -41,6 +41,13 @@ from fairpo_trl.reporting.selection_results import SelectionResults
 from fairpo_trl.training.engines import PLAIN, engine_of
 from fairpo_trl.training.logs import history_of
 from fairpo_trl.training.places import check_model, check_output_dir
+
+
+_OF_REFERENCE = (
+    *("head", "hidden_size", "dropout", "reference_epochs", "patience", "anneal_epochs"),
+    *("backbone_trainable", "backbone_blocks"),
+)
+"""Options that the reference depends on, besides its data, its backbone and how it is trained."""
 
 
 def run(
@@ -225,7 +232,9 @@ def _reference(
         else Partition.by_least_frequent(counts, script_args.privileged_share)
     )
     saved = os.path.join(args.output_dir, "reference")
-    resumed = args.resume_from_checkpoint and os.path.isfile(os.path.join(saved, "config.json"))
+    options = {name: getattr(script_args, name) for name in _OF_REFERENCE}
+    kept = KeptReference(saved, args, train, validation, options | {"backbone": backbone and backbone.identity})
+    resumed = args.resume_from_checkpoint and not script_args.reference and kept.is_there()
     # On features the backbone stays apart; it would only weigh on copies of the model.
     attached = None if script_args.backbone_trainable == "none" else backbone
     if script_args.reference or resumed:
@@ -246,6 +255,7 @@ def _reference(
             anneal_epochs=script_args.anneal_epochs,
         )
         trainer.save_model(saved)
+        kept.written(args.should_save)
         if engine_of(trainer.accelerator) != PLAIN:  # it has laid out the model in its own way
             reference = MultiLabelClassifier.from_pretrained(saved, backbone=copy.deepcopy(attached))
     if script_args.partition == "worst_reference_ap" and not names:

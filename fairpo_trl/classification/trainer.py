@@ -16,7 +16,7 @@ from fairpo_trl.classification.config import PREFERENCES, MultiLabelFairPOConfig
 from fairpo_trl.classification.data.split import MultiLabelSplit, first_difference
 from fairpo_trl.classification.data_check import check_data, check_roles
 from fairpo_trl.classification.dataset import SplitDataset, compute_logits, keep_batch, model_inputs
-from fairpo_trl.classification.features.cache import images_hash
+from fairpo_trl.classification.features.cache import rows_hash
 from fairpo_trl.classification.keyed_random import keyed_uniform
 from fairpo_trl.classification.losses import LabelCounts
 from fairpo_trl.classification.metrics.group_report import GroupEvaluation, evaluate_groups
@@ -28,7 +28,7 @@ from fairpo_trl.classification.train_metrics import WHOLE_SPLIT, LabelMetricSums
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Grouping, Partition
 from fairpo_trl.core.running_means import RunningMeans
-from fairpo_trl.hashing import sha256_of_array, sha256_of_json, sha256_of_tensors
+from fairpo_trl.hashing import sha256_of_tensors
 from fairpo_trl.training.arguments import make_group_weights
 from fairpo_trl.training.best_metric import check_best_metric
 from fairpo_trl.training.engines import whole_parameters
@@ -224,10 +224,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
 
     def rows_hash(self, dataset: Any) -> str:
         """Hash of rows: ids, labels, and features or else the content of the images."""
-        split = dataset.split
-        if split.features is not None:
-            return sha256_of_json([split.content_hash(), sha256_of_array(split.features)])
-        return sha256_of_json([split.content_hash(), images_hash(split)])
+        return rows_hash(dataset.split)
 
     def reference_hash(self) -> str | None:
         """Hash of the reference's weights and those of its backbone; `None` where the losses know no reference."""

@@ -71,7 +71,7 @@ def settings_of(args: Any, facts: Mapping[str, Any]) -> RunSettings:
     own = {name for name in values if name not in _OF_TRANSFORMERS} - _INDIFFERENT - _NOTED
     meaning = {name: value for name, value in values.items() if name in own | _MEANING}
     others = {name: value for name, value in values.items() if name in _NOTED}
-    return RunSettings(_as_json({**meaning, **facts}), _as_json(others))
+    return RunSettings(as_json({**meaning, **facts}), as_json(others))
 
 
 def compare_settings(name: str, then: RunSettings, now: RunSettings, engine_keeps: bool) -> str | None:
@@ -121,7 +121,7 @@ def _change(option: str, before: Any, after: Any) -> str:
     return f"{option} {before!r} -> {after!r}{hint}"
 
 
-def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     """As it reads back from a file: tuples are lists, enumerations their values, anything else its text."""
     return json.loads(
         json.dumps(values, default=lambda value: sorted(value) if isinstance(value, set) else str(value))

@@ -18,7 +18,7 @@ from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit
 from fairpo_trl.classification.features.backbones import Backbone
 from fairpo_trl.classification.features.preprocessing import Transform
 from fairpo_trl.classification.features.shards import Batches, Compute, ComputedBatch, ShardStore
-from fairpo_trl.hashing import sha256, sha256_of_array, sha256_of_file
+from fairpo_trl.hashing import sha256, sha256_of_array, sha256_of_file, sha256_of_json
 
 
 if TYPE_CHECKING:
@@ -211,6 +211,12 @@ def cache_logits(
             return store.get(compute, recompute_damaged=recompute_damaged).values
         finally:
             model.train(was_training)
+
+
+def rows_hash(split: MultiLabelSplit) -> str:
+    """SHA-256 over the ids and labels of a split, and its features or else the content of its images."""
+    inputs = images_hash(split) if split.features is None else sha256_of_array(split.features)
+    return sha256_of_json([split.content_hash(), inputs])
 
 
 def images_hash(split: MultiLabelSplit) -> str:
