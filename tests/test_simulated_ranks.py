@@ -52,5 +52,5 @@ def test_shares_of_the_objective_add_up_although_gradients_are_averaged_over_pro
     )
     losses = torch.tensor([[1.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
     none = torch.zeros(2)
-    share = GroupRobustTrainer.group_objective(trainer, losses, losses > 0, none, none, none, training=True)
+    share = GroupRobustTrainer.group_objective(trainer, losses, none, none, none, training=True)
     assert float(share) == pytest.approx(processes * 0.5 * (1 / 4 + 3 / 2), abs=1e-12)
