@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import itertools
 import math
 import re
@@ -524,8 +525,8 @@ def test_every_field_is_documented_twice_with_its_default():
     annotations = MultiLabelFairPOConfig.__annotations__
     own = {f.name: f for f in dataclasses.fields(MultiLabelFairPOConfig) if f.name in annotations}
     assert set(own) >= {f.name for f in dataclasses.fields(MultiLabelFairPOConfig)} - inherited
-    form = re.compile(r"^ {8}(\w+) \(`(.+?)`, \*optional\*(?:, defaults to `(.+?)`)?\):$", re.M)
-    entries = form.findall(MultiLabelFairPOConfig.__doc__)
+    form = re.compile(r"^ {4}(\w+) \(`(.+?)`, \*optional\*(?:, defaults to `(.+?)`)?\):$", re.M)
+    entries = form.findall(inspect.getdoc(MultiLabelFairPOConfig))
     assert sorted(name for name, _, _ in entries) == sorted(own)
     for name, kind, default in entries:
         field = own[name]

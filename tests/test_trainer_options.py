@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 
 import pytest
@@ -96,10 +97,10 @@ def test_every_field_is_documented_twice_with_its_default():
         for f in dataclasses.fields(FairPOConfig)
         if f.name not in {g.name for g in dataclasses.fields(DPOConfig)}
     }
-    form = re.compile(r"^ {8}(\w+) \(`(.+?)`, \*optional\*(?:, defaults to `(.+?)`)?\):$", re.M)
+    form = re.compile(r"^ {4}(\w+) \(`(.+?)`, \*optional\*(?:, defaults to `(.+?)`)?\):$", re.M)
     documented = (GroupWeightArguments, FairPOConfig)
     annotations = GroupWeightArguments.__annotations__ | FairPOConfig.__annotations__
-    entries = [entry for config in documented for entry in form.findall(config.__doc__)]
+    entries = [entry for config in documented for entry in form.findall(inspect.getdoc(config))]
     assert [name for name, _, _ in entries] == list(own)
     for name, kind, default in entries:
         field = own[name]
