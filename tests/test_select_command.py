@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from fairpo_trl.commands import evaluate_models, select
 from fairpo_trl.commands.evaluate_judges import JudgeArguments
 from fairpo_trl.commands.main import main
-from fairpo_trl.commands.select_inputs import SelectArguments
+from fairpo_trl.commands.select_inputs import SelectArguments, divide_prompts
 from fairpo_trl.evaluation import differences
 from fairpo_trl.evaluation.differences import AttributeMeasure
 from fairpo_trl.evaluation.judges import Verdicts
@@ -194,7 +194,7 @@ def test_a_full_model_is_interpolated_with_its_reference(place, tmp_path):
         ({"scales": [1.0, 0.5]}, "rise from the safest"),
         ({"scales": [0.0, 0.5]}, "must be positive"),
         ({"test_prompts": -1}, "`test_prompts` must be at least 0"),
-        ({"max_prompts": 5}, "fewer than 20"),
+        ({"max_prompts": 5}, "`max_prompts` must be at least 20"),
         ({"privileged_attributes": ["concise", "polite", "factual"]}, "Nothing is held"),
         ({"path": "checkpoints"}, "holds no checkpoint"),
     ],
@@ -332,10 +332,28 @@ def test_training_goes_on_to_the_test_in_one_command(place, tmp_path, capsys, mo
         ("--judges concise=count:words:more", "`judges` has no effect without `select`"),
         ("--select true --margin 2 --judges concise=count:words:more", "`margin` must be between 0 and 1"),
         ("--select true --judges concise=count:lines:more", "Unknown count: 'lines'"),
+        (
+            "--select true --test_share 0.05 --judges all=count:words:more",
+            "distinct prompts: nothing can be shown with fewer than 20",
+        ),
+        ("--select true --test_share 0.6 --judges concise=count:words:more", "no judge for 'factual', 'polite'"),
+        ("--select true --judges all=count:words:more", "The data has no split 'test'"),
     ],
 )
 def test_what_cannot_be_selected_is_said_before_training(options, words, place, tmp_path, capsys):
+    data = f"--model_name_or_path {place / 'base'} --dataset_name {place / 'pairs.jsonl'}"
     with pytest.raises(SystemExit):
-        main(f"generation --output_dir {tmp_path / 'out'} {ON_A_CPU} {options}".split())
-    assert words in capsys.readouterr().err
+        main(f"generation --output_dir {tmp_path / 'out'} {ON_A_CPU} {data} {options}".split())
+    captured = capsys.readouterr()
+    assert words in captured.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "wanted", "deciding", "aside"),
+    [(20, 200, 20, 0), (38, 200, 38, 0), (39, 200, 20, 19), (300, 5, 295, 5)],
+)
+def test_few_prompts_all_decide(prompts, wanted, deciding, aside):
+    found = divide_prompts(SelectArguments(test_prompts=wanted), [str(i) for i in range(prompts)])
+    assert [len(part) for part in found] == [deciding, aside]
+    assert not {*found[0]} & {*found[1]}

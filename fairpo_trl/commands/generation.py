@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from rich.console import Console
 from trl import DPOConfig, ModelConfig
 
 from fairpo_trl.commands import select
@@ -94,35 +95,37 @@ def make_parser(command: str = "fairpo generation", after: type | None = None) -
 def main(arguments: list[str]) -> None:
     """Parses and runs."""
     script_args, training_args, model_args, after = make_parser(after=SelectAfterwards).parse(arguments)
+    if not after.select:
+        run(script_args, training_args, model_args)
+        return
+    if training_args.world_size > 1:
+        raise ValueError(
+            "`select` tests in one process: leave it out here, and call `fairpo select` without a launcher afterwards."
+        )
+    args = selection_arguments(script_args, training_args, model_args, after)
+    # What cannot be tested is said before an hour of training, not after it; the data print their summary once.
+    specs, data = select.read_inputs(args, after, "fairpo generation --select true", Console(quiet=True))
+    select.prompts_and_judges(args, specs, data)
     run(script_args, training_args, model_args)
-    if after.select and training_args.process_index == 0:
-        select_after_training(script_args, training_args, model_args, after)
+    select.run(args, after)
 
 
-def select_after_training(
+def selection_arguments(
     script_args: GenerationArguments, training_args: FairPOConfig, model_args: ModelConfig, after: SelectAfterwards
-) -> None:
-    """
-    Tests the scales of the model that was trained against the one it was trained from.
-
-    Raises:
-        ValueError: If nothing can be tested, as with too few prompts in the test split; the trained model is saved.
-    """
+) -> SelectArguments:
+    """The test of the scales of the model that is trained against the one it is trained from."""
     output = Path(training_args.output_dir)
     start = model_args.model_name_or_path
-    select.run(
-        SelectArguments(
-            **{entry.name: getattr(script_args, entry.name) for entry in fields(DataArguments) if entry.init},
-            models=[str(output)],
-            base_model=start if model_args.use_peft else None,
-            reference=start,
-            privileged_attributes=training_args.privileged_attributes,
-            attribute_column=training_args.attribute_column,
-            margin=after.margin,
-            level=after.level,
-            scales=after.scales,
-            seed=training_args.seed,
-            output_dir=str(output / "selection"),
-        ),
-        after,
+    return SelectArguments(
+        **{entry.name: getattr(script_args, entry.name) for entry in fields(DataArguments) if entry.init},
+        models=[str(output)],
+        base_model=start if model_args.use_peft else None,
+        reference=start,
+        privileged_attributes=training_args.privileged_attributes,
+        attribute_column=training_args.attribute_column,
+        margin=after.margin,
+        level=after.level,
+        scales=after.scales,
+        seed=training_args.seed,
+        output_dir=str(output / "selection"),
     )

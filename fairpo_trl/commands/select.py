@@ -39,7 +39,7 @@ from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.held_pairs import HeldPairLosses
 from fairpo_trl.evaluation.held_tasks import TaskResults
 from fairpo_trl.evaluation.held_texts import TextLogProbs, read_documents
-from fairpo_trl.evaluation.judges import JUDGE_NAMES, assign_judges
+from fairpo_trl.evaluation.judges import JUDGE_NAMES, JudgeSpec, assign_judges
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource
 from fairpo_trl.evaluation.paths import Source, Step, copy_model
 from fairpo_trl.evaluation.run import JudgedAttribute, ModelMeasure, Write, run_selection
@@ -101,10 +101,8 @@ def run(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("`fairpo select` runs in one process: call it without a launcher.")
     specs, data = read_inputs(args, judging, "fairpo select", console)
-    every, attributes, _ = distinct_prompts(replace(args, max_prompts=MOST_PROMPTS), data)
-    _refuse_trained_on(args, data, every)
-    prompts, test_prompts = divide_prompts(args, every)
-    assigned = assign_judges(specs, attributes)
+    prompts, test_prompts, assigned = prompts_and_judges(args, specs, data)
+    attributes = list(assigned)
     sources = find_candidates(args)
     reference = find_reference(args, list(sources.values()))
     steps = make_path(args, sources, reference)
@@ -175,6 +173,20 @@ def run(
     )
     hand_over(results, steps, output, console)
     return results
+
+
+def prompts_and_judges(
+    args: SelectArguments, specs: Sequence[JudgeSpec], data: DatasetDict
+) -> tuple[list[Prompt], list[Prompt], dict[str, list[JudgeSpec]]]:
+    """
+    Prompts that decide, others that do not, and the judges of every attribute of the data.
+
+    Raises:
+        ValueError: If there are too few prompts, some were trained on, or judges and attributes do not go together.
+    """
+    every, attributes, _ = distinct_prompts(replace(args, max_prompts=MOST_PROMPTS), data)
+    _refuse_trained_on(args, data, every)
+    return *divide_prompts(args, every), assign_judges(specs, attributes)
 
 
 def hand_over(

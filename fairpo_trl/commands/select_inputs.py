@@ -93,7 +93,7 @@ class SelectArguments(EvaluateArguments):
         default=200,
         metadata={
             "help": "Distinct prompts set aside: they decide nothing, and say what the chosen model does. At most "
-            "half of all there are; 0 for none."
+            "half of all there are, and none where fewer than 20 would be left to decide; 0 for none."
         },
     )
     samples_per_prompt: int = field(default=2, metadata={"help": "Completions of each prompt and model."})
@@ -208,10 +208,18 @@ def divide_prompts(args: SelectArguments, prompts: Sequence[Prompt]) -> tuple[li
     """
     order = np.random.default_rng(args.seed).permutation(len(prompts)).tolist()
     aside = min(args.test_prompts, len(prompts) // 2)
+    if len(prompts) - aside < LEAST_PROMPTS:
+        aside = 0
     deciding = sorted(order[aside : aside + args.max_prompts])
+    if len(prompts) < LEAST_PROMPTS:
+        raise ValueError(
+            f"The split {args.dataset_test_split!r} has {len(prompts)} distinct prompts: nothing can be shown with "
+            f"fewer than {LEAST_PROMPTS}, and little with fewer than some hundreds. Add prompts, or train again with "
+            "a larger share put aside: `--test_share 0.5` in both commands. A larger share in this command alone "
+            "would test on prompts that were trained on."
+        )
     if len(deciding) < LEAST_PROMPTS:
         raise ValueError(
-            f"The data have {len(prompts)} distinct prompts for this, of which {len(deciding)} would decide: nothing "
-            f"can be shown with fewer than {LEAST_PROMPTS}, and little with fewer than some hundreds."
+            f"`max_prompts` must be at least {LEAST_PROMPTS}, got {args.max_prompts}: nothing can be shown with fewer."
         )
     return [prompts[i] for i in deciding], [prompts[i] for i in sorted(order[:aside])]
