@@ -276,6 +276,13 @@ def test_the_report_fits_a_terminal_and_json():
     assert data["conflicts"][1]["share"] is None
 
 
+def test_a_conflict_on_most_prompts_says_what_can_be_done():
+    text = " ".join(printed(check_preferences(JUDGED), 80).split())
+    assert "'a' and 'b' on 67 % of the prompts that both rank" in text and "`--pairing consistent`" in text
+    agreeing = [row(f"p{i}", "x", "y", name) for i in range(3) for name in ("a", "b")]
+    assert "no model can please" not in printed(check_preferences(agreeing), 80)
+
+
 def test_of_many_attributes_the_largest_are_shown():
     rows = [row(f"p{i}", "x", "y", f"a{k}") for k in range(30) for i in range(1 + (k > 5))]
     text = printed(check_preferences(rows), 250)

@@ -191,6 +191,21 @@ def _findings(report: PreferenceReport) -> list[tuple[str, str]]:
                     "yellow",
                 )
             )
+    opposed = [
+        f"{conflict.first!r} and {conflict.second!r} on {_percent(conflict.share)}"
+        for conflict in sorted(report.conflicts, key=lambda conflict: -conflict.disagree)
+        if conflict.comparable and conflict.share > 0.5
+    ]
+    if opposed:
+        more = f", and {len(opposed) - 3} more" if len(opposed) > 3 else ""
+        lines.append(
+            (
+                f"Conflicts: {', '.join(opposed[:3])}{more} of the prompts that both rank: where two responses are "
+                "ranked the other way round, no model can please both. `--pairing consistent` keeps, of ratings, the "
+                "pairs whose winner is not worse elsewhere; `--attributes` leaves attributes out.",
+                "yellow",
+            )
+        )
     for split, rows in report.duplicates.items():
         lines.append((f"Repeated pairs: {row_numbers(rows)} of {split} repeat an earlier row.", "yellow"))
     for overlap in report.overlaps:
