@@ -214,9 +214,9 @@ def divide_prompts(args: SelectArguments, prompts: Sequence[Prompt]) -> tuple[li
     if len(prompts) < LEAST_PROMPTS:
         raise ValueError(
             f"The split {args.dataset_test_split!r} has {len(prompts)} distinct prompts: nothing can be shown with "
-            f"fewer than {LEAST_PROMPTS}, and little with fewer than some hundreds. Add prompts, or train again with "
-            "a larger share put aside: `--test_share 0.5` in both commands. A larger share in this command alone "
-            "would test on prompts that were trained on."
+            f"fewer than {LEAST_PROMPTS}, and little with fewer than some hundreds. Add prompts: with `--test_share "
+            f"0.5`, in training as here, {2 * LEAST_PROMPTS} in all are the least. Another share here than in "
+            "training would test on prompts that were trained on."
         )
     if len(deciding) < LEAST_PROMPTS:
         raise ValueError(
