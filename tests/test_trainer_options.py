@@ -16,6 +16,7 @@ from trl import DPOConfig
 
 from fairpo_trl.generation import FairPOConfig
 from fairpo_trl.generation.config import _REFUSED
+from fairpo_trl.generation.run import slow_on_a_cpu
 from fairpo_trl.training.arguments import GroupWeightArguments
 from fairpo_trl.training.sampler import GroupBalancedSampler
 
@@ -89,6 +90,14 @@ def test_refused_list_is_tested_whole():
 
 
 # ---- documentation ----
+
+
+def test_a_cpu_is_told_what_is_meant_for_a_gpu(tmp_path):
+    config = FairPOConfig(output_dir=str(tmp_path), privileged_attributes=["a"], use_cpu=True)
+    assert "`--bf16 false --gradient_checkpointing false --dtype float32`" in slow_on_a_cpu(config, "cpu")
+    assert slow_on_a_cpu(config, "cuda") == ""
+    config.bf16 = config.gradient_checkpointing = False
+    assert slow_on_a_cpu(config, "cpu") == ""
 
 
 def test_every_field_is_documented_twice_with_its_default():

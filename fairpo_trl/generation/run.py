@@ -69,8 +69,18 @@ def train(
         quantization_config=get_quantization_config(model_args),
         callbacks=callbacks,
     )
+    if hint := slow_on_a_cpu(training_args, trainer.accelerator.device.type):
+        trainer.accelerator.print(hint)
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     return trainer
+
+
+def slow_on_a_cpu(args: FairPOConfig, device: str) -> str:
+    """A sentence on defaults that are meant for a GPU, where a CPU trains with them; empty otherwise."""
+    slow = [f"--{name} false" for name in ("bf16", "gradient_checkpointing") if getattr(args, name)]
+    if device != "cpu" or not slow:
+        return ""
+    return f"This trains on a CPU, which is faster with `{' '.join(slow)} --dtype float32`."
 
 
 def _check_quantization(model_args: ModelConfig) -> None:
