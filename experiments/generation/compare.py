@@ -46,6 +46,8 @@ ROWS = [
         stops=(20,), scales=(1.0, 1.5)),
     Row("swapped", "the demo's setting, positive privileged", "fairpo",
         {"privileged_attributes": ["positive"]}, tuned=True, stops=(20,), scales=(1.0, 1.5)),
+    Row("on_topic", "the demo's setting, on topic privileged", "fairpo",
+        {"privileged_attributes": ["on_topic"]}, tuned=True, scales=(0.5, 1.0)),
     Row("swapped_dpo", "DPO on privileged pairs, positive privileged", "dpo_privileged_only",
         {"privileged_attributes": ["positive"], **ALONE, **TWENTY}),
     Row("dpo_all", "DPO on all pairs", "fairpo", {**PUBLISHED, **TWENTY, "balancer": "fixed", "hinge": False},
