@@ -215,7 +215,8 @@ def main() -> None:
             args.seeds,
             args.resamples,
             title=f"MS-COCO photographs, 18 labels, frozen DINOv2-S features, {head.label}",
-            command="python -m experiments.classification.photographs --features FOLDER",
+            command="python -m experiments.classification.photographs --features FOLDER"
+            + (f" --partition {args.partition}" if suffix else ""),
             folder=folder,
         )
 
