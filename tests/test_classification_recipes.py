@@ -136,6 +136,9 @@ def test_a_resume_takes_up_its_own_reference_and_no_other(coco, backbone, tmp_pa
         with pytest.raises(ValueError, match=rf"The reference in .*reference' was written under other.*{said}"):
             coco_fairpo.main(*coco_fairpo.parse(options(**(again | change))))
     coco_fairpo.main(*coco_fairpo.parse(options(**again)))
+    given = paths | {"output_dir": str(tmp_path / "other"), "reference": str(tmp_path / "out" / "reference")}
+    with pytest.raises(ValueError, match="`head=label_mlp` has no effect: .* which has head=linear. Leave it out"):
+        coco_fairpo.main(*coco_fairpo.parse(options(**given, head="label_mlp")))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,18 @@ def _feature_size(train: MultiLabelSplit, backbone: Backbone | None) -> int:
     return backbone.feature_size
 
 
+def _check_head(script_args: LabelArguments, config: MultiLabelClassifierConfig) -> None:
+    """Raises `ValueError` for an option of the head that was set otherwise than the given reference has it."""
+    for option in (field for field in fields(script_args) if field.name in ("head", "hidden_size", "dropout")):
+        asked, there = getattr(script_args, option.name), getattr(config, option.name)
+        if asked not in (option.default, there):
+            raise ValueError(
+                f"`{option.name}={asked}` has no effect: training starts from the reference "
+                f"{str(script_args.reference)!r}, which has {option.name}={there}. Leave it out, leave out "
+                "`reference` to train one with it, or set `start=fresh`."
+            )
+
+
 def _new_model(
     train: MultiLabelSplit, script_args: LabelArguments, args: MultiLabelFairPOConfig, backbone: Backbone | None
 ) -> MultiLabelClassifier:
@@ -239,6 +252,8 @@ def _reference(
     attached = None if script_args.backbone_trainable == "none" else backbone
     if script_args.reference or resumed:
         reference = MultiLabelClassifier.from_pretrained(script_args.reference or saved, backbone=attached)
+        if script_args.reference and script_args.start == "reference":
+            _check_head(script_args, reference.config)
     else:
         reference = _new_model(train, script_args, args, backbone)
         if args.process_index == 0:
