@@ -3,8 +3,9 @@ How far a model goes from the reference for what it gains: the comparison's gain
 
     python -m experiments.generation.divergence --output_dir fairpo-comparison
 
-On the texts that a model wrote for the comparison (temperature .7), their log-probability under it less that under the
-reference, in nats a text: the KL divergence of the two on what it writes. Adapters that are not kept any more are
+On the texts that a model wrote for the comparison, their log-probability under it less that under the reference, in
+nats a text. Were they drawn at temperature 1, this would estimate the KL divergence of the two; at .7, as here, it is
+that on typical texts, and can fall a little below 0 for a model that hardly moved. Adapters that are not kept any more are
 trained again. Numbers go to `divergence.json`, one picture to `divergence.png`; what is there is not computed again.
 """
 
@@ -68,7 +69,7 @@ def draw(found: dict[str, Any], gains: list[dict[str, Any]], output: Path) -> No
                     points.append((found[key]["mean"], line["privileged_by_seed"][line["seeds"].index(found["seed"])]))
             xs, ys = zip(*sorted(points), strict=True)
             axes.plot(xs, ys, "o-", color=colour, ms=4, lw=1.2, label=label)
-        axes.set_xlabel("divergence from the reference on its own texts (nats a text)")
+        axes.set_xlabel("log-prob of its own texts under it less that under the reference (nats a text)")
         axes.set_ylabel("gain of the privileged attribute")
         axes.legend(frameon=False)
         figure.tight_layout()
