@@ -5,8 +5,9 @@ How far a model goes from the reference for what it gains: the comparison's gain
 
 On the texts that a model wrote for the comparison, their log-probability under it less that under the reference, in
 nats a text. Were they drawn at temperature 1, this would estimate the KL divergence of the two; at .7, as here, it is
-that on typical texts, and can fall a little below 0 for a model that hardly moved. Adapters that are not kept any more are
-trained again. Numbers go to `divergence.json`, one picture to `divergence.png`; what is there is not computed again.
+that on typical texts, and can fall a little below 0 for a model that hardly moved. Adapters that are not kept any more
+are trained again. Numbers go to `divergence.json`, one picture to `divergence.png`; what is there is not computed
+again.
 """
 
 from __future__ import annotations
