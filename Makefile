@@ -51,9 +51,9 @@ test-all: $(STAMP)  ## Run the whole suite: several processes, kills, real model
 # has the package's dependencies and its extra "test").
 test-versions:  ## Run the tests that depend on the versions of TRL, transformers and torch
 	$(TEST_ENV) $(PYTHON) tests/release_smoke.py
-	$(TEST_ENV) $(PYTHON) -m pytest -q -m "not slow" tests/test_trl_canaries.py tests/test_trainer_options.py \
-		tests/test_trainer_invariants.py tests/test_packing.py tests/test_reference.py tests/test_label_trainer.py \
-		tests/test_push_to_hub.py $(PYTEST_ARGS)
+	$(TEST_ENV) $(PYTHON) -m pytest -q -m "not slow" \
+		$(addprefix tests/generation/test_,trl_canaries.py trainer_options.py trainer_invariants.py packing.py reference.py) \
+		tests/classification/test_label_trainer.py tests/hub/test_push_to_hub.py $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## Check the style, the format and the types
 	$(BIN)/ruff check $(SOURCES)

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 
-# Examples of each fuzzed property: few in the suite, `pytest --hypothesis-profile=many tests/test_fuzz_*.py` for more.
+# Examples of a fuzzed property: few in the suite, many with `pytest --hypothesis-profile=many tests/*/test_fuzz_*.py`.
 settings.register_profile("suite", max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 settings.register_profile("many", settings.get_profile("suite"), max_examples=2000)
 settings.load_profile("suite")

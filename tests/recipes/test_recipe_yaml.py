@@ -18,7 +18,7 @@ from fairpo_trl.commands.generation import make_parser
 from fairpo_trl.generation.run import run
 
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "recipes" / "generation").glob("*/*.yaml"))
 NAMES = [f"{path.parent.name}/{path.name}" for path in FILES]
 # Of the machine, not of the recipe: what a CPU without bfloat16 kernels cannot do, and a run of two small steps.

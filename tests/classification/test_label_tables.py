@@ -25,7 +25,7 @@ from fairpo_trl.commands.classification import make_parser
 from fairpo_trl.core.partition import Partition
 
 
-MIGRATE = Path(__file__).parent / "data" / "migrate"
+MIGRATE = Path(__file__).parents[1] / "data" / "migrate"
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from fairpo_trl.training.checkpoints import verify
 # One launch an engine, for all tests of the file.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ENGINES = {
     "fsdp2": "FSDP2 FULL_STATE_DICT",
     "deepspeed_zero2": "DeepSpeed ZeRO-2",

@@ -18,7 +18,7 @@ from helpers_processes import together
 from fairpo_trl.training.checkpoints import newest_complete
 
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TYPES = {
     "cpu": DistributedType.NO,
     "single_gpu": DistributedType.NO,

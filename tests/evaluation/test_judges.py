@@ -521,7 +521,7 @@ def test_the_example_ratings_have_a_pair_of_every_attribute_for_every_prompt() -
 
     from fairpo_trl.preferences.ratings import pairs_from_ratings
 
-    frame = pd.read_csv(Path(__file__).parent / "data" / "ratings.csv")
+    frame = pd.read_csv(Path(__file__).parents[1] / "data" / "ratings.csv")
     assert len(frame) == 36 and frame["prompt"].nunique() == 12
     summary = pairs_from_ratings(frame, ["helpful", "concise", "polite"]).summary()
     assert summary.loc[["helpful", "concise", "polite"], "prompts"].tolist() == [12, 12, 12]

@@ -19,7 +19,7 @@ from fairpo_trl.generation.metrics import GroupMetrics
 from fairpo_trl.reporting import LabelComparison, LabelResults, Results
 
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 

@@ -41,7 +41,7 @@ from fairpo_trl.reporting import Results
 from fairpo_trl.reporting.selection_results import SelectionResults
 
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = list(scorers.SCORERS)
 HELD = [name for name in NAMES if name != "concise"]
 PROMPTS = [[{"role": "user", "content": text}] for text in ("tell me about tea", "the moon", "why is the sea blue")]

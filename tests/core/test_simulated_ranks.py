@@ -16,7 +16,7 @@ from fairpo_trl.training.group_robust import GroupRobustTrainer
 from fairpo_trl.training.window import StepWindow
 
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import simulated_ranks
 

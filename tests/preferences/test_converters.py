@@ -31,7 +31,7 @@ from fairpo_trl.preferences.converters import (
 from fairpo_trl.preferences.pairing import pairs_from_scores
 
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 CONVERTERS: dict[str, Callable[..., Converted]] = {
     "ultrafeedback": ultrafeedback.convert,
     "helpsteer2": helpsteer.convert_helpsteer2,

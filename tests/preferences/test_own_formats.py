@@ -23,7 +23,7 @@ from fairpo_trl.preferences.rules import explicit_pair
 from fairpo_trl.preferences.tokens import token_problems, tokenize_pair
 
 
-MIGRATE = Path(__file__).parent / "data" / "migrate"
+MIGRATE = Path(__file__).parents[1] / "data" / "migrate"
 
 
 def quiet() -> Console:
@@ -529,7 +529,7 @@ def test_one_cell_that_is_no_number_blames_its_own_row(tmp_path: Path) -> None:
         load_preferences(tmp_path / "r.csv", ratings=["good"], console=quiet())
 
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def test_truthfulqa_in_both_published_forms(tmp_path: Path) -> None:

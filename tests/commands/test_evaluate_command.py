@@ -237,7 +237,7 @@ def test_conversations_are_written_through_the_chat_template(place: Path, tmp_pa
 
 
 def test_ratings_are_evaluated_on_like_any_pairs(place: Path, tmp_path: Path) -> None:
-    table = Path(__file__).parent / "data" / "ratings.csv"
+    table = Path(__file__).parents[1] / "data" / "ratings.csv"
     judges = ["all=count:words:fewer"]
     (document,) = evaluated(
         place,

@@ -301,7 +301,7 @@ def test_the_plot_shows_every_attribute(tmp_path: Path):
 
 
 def test_published_data_can_be_checked_after_loading():
-    path = Path(__file__).parent / "data" / "safe_rlhf.jsonl"
+    path = Path(__file__).parents[1] / "data" / "safe_rlhf.jsonl"
     data = load_preferences(path, source="safe_rlhf", console=Console(file=io.StringIO()))
     report = check_preferences(data, privileged=["helpfulness"])
     (conflict,) = report.conflicts
@@ -310,7 +310,7 @@ def test_published_data_can_be_checked_after_loading():
 
 
 def test_preference_data_needs_neither_torch_nor_a_trainer():
-    package = Path(__file__).parents[1] / "fairpo_trl" / "preferences"
+    package = Path(__file__).parents[2] / "fairpo_trl" / "preferences"
     allowed = {*sys.stdlib_module_names, "datasets", "matplotlib", "numpy", "pandas", "pyarrow", "rich"}
     inside = (
         "fairpo_trl.preferences",

@@ -25,7 +25,7 @@ from fairpo_trl.classification.features import cache
 from fairpo_trl.reporting.selection_results import SelectionResults
 
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 YAMLS = sorted((ROOT / "recipes" / "classification").glob("*.yaml"))
 QUICK = {
     "reference_epochs": "40",

@@ -16,7 +16,7 @@ from fairpo_trl.commands.generation import make_parser
 from fairpo_trl.generation.run import run
 
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "recipes" / "preferences").glob("*.yaml"))
 NAMES = [path.name for path in FILES]
 PROMPT = {"ultrafeedback": "instruction", "safe_rlhf": "prompt", "helpsteer2": "prompt"}

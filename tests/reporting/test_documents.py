@@ -197,6 +197,6 @@ class TestComparison:
             LabelComparison(**comparison_fields() | {"per_label": {"fairpo_cpo": {}}})
 
     def test_the_published_comparison_loads(self):
-        path = Path(__file__).parent.parent / "experiments/classification/results/comparison/comparison.json"
+        path = Path(__file__).parents[2] / "experiments/classification/results/comparison/comparison.json"
         found = LabelComparison.read(path)
         assert len(found.methods) > 30 and found.used_heads() == list(found.heads)
