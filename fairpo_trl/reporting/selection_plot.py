@@ -81,6 +81,8 @@ def plot_selection(results: SelectionResults, path: str | os.PathLike[str]) -> P
     figure.legend(handles=below.lines[: len(names)], fontsize=8, frameon=False, loc="outside lower center", ncols=3)
     below.set_xticks(places, [f"{x:g}" for x in places] if scaled else [plain(test.name) for test in tests])
     below.margins(x=0.06)
+    bottom, top = below.get_ylim()
+    below.set_ylim(min(bottom, -1 - 0.14 * (top + 1)), top)  # room for the words under the line
     half = 0.02 * (max(places) - min(places)) or 0.05
     for axes in (above, below):
         for x, test in zip(places, tests, strict=True):
