@@ -20,6 +20,7 @@ from fairpo_trl.commands.evaluate_models import (
     find_source,
     loaded_here,
     read_inputs,
+    report_console,
     short_name,
     text_parser,
     write,
@@ -42,11 +43,9 @@ from fairpo_trl.evaluation.judges import assign_judges
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource, load_tokenizer
 from fairpo_trl.evaluation.paths import Source
 from fairpo_trl.evaluation.writing import kept_log_probs
-from fairpo_trl.generation.data import main_console
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.reporting import Results, print_results, write_html_report, write_report
 from fairpo_trl.reporting.documents import hardware
-from fairpo_trl.reporting.render.terminal import WIDTH
 
 
 GUARDED = 100
@@ -96,10 +95,7 @@ def run(
         OSError: If a judge cannot be reached, or the output cannot be written.
     """
     started = time.time()
-    if console is None:
-        console = main_console()
-        if not console.is_terminal:  # a file or a pipe has no width of its own
-            console.width = WIDTH
+    console = console or report_console()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("`fairpo evaluate` runs in one process: call it without a launcher.")
     specs, data = read_inputs(args, judging, "fairpo evaluate", console)

@@ -23,8 +23,9 @@ from fairpo_trl.evaluation.models import LoadedModels, ModelSource, find_model, 
 from fairpo_trl.evaluation.paths import Source
 from fairpo_trl.evaluation.served import FORMS, ServedModel, WrittenModel, label_of, parse_source
 from fairpo_trl.evaluation.writing import Sampling, write_completions
-from fairpo_trl.generation.data import DataArguments, load_data
+from fairpo_trl.generation.data import DataArguments, load_data, main_console
 from fairpo_trl.hub.privacy import last_part
+from fairpo_trl.reporting.render.terminal import WIDTH
 
 
 OWN_FOLDERS = ("completions", "verdicts")
@@ -87,6 +88,14 @@ def read_inputs(
     if isinstance(data, IterableDatasetDict):
         raise ValueError(f"`{command}` cannot work on a stream: leave out `dataset_streaming`.")
     return specs, data
+
+
+def report_console() -> Console:
+    """The standard output, as wide as a report where it is a file or a pipe, which have no width of their own."""
+    console = main_console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console
 
 
 def candidate_names(args: EvaluateArguments) -> dict[str, str]:

@@ -19,6 +19,7 @@ from fairpo_trl.commands.evaluate_models import (
     find_reference,
     loaded_here,
     read_inputs,
+    report_console,
     short_name,
     text_parser,
     write,
@@ -97,7 +98,7 @@ def run(
         OSError: If a judge cannot be reached, or the output cannot be written.
     """
     started = time.time()
-    console = console or main_console()
+    console = console or report_console()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("`fairpo select` runs in one process: call it without a launcher.")
     specs, data = read_inputs(args, judging, "fairpo select", console)
