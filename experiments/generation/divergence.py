@@ -68,7 +68,7 @@ def draw(found: dict[str, Any], gains: list[dict[str, Any]], output: Path) -> No
                 key = f"{line['row']} {line['step']} x{line['scale']:g}"
                 if line["row"] == name and key in found:
                     points.append((found[key]["mean"], line["privileged_by_seed"][line["seeds"].index(found["seed"])]))
-            xs, ys = zip(*sorted(points), strict=True)
+            xs, ys = zip(*sorted(points, key=lambda point: point[1]), strict=True)
             axes.plot(xs, ys, "o-", color=colour, ms=4, lw=1.2, label=label)
         axes.set_xlabel("log-prob of its own texts under it less that under the reference (nats a text)")
         axes.set_ylabel("gain of the privileged attribute")
