@@ -44,6 +44,7 @@ from fairpo_trl.evaluation.models import LoadedModels, ModelSource, load_tokeniz
 from fairpo_trl.evaluation.paths import Source
 from fairpo_trl.evaluation.writing import kept_log_probs
 from fairpo_trl.hub.privacy import public_command
+from fairpo_trl.preferences.trained_prompts import trained_on
 from fairpo_trl.reporting import Results, print_results, write_html_report, write_report
 from fairpo_trl.reporting.documents import hardware
 
@@ -108,6 +109,15 @@ def run(
     runs |= {name: read_run(source.folder) for name, source in loaded_here(sources).items()}
     partition = choose_partition(attributes, args.privileged_attributes, runs)
     judges = load_judges(specs, judging, attributes, Path(args.output_dir), args.batch_size)
+    for source in loaded_here(sources).values():
+        if seen := trained_on(source.folder, prompts):
+            console.print(
+                f"{short_name(source.name)} was trained on {len(seen)} of these {len(prompts)} prompts: what it "
+                "writes there says little about others. Evaluate it with the `test_share` of its training, or on "
+                "other data.",
+                markup=False,
+                soft_wrap=True,
+            )
     sources = {REFERENCE: reference, **sources}
     check_templates(prompts, list(sources.values()))
     console.print(

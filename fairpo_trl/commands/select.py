@@ -50,6 +50,7 @@ from fairpo_trl.files import write_text
 from fairpo_trl.generation.data import main_console
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.preferences.rules import attribute_names, prompt_key
+from fairpo_trl.preferences.trained_prompts import trained_on
 from fairpo_trl.reporting import print_results, write_report
 from fairpo_trl.reporting.selection_report import card_of_chosen
 from fairpo_trl.reporting.selection_results import SelectionResults
@@ -108,6 +109,9 @@ def run(
     reference = find_reference(args, list(sources.values()))
     steps = make_path(args, sources, reference)
     here = loaded_here(sources)
+    asked = [*prompts, *test_prompts]
+    for source in here.values():
+        _refuse_trained_on(asked, trained_on(source.folder, asked), f"{short_name(source.name)!r} was trained on")
     runs = {name or "the model": read_run(source.folder) for name, source in here.items()}
     partition = choose_partition(attributes, args.privileged_attributes, runs)
     margins = parse_margins(args, partition.non_privileged)
@@ -186,7 +190,8 @@ def prompts_and_judges(
         ValueError: If there are too few prompts, some were trained on, or judges and attributes do not go together.
     """
     every, attributes, _ = distinct_prompts(replace(args, max_prompts=MOST_PROMPTS), data)
-    _refuse_trained_on(args, data, every)
+    split = f"The split {args.dataset_train_split!r} has"
+    _refuse_trained_on(every, _prompts_of_train(args, data, every), split)
     return *divide_prompts(args, every), assign_judges(specs, attributes)
 
 
@@ -296,18 +301,22 @@ def _writer(args: SelectArguments, models: LoadedModels) -> Write:
     return texts
 
 
-def _refuse_trained_on(args: SelectArguments, data: DatasetDict, prompts: Sequence[Prompt]) -> None:
-    """Prompts of the training split show nothing about others."""
+def _prompts_of_train(args: SelectArguments, data: DatasetDict, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Those that the training split of the same data has too."""
     train = args.dataset_train_split
     if train not in data or train == args.dataset_test_split or "prompt" not in data[train].column_names:
-        return
-    trained_on = {prompt_key(prompt) for prompt in data[train]["prompt"]}
-    shared = [prompt for prompt in prompts if prompt_key(prompt) in trained_on]
+        return []
+    known = {prompt_key(prompt) for prompt in data[train]["prompt"]}
+    return [prompt for prompt in prompts if prompt_key(prompt) in known]
+
+
+def _refuse_trained_on(prompts: Sequence[Prompt], shared: Sequence[Prompt], where: str) -> None:
+    """Prompts that a model was trained on show nothing about others."""
     if shared:
         raise ValueError(
-            f"{len(shared)} of {len(prompts)} prompts of {args.dataset_test_split!r} are in {train!r} too, as "
-            f"{shortened(shared[0])}: a model that was trained on a prompt shows nothing about others. Remove them "
-            "from one of the two, or divide the data by prompt with `test_share` as in training."
+            f"{where} {len(shared)} of {len(prompts)} prompts that should test it, as {shortened(shared[0])}: a model "
+            "that was trained on a prompt shows nothing about others. Name other data, or divide them by prompt with "
+            "the `test_share` of the training."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, field
 
+from datasets import Dataset
 from transformers import TrainerCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
@@ -12,6 +13,7 @@ from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data import DataArguments, load_data
 from fairpo_trl.generation.methods import Method, apply_method
 from fairpo_trl.generation.trainer import FairPOTrainer
+from fairpo_trl.preferences.trained_prompts import keep_prompts
 from fairpo_trl.training.places import OVERWRITE, check_model, check_output_dir
 from fairpo_trl.training.saving import where_saved
 
@@ -72,6 +74,8 @@ def train(
     if hint := slow_on_a_cpu(training_args, trainer.accelerator.device.type):
         trainer.accelerator.print(hint)
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
+    if trainer.args.should_save and isinstance(train_data, Dataset) and "prompt" in train_data.column_names:
+        keep_prompts(training_args.output_dir, train_data["prompt"])
     return trainer
 
 

@@ -24,6 +24,7 @@ from fairpo_trl.evaluation.differences import AttributeMeasure
 from fairpo_trl.evaluation.judges import Verdicts
 from fairpo_trl.evaluation.writing import Sampling
 from fairpo_trl.hub.compose import compose_card
+from fairpo_trl.preferences.trained_prompts import trained_on
 from fairpo_trl.reporting import writers
 from fairpo_trl.reporting.selection_results import SelectionResults
 
@@ -213,7 +214,7 @@ def test_prompts_that_were_trained_on_are_refused(place, tmp_path):
     rows = make_rows(40)
     for name in ("train", "test"):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"40 of 40 prompts of 'test' are in 'train' too"):
+    with pytest.raises(ValueError, match=r"The split 'train' has 40 of 40 prompts that should test it"):
         selected(place, tmp_path / "out", dataset_name=str(tmp_path), test_share=0.0)
 
 
@@ -323,6 +324,19 @@ def test_training_goes_on_to_the_test_in_one_command(place, tmp_path, capsys, mo
     assert results.reference == "base"
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     assert "Selection: out against base" in capsys.readouterr().out
+    # The same data with a larger share for the test: what was trained on would be tested on.
+    same = f"--dataset_name {place / 'pairs.jsonl'} --test_share 0.8 --privileged_attributes concise --judges".split()
+    same += COUNTS
+    with pytest.raises(SystemExit):
+        main(["select", str(tmp_path / "out"), *same, "--output_dir", str(tmp_path / "again")])
+    assert "'out' was trained on" in capsys.readouterr().err
+    main(["evaluate", str(tmp_path / "out"), *same, "--output_dir", str(tmp_path / "report"), "--max_new_tokens", "4"])
+    assert "out was trained on" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "out" / "fairpo_prompts.json").read_text(encoding="utf-8"))
+    assert all(len(digest) == 16 and int(digest, 16) >= 0 for digest in kept)
+    (tmp_path / "out" / "fairpo_prompts.json").write_text("[", encoding="utf-8")
+    with pytest.raises(ValueError, match="fairpo_prompts.json is damaged .*: delete it"):
+        trained_on(tmp_path / "out" / "checkpoint-1", ["a"])
 
 
 @pytest.mark.parametrize(
