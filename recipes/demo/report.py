@@ -23,7 +23,7 @@ from .selection import BATCH, Written
 
 
 SETTINGS = ("balancer", "grouping", "epsilon", "eta_alpha", "beta", "learning_rate", "max_steps", "privileged_loss")
-PROMPTS, SAMPLES, PAIRS = 120, 2, 15
+PROMPTS, SAMPLES, PAIRS = 120, 2, 10
 """Held-out prompts, completions of each, and held-out pairs of each attribute: what fits into a few CPU minutes."""
 
 
