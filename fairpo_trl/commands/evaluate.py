@@ -43,8 +43,8 @@ from fairpo_trl.evaluation.judges import assign_judges
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource, load_tokenizer
 from fairpo_trl.evaluation.paths import Source
 from fairpo_trl.evaluation.writing import kept_log_probs
+from fairpo_trl.generation.trained_prompts import trained_on
 from fairpo_trl.hub.privacy import public_command
-from fairpo_trl.preferences.trained_prompts import trained_on
 from fairpo_trl.reporting import Results, print_results, write_html_report, write_report
 from fairpo_trl.reporting.documents import hardware
 

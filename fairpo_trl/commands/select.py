@@ -48,9 +48,9 @@ from fairpo_trl.evaluation.selection import CandidateTest
 from fairpo_trl.evaluation.statement import describe, statement
 from fairpo_trl.files import write_text
 from fairpo_trl.generation.data import main_console
+from fairpo_trl.generation.trained_prompts import trained_on
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.preferences.rules import attribute_names, prompt_key
-from fairpo_trl.preferences.trained_prompts import trained_on
 from fairpo_trl.reporting import print_results, write_report
 from fairpo_trl.reporting.selection_report import card_of_chosen
 from fairpo_trl.reporting.selection_results import SelectionResults

@@ -12,8 +12,8 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data import DataArguments, load_data
 from fairpo_trl.generation.methods import Method, apply_method
+from fairpo_trl.generation.trained_prompts import keep_prompts
 from fairpo_trl.generation.trainer import FairPOTrainer
-from fairpo_trl.preferences.trained_prompts import keep_prompts
 from fairpo_trl.training.places import OVERWRITE, check_model, check_output_dir
 from fairpo_trl.training.saving import where_saved
 

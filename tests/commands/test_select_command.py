@@ -23,8 +23,8 @@ from fairpo_trl.evaluation import differences
 from fairpo_trl.evaluation.differences import AttributeMeasure
 from fairpo_trl.evaluation.judges import Verdicts
 from fairpo_trl.evaluation.writing import Sampling
+from fairpo_trl.generation.trained_prompts import trained_on
 from fairpo_trl.hub.compose import compose_card
-from fairpo_trl.preferences.trained_prompts import trained_on
 from fairpo_trl.reporting import writers
 from fairpo_trl.reporting.selection_results import SelectionResults
 
