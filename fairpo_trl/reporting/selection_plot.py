@@ -46,9 +46,9 @@ def plot_selection(results: SelectionResults, path: str | os.PathLike[str]) -> P
             capsize=4,
             label="of the chosen one, on other examples, with its lower bound",
         )
-    unit = ", points" if results.kind == "multi-label classifier" else ""
+    unit = "" if results.kind == "language model" else ", points"
     above.set_ylabel(f"privileged gain{unit}", fontsize=9)
-    above.legend(fontsize=8, frameon=False, loc="upper left")
+    above.legend(fontsize=8, frameon=False, loc="best")
 
     names = list(dict.fromkeys(held.measure for test in tests for held in test.held))
     for i, name in enumerate(names):
