@@ -91,10 +91,7 @@ def draw(points: list[dict[str, Any]], output: Path) -> None:
         axes.set_ylabel("worst held attribute, by either judge")
         axes.set_xlim(-0.02, 0.47)
         axes.set_ylim(-0.26, 0.07)
-        figure.tight_layout()
-        output.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(output)
-        plt.close(figure)
+        _save(figure, output)
 
 
 def draw_photographs(comparison: dict[str, Any], output: Path) -> None:
@@ -119,10 +116,14 @@ def draw_photographs(comparison: dict[str, Any], output: Path) -> None:
         axes.set_ylabel("mAP of the 14 held labels")
         axes.set_xlim(-0.85, 3.6)
         axes.set_ylim(-1.3, 0.3)
-        figure.tight_layout()
-        output.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(output)
-        plt.close(figure)
+        _save(figure, output)
+
+
+def _save(figure: Any, output: Path) -> None:
+    figure.tight_layout()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output)
+    plt.close(figure)
 
 
 def _worst(point: dict[str, Any]) -> dict[str, float]:

@@ -88,12 +88,17 @@ class SetMeasures:
             top, bottom = above.sum(axis=1), below.sum(axis=1)
         else:
             top, bottom = above @ weights.T, below @ weights.T
-        return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+        return ratio(top, bottom)
 
     def mean(self, name: str) -> float:
         """One measure, the mean over seeds; NaN where it does not exist for any seed."""
         values = self.values(name)
         return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+def ratio(above: Floats, below: Floats) -> Floats:
+    """NaN where it does not exist: no such label true or written."""
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
 
 
 def resample_items(count: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.float64]:

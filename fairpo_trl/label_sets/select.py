@@ -26,7 +26,7 @@ from fairpo_trl.evaluation.statement import LABEL_SETS, statement
 from fairpo_trl.files import write_text
 from fairpo_trl.label_sets.decoding import write_sets
 from fairpo_trl.label_sets.items import LabelledTexts
-from fairpo_trl.label_sets.measures import resample_items
+from fairpo_trl.label_sets.measures import ratio, resample_items
 from fairpo_trl.label_sets.reader import Vocabulary
 from fairpo_trl.reporting import write_report
 from fairpo_trl.reporting.selection_report import card_of_chosen
@@ -78,7 +78,7 @@ class HeldSets:
         resamples: int = 2000,
         seed: int = 0,
     ) -> None:
-        self._true, self._reference, self._by, self._margin = labels == 1, reference, held, margin
+        self._true, self._reference, self._margin = labels == 1, reference, margin
         columns, self.untested = _testable(self._true, partition)
         """Held labels of which nothing can be shown here."""
         self._gain = columns["privileged"]
@@ -116,12 +116,12 @@ class HeldSets:
         for written in (predicted, self._reference):
             own = written[:, columns]
             above, below = 2.0 * (own & true).sum(axis=1), 1.0 * own.sum(axis=1) + true.sum(axis=1)
-            value.append(_ratio(above.sum(), below.sum()))
+            value.append(ratio(above.sum(), below.sum()))
             if lost:
                 right = written is self._reference
                 above, below = np.append(above, 2 * typical * right), np.append(below, typical * (1 + right))
             weights = self._added if lost else self._weights
-            drawn.append(_ratio(weights @ above, weights @ below))
+            drawn.append(ratio(weights @ above, weights @ below))
         return Resampled(100 * float(value[0] - value[1]), 100 * (drawn[0] - drawn[1]), some)
 
 
@@ -222,13 +222,14 @@ def select_label_sets(
         HeldSets(part.split.labels, found, partition, held=held, margin=margin, seed=seed)
         for part, found in zip(parts, written(reference), strict=True)
     ]
-    kept: dict[str, list[Matrix]] = {}
+    kept: dict[str, tuple[ModelSource, list[Matrix]]] = {}  # of every candidate that wrote
 
     def measure(step: Step) -> Candidate:
         source = step.make()
         assert isinstance(source, ModelSource)
-        kept[step.name] = written(source)
-        return tests[0].candidate(step.name, kept[step.name][0])
+        sets = written(source)
+        kept[step.name] = source, sets
+        return tests[0].candidate(step.name, sets[0])
 
     how: dict[str, Any] = {"level": level, "bound": "bootstrap", "seed": seed}
     measures = [functools.partial(measure, step) for step in steps.values()]
@@ -236,7 +237,7 @@ def select_label_sets(
     models.close()
     on_others = None
     if selection.chosen is not None and len(parts) > 1:
-        on_others = assess(tests[1].candidate(selection.chosen, kept[selection.chosen][1]), **how)
+        on_others = assess(tests[1].candidate(selection.chosen, kept[selection.chosen][1][1]), **how)
     results = SelectionResults(
         kind="label-set writer",
         model=f"adapter of {title}" if trained.base else f"model of {title}",
@@ -260,8 +261,7 @@ def select_label_sets(
     write_report(results, output)
     shutil.rmtree(output / "chosen", ignore_errors=True)  # of an earlier test with other margins
     if selection.chosen is not None:
-        source = steps[selection.chosen].make()
-        assert isinstance(source, ModelSource)
+        source, _ = kept[selection.chosen]
         copy_model(source, output / "chosen")
         library = "peft" if source.base else "transformers"
         write_text(output / "chosen" / "README.md", card_of_chosen(results, library))
@@ -276,8 +276,3 @@ def _testable(true: Matrix, partition: Partition) -> tuple[dict[str, list[int]],
         "aside (`aside_share`)."
     )
     return testable_columns(partition, true.sum(axis=0) >= LEAST_ITEMS, lacking)
-
-
-def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    """NaN where it does not exist: no such label true or written."""
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
