@@ -84,9 +84,8 @@ def run(script_args: LabelSetArguments, args: FairPOConfig, model_args) -> None:
     print(f"{len(train)} training and {len(test)} test items, {len(vocabulary.labels)} labels. Privileged: "
           + ", ".join(f"{name} ({counts[name]})" for name in partition.privileged))  # fmt: skip
     if script_args.select:
-        divide_items(
-            test, partition, script_args.aside_share, args.seed
-        )  # says what cannot be tested, before training
+        # What cannot be tested is said before training.
+        divide_items(test, partition, script_args.aside_share, args.seed)
     folder.mkdir(parents=True, exist_ok=True)
     args.model_init_kwargs = {
         "revision": model_args.model_revision,
