@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -23,11 +22,10 @@ from fairpo_trl.classification.run_options import LabelArguments
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.evaluation.selection import SCALES, Candidate, assess, check_scales, select_in_order
 from fairpo_trl.evaluation.statement import IMAGES, statement
-from fairpo_trl.files import write_text
 from fairpo_trl.hub.privacy import public_command
-from fairpo_trl.reporting import write_report
-from fairpo_trl.reporting.selection_report import PICTURE, candidates_block, card_of_chosen
+from fairpo_trl.reporting.selection_report import PICTURE, candidates_block
 from fairpo_trl.reporting.selection_results import SelectionResults
+from fairpo_trl.reporting.writers import write_selection
 
 
 SELECTION = "selection"
@@ -104,7 +102,7 @@ def select_classifier(
     Raises:
         ValueError: If the scales do not rise, there is no path between the two, or nothing can be tested.
     """
-    started, options, output = time.time(), options or ClassifierTest(), Path(output)
+    started, options = time.time(), options or ClassifierTest()
     check_scales(options.scales)
     deciding, aside = test, None
     if options.aside_share:
@@ -152,12 +150,12 @@ def select_classifier(
         seconds=time.time() - started,
         command=command,
     )
-    write_report(results, output)
-    shutil.rmtree(output / "chosen", ignore_errors=True)  # of an earlier test with other margins
-    if selection.chosen is not None:
-        chosen = interpolate_classifier(reference, trained, scale_of[selection.chosen])
-        chosen.to(torch.device("cpu")).save_pretrained(output / "chosen")
-        write_text(output / "chosen" / "README.md", card_of_chosen(results))
+
+    def save(folder: Path) -> None:
+        chosen = interpolate_classifier(reference, trained, scale_of[str(selection.chosen)])
+        chosen.to(torch.device("cpu")).save_pretrained(folder)
+
+    write_selection(results, output, save)
     return results
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,14 +46,13 @@ from fairpo_trl.evaluation.paths import Source, Step, copy_model
 from fairpo_trl.evaluation.run import JudgedAttribute, ModelMeasure, Write, run_selection
 from fairpo_trl.evaluation.selection import CandidateTest
 from fairpo_trl.evaluation.statement import describe, statement
-from fairpo_trl.files import write_text
 from fairpo_trl.generation.data import main_console
 from fairpo_trl.generation.trained_prompts import trained_on
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.preferences.rules import attribute_names, prompt_key
-from fairpo_trl.reporting import print_results, write_report
-from fairpo_trl.reporting.selection_report import card_of_chosen
+from fairpo_trl.reporting import print_results
 from fairpo_trl.reporting.selection_results import SelectionResults
+from fairpo_trl.reporting.writers import write_selection
 
 
 MOST_PROMPTS = 10**9
@@ -215,24 +214,16 @@ def hand_over(
         `Path`, *optional*: the chosen model; `None` if it is the reference, or one that is not loaded here.
     """
     console = console or main_console()
-    output.mkdir(parents=True, exist_ok=True)
-    report = write_report(results, output)
-    chosen = next((step for step in steps if step.name == results.selection.chosen), None)
-    folder = output / "chosen"
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier test with other margins
-    source = None if chosen is None else chosen.make()
+    chosen = next((step.make() for step in steps if step.name == results.selection.chosen), None)
+    save = functools.partial(copy_model, chosen) if isinstance(chosen, ModelSource) else None
+    folder = write_selection(results, output, save)
     console.print()
     print_results(results, console)
-    if isinstance(source, ModelSource):
-        copy_model(source, folder)
-        write_text(folder / "README.md", card_of_chosen(results, "peft" if source.base else "transformers"))
+    if folder:
         console.print(f"\nThe model: {folder}", markup=False, soft_wrap=True)
-    console.print(
-        f"Report: {report.with_suffix('.html')}   (Markdown, JSON and the picture beside it)",
-        markup=False,
-        soft_wrap=True,
-    )
-    return folder if isinstance(source, ModelSource) else None
+    report = output / "selection.html"
+    console.print(f"Report: {report}   (Markdown, JSON and the picture beside it)", markup=False, soft_wrap=True)
+    return folder
 
 
 def _measures(

@@ -23,14 +23,12 @@ from fairpo_trl.evaluation.models import LoadedModels, ModelSource, load_tokeniz
 from fairpo_trl.evaluation.paths import Step, copy_model, scaled_path
 from fairpo_trl.evaluation.selection import SCALES, Candidate, CandidateTest, Held, Resampled, assess, select_in_order
 from fairpo_trl.evaluation.statement import LABEL_SETS, statement
-from fairpo_trl.files import write_text
 from fairpo_trl.label_sets.decoding import write_sets
 from fairpo_trl.label_sets.items import LabelledTexts
 from fairpo_trl.label_sets.measures import ratio, resample_items
 from fairpo_trl.label_sets.reader import Vocabulary
-from fairpo_trl.reporting import write_report
-from fairpo_trl.reporting.selection_report import card_of_chosen
 from fairpo_trl.reporting.selection_results import SelectionResults
+from fairpo_trl.reporting.writers import write_selection
 
 
 GROUP = "F1 of held labels"
@@ -258,13 +256,7 @@ def select_label_sets(
         seconds=time.time() - started,
         command=command,
     )
-    write_report(results, output)
-    shutil.rmtree(output / "chosen", ignore_errors=True)  # of an earlier test with other margins
-    if selection.chosen is not None:
-        source, _ = kept[selection.chosen]
-        copy_model(source, output / "chosen")
-        library = "peft" if source.base else "transformers"
-        write_text(output / "chosen" / "README.md", card_of_chosen(results, library))
+    write_selection(results, output, lambda folder: copy_model(kept[str(selection.chosen)][0], folder))
     shutil.rmtree(output / "candidates", ignore_errors=True)
     return results
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,7 +29,7 @@ from fairpo_trl.reporting.render.markdown import report_markdown
 from fairpo_trl.reporting.render.terminal import print_report
 from fairpo_trl.reporting.results import Results
 from fairpo_trl.reporting.selection_plot import plot_selection
-from fairpo_trl.reporting.selection_report import PICTURE, selection_report
+from fairpo_trl.reporting.selection_report import PICTURE, card_of_chosen, selection_report
 from fairpo_trl.reporting.selection_results import SelectionResults
 from fairpo_trl.reporting.verdict import changes, mean_interval, worst
 
@@ -89,6 +90,34 @@ def write_report(document: AnyDocument, folder: str | os.PathLike[str]) -> Path:
     else:
         write_html_report([document], report.with_suffix(".html"))
     return report
+
+
+def write_selection(
+    results: SelectionResults, folder: str | os.PathLike[str], save: Callable[[Path], object] | None
+) -> Path | None:
+    """
+    Writes the report of a selection and, in `chosen` beside it, what was chosen with its card.
+
+    Args:
+        results ([`SelectionResults`]):
+            What was found.
+        folder (`str` or `os.PathLike`):
+            Created if needed; the `chosen` of an earlier test is removed.
+        save (`Callable[[Path], object]`, *optional*):
+            Saves what was chosen in a folder; `None` if it cannot be saved.
+
+    Returns:
+        `Path`, *optional*: the folder `chosen`; `None` if it is the reference, or cannot be saved.
+    """
+    write_report(results, folder)
+    chosen = Path(folder) / "chosen"
+    shutil.rmtree(chosen, ignore_errors=True)  # of an earlier test with other margins
+    if results.selection.chosen is None or save is None:
+        return None
+    save(chosen)
+    library = "peft" if (chosen / "adapter_config.json").is_file() else "transformers"
+    write_text(chosen / "README.md", card_of_chosen(results, library))
+    return chosen
 
 
 def write_html_report(documents: Sequence[AnyDocument], path: str | os.PathLike[str]) -> Path:
