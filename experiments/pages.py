@@ -8,7 +8,7 @@ from pathlib import Path
 from fairpo_trl.reporting.render.markdown import pipe_table
 
 
-def write_page(path: Path, title: str, about: Mapping[str, str], parts: Sequence[str]) -> None:
+def write_page(path: Path, title: str, about: Mapping[str, str], parts: Sequence[str]) -> str:
     """
     Writes a page of Markdown.
 
@@ -21,6 +21,10 @@ def write_page(path: Path, title: str, about: Mapping[str, str], parts: Sequence
             What was run, and where: the first table.
         parts (`Sequence[str]`):
             Paragraphs, tables and pictures below it.
+
+    Returns:
+        `str`: what was written.
     """
-    table = pipe_table(["", ""], [list(row) for row in about.items()])
-    path.write_text("\n\n".join([f"# {title}", table, *parts]) + "\n", encoding="utf-8")
+    text = "\n\n".join([f"# {title}", pipe_table(["", ""], [list(row) for row in about.items()]), *parts]) + "\n"
+    path.write_text(text, encoding="utf-8")
+    return text

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from demo import evaluation, scorers
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
+from experiments.pages import write_page
 from fairpo_trl import Partition
 from fairpo_trl.evaluation import Estimate, paired_bootstrap, win_rate
 from fairpo_trl.reporting import ComparisonPoint, plot_comparison
-from fairpo_trl.reporting.documents import Interval
+from fairpo_trl.reporting.documents import Interval, hardware
+from fairpo_trl.reporting.render.markdown import pipe_table
 
 from .early_stopping import above_curve
 from .measure import At, Measurer, Row
@@ -54,10 +54,7 @@ def write_tables(measurer: Measurer, rows: Sequence[Row], seeds: Sequence[int] =
     for line, values in zip(lines, measured, strict=True):
         line["above_curve"] = _above_curve(line, values, curve)
     measurer.points.write(measurer.folder / "comparison.json", lines)
-    table = _table(lines, measurer)
-    Console(width=190).print(table)
-    text = _markdown(lines, measurer) + "\n" + _itself(reference, again)
-    (measurer.folder / "comparison.md").write_text(text, encoding="utf-8")
+    print(_page(lines, measurer, reference, again))
     plotted = _plot(lines, measurer)
     names = ["comparison.md", "comparison.json", *(["comparison.png"] if plotted else [])]
     print(f"Written to {measurer.folder}: {', '.join(names)}")
@@ -170,9 +167,6 @@ def _cells(line: dict[str, Any]) -> list[str]:
     ]
 
 
-_WORDS = ("method", "held, worst", "by the second judge")
-"""Columns that are read as words."""
-
 _HEADER = [
     "method",
     "seeds",
@@ -188,47 +182,37 @@ _HEADER = [
 ]
 
 
-def _table(lines: Sequence[dict[str, Any]], measurer: Measurer) -> Table:
-    table = Table(title=_caption(measurer), title_justify="left")
-    for column in _HEADER:
-        table.add_column(
-            column, justify="left" if column in ("method", "held, worst", "by the second judge") else "right"
-        )
-    for line in lines:
-        table.add_row(*_cells(line))
-    return table
-
-
-def _caption(measurer: Measurer) -> str:
-    return (
-        f"Change of win rate against the reference on {len(measurer.prompts)} {measurer.split} prompts x "
-        f"{measurer.samples} completions, less that of the reference against itself (95 % intervals over prompts)"
-    )
-
-
-def _markdown(lines: Sequence[dict[str, Any]], measurer: Measurer) -> str:
-    rule = ["---", *["---:"] * (len(_HEADER) - 1)]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in (_HEADER, rule, *map(_cells, lines)))
-    held = [n for n in scorers.SCORERS if n not in measurer.demo["privileged_attributes"]]
-    return (
-        f"{_caption(measurer)}.\n\n{table}\n\n"
-        f"Privileged: {', '.join(measurer.demo['privileged_attributes'])}. Held, each: {' / '.join(held)} (where the "
-        "partition is swapped: its own held ones). By the second judge: the worst held attribute as it sees them. "
-        "Above the curve: the mean and the worst held attribute, less those of DPO on privileged pairs (same seeds, "
-        "linear between its stopping points and the reference) at an equal privileged gain, prompts resampled "
-        "together; - where the curve does not reach. Words: mean per completion. Log-prob: mean per token under the "
-        "reference, nats. A row without a number of steps is measured at its end.\n"
-    )  # fmt: skip
-
-
-def _itself(reference: evaluation.Writing, again: evaluation.Writing) -> str:
-    """The row that every other row is less of: the reference with other draws against itself, each attribute."""
-    rates = {
-        name: paired_bootstrap(win_rate(again.scores[JUDGE][name], reference.scores[JUDGE][name]))
+def _page(
+    lines: Sequence[dict[str, Any]], measurer: Measurer, reference: evaluation.Writing, again: evaluation.Writing
+) -> str:
+    """`comparison.md`, and what it says about its columns."""
+    itself = ", ".join(
+        f"{name} {paired_bootstrap(win_rate(again.scores[JUDGE][name], reference.scores[JUDGE][name]))}"
         for name in scorers.SCORERS
+    )
+    privileged = measurer.demo["privileged_attributes"]
+    about = {
+        "command": "`make compare-generation`",
+        "prompts": f"{len(measurer.prompts)} of {measurer.split}, {measurer.samples} completions each",
+        "hardware": hardware(),
+        "change": "of the win rate against the reference, less that of the reference against itself with other draws, "
+        "[95 % over prompts]",
+        "the reference against itself": itself,
+        "privileged": ", ".join(privileged),
+        "held, each": " / ".join(n for n in scorers.SCORERS if n not in privileged)
+        + " (where the partition is swapped: its own held ones)",
+        "by the second judge": "the worst held attribute as it sees them",
+        "above the curve": "the mean and the worst held attribute, less those of DPO on privileged pairs (same seeds, "
+        "linear between its stopping points and the reference) at an equal privileged gain, prompts resampled "
+        "together; - where the curve does not reach",
+        "words": "mean of a completion",
+        "log-prob": "mean of a token under the reference, nats",
+        "steps": "a row without a number of steps is measured at its end",
     }
-    told = ", ".join(f"{name} {estimate}" for name, estimate in rates.items())
-    return f"The reference with other draws against itself: {told}.\n"
+    table = pipe_table(_HEADER, [_cells(line) for line in lines], numbers_from=1)
+    return write_page(
+        measurer.folder / "comparison.md", "FairPO and its opponents on the demo's pairs", about, [table]
+    )
 
 
 def _plot(lines: Sequence[dict[str, Any]], measurer: Measurer) -> bool:

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.pages import write_page
 from fairpo_trl.evaluation import paired_bootstrap
+from fairpo_trl.reporting.documents import hardware
+from fairpo_trl.reporting.render.markdown import pipe_table
 
 from .truthfulqa import ATTRIBUTES, ROWS, Row, Setting, Study, per_question
 
@@ -34,9 +37,7 @@ def write_tables(study: Study, choice: Mapping[str, Any], directions: Sequence[s
         "lines": lines,
     }
     study.points.write(study.folder / "comparison.json", found)
-    text = _markdown(found)
-    (study.folder / "comparison.md").write_text(text, encoding="utf-8")
-    print(text)
+    print(_page(study, found))
 
 
 def _values(point: Mapping[str, Any], name: str) -> NDArray[np.float64]:
@@ -83,28 +84,28 @@ def _line(
     }
 
 
-def _markdown(found: Mapping[str, Any]) -> str:
+def _page(study: Study, found: Mapping[str, Any]) -> str:
+    """`comparison.md`."""
+
     def cell(value: Mapping[str, Any]) -> str:
         spread = "" if value["seed_sd"] is None else f" ±{100 * value['seed_sd']:.1f}"
         return f"{100 * value['mean']:+.1f}{spread} [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]"
 
     held_of = dict(zip(ATTRIBUTES, reversed(ATTRIBUTES), strict=True))
-    text = [
-        "| privileged | method | rate x steps | seeds | privileged pairs | held pairs | MC1 | MC2 |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for line in found["lines"]:
         privileged = line["privileged"]
-        cells = [cell(line["change"][name]) for name in (privileged, held_of[privileged], "MC1", "MC2")]
         setting = f"{line['learning_rate']:g} x {line['steps']}"
-        text.append(f"| {privileged} | {line['label']} | {setting} | {line['seeds']} | {' | '.join(cells)} |")
-    start = ", ".join(f"{name} {100 * value:.1f}" for name, value in found["reference"].items())
-    counts = found["questions"]
-    text += [
-        "",
-        "Change in points against the reference: share of held-out pairs ranked right by log-probability, MC1, MC2; "
-        f"mean over seeds ± their standard deviation, 95 % interval over {counts['test']} test questions. The "
-        f"reference: {start}. Settings tried on {counts['validation']} validation questions: "
-        f"{found['settings_tried']}.",
-    ]
-    return "\n".join(text) + "\n"
+        changes = [cell(line["change"][name]) for name in (privileged, held_of[privileged], "MC1", "MC2")]
+        rows.append([privileged, line["label"], setting, str(line["seeds"]), *changes])
+    header = ["privileged", "method", "rate x steps", "seeds", "privileged pairs", "held pairs", "MC1", "MC2"]
+    about = {
+        "command": "`python -m experiments.generation.truthfulqa`",
+        "hardware": hardware(),
+        "changes": "points against the reference: share of held-out pairs ranked right by log-probability, MC1, MC2; "
+        f"mean over seeds ± their standard deviation, [95 % over {found['questions']['test']} test questions]",
+        "the reference": ", ".join(f"{name} {100 * value:.1f}" for name, value in found["reference"].items()),
+        "settings tried": f"{found['settings_tried']} on {found['questions']['validation']} validation questions",
+    }
+    table = pipe_table(header, rows, numbers_from=2)
+    return write_page(study.folder / "comparison.md", "TruthfulQA: truthful against informative", about, [table])
