@@ -9,8 +9,9 @@ An off-policy set of two attributes in conflict: TruthfulQA's answers, judged tr
 `--answers` the published questions with their best, correct and incorrect answers. Questions are divided into train,
 validation and test. Each attribute is privileged in turn, and measured by how the model ranks held-out pairs; MC1 and
 MC2, the published multiple-choice measures, come from the log-probabilities of the published answers. The search
-tries every setting on validation, and keeps its choice in `choice.json`; the comparison takes it from there. Every
-point is one JSON file, and what is there is not computed again.
+tries every setting on validation, and keeps its choice in `choice.json`; the comparison takes it from there. With
+`--texts` every model also writes fresh answers to the test questions, for classifiers to judge. Every point is one
+JSON file, and what is there is not computed again.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from fairpo_trl.preferences.read import read_splits
 from fairpo_trl.preferences.rules import prompt_key
 
 from .answers import Question, answer_log_probs
+from .truthfulqa_texts import write_answers
 
 
 ATTRIBUTES = truthfulqa.ATTRIBUTES
@@ -50,6 +52,8 @@ TRAIN_PAIRS = 120
 """Of each attribute; every run draws from these."""
 VALIDATION, TEST = 40, 80
 """Questions."""
+TEXTS = "texts"
+"""Measured on the test questions by fresh answers."""
 PAIRS = 2
 """Held-out pairs per question and attribute at most."""
 STEPS = (6, 12)
@@ -169,9 +173,9 @@ class Study:
     def __init__(self, folder: Path, data: Path, answers: Path, model: str | None = None) -> None:
         self.folder, self.points = folder, points.Points(folder)
         self.model = demo_model_path()[0] if model is None else model
-        rows = list(read_splits(data)["train"])
-        pairs = {consistent: pairs_of(rows, way) for consistent, way in ((False, "each"), (True, "consistent"))}
-        split = split_of_questions(pairs[False])
+        self.judged = list(read_splits(data)["train"])
+        pairs = {consistent: pairs_of(self.judged, way) for consistent, way in ((False, "each"), (True, "consistent"))}
+        self.split = split = split_of_questions(pairs[False])
 
         def part(name: str, consistent: bool = False) -> list[dict[str, Any]]:
             return [pair for pair in pairs[consistent] if split.get(prompt_key(pair["prompt"])) == name]
@@ -230,7 +234,10 @@ class Study:
     def measure(self, model: Any, tokenizer: Any, split: str) -> dict[str, Any]:
         """
         Log-probabilities of the held-out pairs by question; of test questions MC1 and MC2 too, which choose nothing.
+        For the split [`TEXTS`] fresh answers instead.
         """
+        if split == TEXTS:
+            return {"texts": write_answers(model, tokenizer, self.questions["test"])}
 
         def ids(text: str, end: bool = False) -> list[int]:
             return tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] * end
@@ -337,6 +344,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--privileged", nargs="*", choices=ATTRIBUTES, default=list(ATTRIBUTES))
     parser.add_argument("--search", action="store_true", help="tune on validation, and write choice.json")
+    parser.add_argument("--texts", action="store_true", help="have fresh answers written and judged too")
     parser.add_argument("--tables_only", action="store_true", help="train nothing")
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -352,7 +360,8 @@ def main() -> None:
         for privileged in args.privileged:
             for row in ROWS:
                 chosen = choice[privileged][row.name]
-                study.run(row, privileged, chosen["learning_rate"], [chosen["steps"]], seed, "test")
+                for split in ("test", TEXTS) if args.texts else ("test",):
+                    study.run(row, privileged, chosen["learning_rate"], [chosen["steps"]], seed, split)
                 print(f"seed {seed}, {privileged} privileged: {row.label}", flush=True)
     write_tables(study, choice, args.privileged, args.seeds)
 

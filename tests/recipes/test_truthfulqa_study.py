@@ -14,8 +14,11 @@ from conftest import WORDS, make_model, make_tokenizer
 from helpers_trainer import data, fairpo, lora
 
 from experiments.generation import truthfulqa as study
+from experiments.generation import truthfulqa_texts
 from experiments.generation.answers import Question, answer_log_probs
 from experiments.generation.truthfulqa_tables import write_tables
+from experiments.generation.truthfulqa_texts import AnswerJudge
+from fairpo_trl.preferences.rules import prompt_key
 
 
 def test_scores_are_those_of_every_answer_alone(tmp_path):
@@ -122,6 +125,20 @@ def test_questions_are_in_one_split_and_consistent_winners_lose_nothing(files, s
         assert won != lost and all(a >= b for a, b in zip(won, lost, strict=True))
 
 
+def test_a_judge_knows_the_manner_of_answers():
+    judged = [
+        {"prompt": f"question {n % 12}", "response": text, "truthful": 1.0, "informative": float("because" in text)}
+        for n, text in enumerate(["no comment", "it is so because of rain"] * 18)
+    ]
+    judge = AnswerJudge(judged, "informative")
+    dull, telling, silent = judge(["no comment", "because of rain", " ..."])
+    assert telling > 0.5 > dull and silent == 0.0
+    assert np.isnan(judge.ranked_right(judged))  # each question has answers of one kind only
+    mixed = [row | {"prompt": "one question"} for row in judged[:4]]
+    assert judge.ranked_right(mixed) == 1.0
+    assert judge.ranked_right([row | {"informative": 1 - row["informative"]} for row in mixed]) == 0.0
+
+
 def test_a_search_and_a_comparison_leave_points_and_one_table(files, small, tmp_path, monkeypatch, capsys):
     work = study.Study(tmp_path, *files[:2], model=str(files[2]))
     study.search(work, ["truthful"])
@@ -129,7 +146,8 @@ def test_a_search_and_a_comparison_leave_points_and_one_table(files, small, tmp_
     assert {len(chosen["tried"]) for chosen in choice["truthful"].values()} == {2}
     for row in study.ROWS:
         chosen = choice["truthful"][row.name]
-        work.run(row, "truthful", chosen["learning_rate"], [chosen["steps"]], 0, "test")
+        for split in ("test", study.TEXTS) if row is study.ROWS[0] else ("test",):
+            work.run(row, "truthful", chosen["learning_rate"], [chosen["steps"]], 0, split)
     monkeypatch.setattr(study, "FairPOTrainer", lambda **_: pytest.fail("every point is there"))
     study.search(work, ["truthful"])
     write_tables(work, choice, ["truthful"], [0, 1])
@@ -148,6 +166,19 @@ def test_a_search_and_a_comparison_leave_points_and_one_table(files, small, tmp_
     assert point["pairs"] != before["pairs"]
     text = capsys.readouterr().out
     assert "| truthful | FairPO-DPO |" in text and "4 test questions" in text
+
+    # Fresh answers of the one row that wrote some, by judges of the training questions' judgements.
+    assert ["texts" in line for line in found["lines"]] == [True, False, False]
+    setting = study.Setting(chosen["learning_rate"], chosen["steps"])
+    written = work.points.read(work.path(row, "truthful", setting, 0, study.TEXTS))["texts"]
+    assert [len(answers) for answers in written] == [truthfulqa_texts.SAMPLES] * 4
+    train = [r for r in work.judged if work.split[prompt_key(study.as_text(r["prompt"]))] == "train"]
+    judge = AnswerJudge(train, "truthful")
+    base = work.points.read(work.path(None, "", None, 0, study.TEXTS))["texts"]
+    by_hand = [judge([text for answers in texts for text in answers]).mean() for texts in (written, base)]
+    assert found["lines"][0]["texts"]["truthful"]["mean"] == pytest.approx(by_hand[0] - by_hand[1])
+    assert found["texts"]["truthful"]["training_judgements"] == len(train)
+    assert "fresh answers" in text
     # DPO on all pairs is one run for both directions.
     setting = study.Setting(1e-2, 1)
     assert work.path(study.ROWS[1], "truthful", setting, 0, "test") == work.path(
