@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.hub.privacy import one_line
+from fairpo_trl.reporting.blocks import Block
+from fairpo_trl.reporting.render.terminal import print_part
 
 
 def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]], args: FairPOConfig) -> None:
@@ -32,20 +32,15 @@ def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]],
     else:
         held = "max(0, DPO - log 2 - epsilon)"
     rule = {"privileged": args.privileged_loss.upper(), "non_privileged": held}
-    table = Table(title="FairPO: who should get better, and what is held", title_justify="left")
-    table.add_column("attribute")
-    table.add_column("role")
-    for split in counts:
-        table.add_column(Text(one_line(f"{split} pairs")), justify="right")
-    table.add_column("loss of its pairs")
-    for name in (*partition.privileged, *partition.non_privileged):
-        role = partition.role_of(name)
-        style = "bold green" if role == "privileged" else ""
-        table.add_row(
-            Text(one_line(name)),
-            role,
+    rows = tuple(
+        (
+            one_line(name),
+            partition.role_of(name),
+            rule[partition.role_of(name)],
             *(f"{split.get(name, 0):,}" for split in counts.values()),
-            rule[role],
-            style=style,
         )
-    Console().print(table)
+        for name in (*partition.privileged, *partition.non_privileged)
+    )
+    header = ("attribute", "role", "loss of its pairs", *(one_line(f"{split} pairs") for split in counts))
+    title = "FairPO: who should get better, and what is held"
+    print_part(Block(title, header, (("", rows),), texts=3), Console())

@@ -6,14 +6,15 @@ import os
 from pathlib import Path
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from fairpo_trl.preferences.check import PreferenceReport
 from fairpo_trl.preferences.rules import row_numbers
+from fairpo_trl.reporting.blocks import Block, Row
+from fairpo_trl.reporting.cells import Value
 from fairpo_trl.reporting.numbers import ABSENT, role_text, share
+from fairpo_trl.reporting.render.terminal import print_part
 
 
 _SKEWED = 0.65
@@ -37,11 +38,11 @@ def print_report(report: PreferenceReport, console: Console | None = None) -> No
     roles = "".join(f"; {role_text(role)} {count:,}" for role, count in sorted(report.roles.items(), reverse=True))
     console.print(Text(f"Pairs: {rows}{roles}"))
     if report.attributes:
-        console.print(_attribute_table(report))
+        print_part(_attribute_block(report), console)
     if report.conflicts:
-        console.print(_conflict_table(report))
+        print_part(_conflict_block(report), console)
         if len(report.attributes) > 2:
-            console.print(_matrix_table(report))
+            print_part(_matrix_block(report), console)
     for line, style in _findings(report):
         console.print(Text(line, style=style))
 
@@ -118,60 +119,52 @@ def _largest(report: PreferenceReport) -> tuple[list[int], list[str]]:
     return shown, [report.attributes[index].name for index in shown]
 
 
-def _attribute_table(report: PreferenceReport) -> Table:
-    table = _table("Attributes")
-    table.add_column("attribute", overflow="fold", min_width=12)
-    if report.roles:
-        table.add_column("role")
-    for split in report.splits:
-        table.add_column(split, justify="right")
-    for column in ("prompts", "chosen\nlonger", "mean characters\nchosen / rejected"):
-        table.add_column(column, justify="right")
-    for entry in report.attributes:
-        skewed = not 1 - _SKEWED <= entry.chosen_longer <= _SKEWED
-        table.add_row(
-            Text(entry.name, style="bold" if entry.role == "privileged" else ""),
+def _attribute_block(report: PreferenceReport) -> Block:
+    rows: tuple[Row, ...] = tuple(
+        (
+            entry.name,
             *([role_text(entry.role)] if report.roles else []),
             *(f"{entry.pairs.get(split, 0):,}" for split in report.splits),
             f"{entry.prompts:,}",
-            Text(share(entry.chosen_longer), style="yellow" if skewed else ""),
+            Value(entry.chosen_longer),
             f"{entry.chosen_length:,.0f} / {entry.rejected_length:,.0f}",
         )
-    return table
+        for entry in report.attributes
+    )
+    texts = ("attribute", "role") if report.roles else ("attribute",)
+    numbers = (*report.splits, "prompts", "chosen\nlonger", "mean characters\nchosen / rejected")
+    return Block("Attributes", (*texts, *numbers), (("", rows),), texts=len(texts))
 
 
-def _conflict_table(report: PreferenceReport) -> Table:
+def _conflict_block(report: PreferenceReport) -> Block:
     """The attributes that disagree most."""
     ranked = sorted(report.conflicts, key=lambda conflict: -conflict.share if conflict.comparable else 1)
     title = "Conflicts" if len(ranked) <= _SHOWN else f"Conflicts: the {_SHOWN} largest of {len(ranked):,}"
-    table = _table(title)
-    for column in ("attribute", "and"):
-        table.add_column(column, overflow="fold", min_width=12)
-    for column in ("shared\nprompts", "comparable", "disagree", "exact\nreverses"):
-        table.add_column(column, justify="right")
-    for conflict in ranked[:_SHOWN]:
-        table.add_row(
-            Text(conflict.first),
-            Text(conflict.second),
+    header = ("attribute", "and", "shared\nprompts", "comparable", "disagree", "exact\nreverses")
+    rows = tuple(
+        (
+            conflict.first,
+            conflict.second,
             f"{conflict.shared:,}",
             f"{conflict.comparable:,}",
             f"{conflict.disagree:,} ({share(conflict.share)})" if conflict.comparable else ABSENT,
             f"{conflict.exact_reverses:,}",
         )
-    return table
+        for conflict in ranked[:_SHOWN]
+    )
+    return Block(title, header, (("", rows),), texts=2)
 
 
-def _matrix_table(report: PreferenceReport) -> Table:
+def _matrix_block(report: PreferenceReport) -> Block:
     """The matrix; columns are numbered to stay narrow."""
     shown, names = _largest(report)
     matrix = report.conflict_matrix()[np.ix_(shown, shown)]
-    table = _table("Share of the comparable prompts on which two attributes disagree")
-    table.add_column("attribute", overflow="fold", min_width=12)
-    for number in range(1, len(names) + 1):
-        table.add_column(str(number), justify="right")
-    for number, (name, line) in enumerate(zip(names, matrix, strict=True), start=1):
-        table.add_row(Text(f"{number} {name}"), *(ABSENT if np.isnan(value) else share(value) for value in line))
-    return table
+    rows: tuple[Row, ...] = tuple(
+        (f"{number} {name}", *(Value(None if np.isnan(value) else value) for value in line))
+        for number, (name, line) in enumerate(zip(names, matrix, strict=True), start=1)
+    )
+    header = ("attribute", *map(str, range(1, len(names) + 1)))
+    return Block("Share of the comparable prompts on which two attributes disagree", header, (("", rows),))
 
 
 def _findings(report: PreferenceReport) -> list[tuple[str, str]]:
@@ -239,10 +232,6 @@ def _findings(report: PreferenceReport) -> list[tuple[str, str]]:
             )
         )
     return lines
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
 
 
 def _percent(value: float) -> str:

@@ -2,7 +2,9 @@
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+
+from fairpo_trl.reporting.blocks import Block
+from fairpo_trl.reporting.render.terminal import print_part
 
 from . import scorers
 
@@ -113,19 +115,17 @@ def _cell(value: float | int | str | None) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _table(title: str, rows: dict[str, dict]) -> Table:
-    table = Table("", *next(iter(rows.values())), title=title, title_justify="left")
-    for name, row in rows.items():
-        table.add_row(name, *map(_cell, row.values()))
-    return table
+def _print(title: str, rows: dict[str, dict], console: Console) -> None:
+    cells = tuple((name, *map(_cell, row.values())) for name, row in rows.items())
+    print_part(Block(title, ("", *next(iter(rows.values()))), (("", cells),)), console)
 
 
 def print_report(report: dict, console: Console) -> None:
     """Print the report as tables."""
-    console.print(_table("Samples", report["samples"]))
+    _print("Samples", report["samples"], console)
     flat = {name: {k: v for k, v in row.items() if k != "others"} for name, row in report["correlations"].items()}
-    console.print(_table("Scorers: Spearman correlations with length and with the second judge", flat))
+    _print("Scorers: Spearman correlations with length and with the second judge", flat, console)
     others = {name: row["others"] for name, row in report["correlations"].items()}
-    console.print(_table("Scorers: Spearman correlations with each other", others))
+    _print("Scorers: Spearman correlations with each other", others, console)
     rows = {name: {**row, "judge": report["judge_prefers_chosen"][name]} for name, row in report["pairs"].items()}
-    console.print(_table("Pairs", {name: rows[name] for name in scorers.SCORERS if name in rows}))
+    _print("Pairs", {name: rows[name] for name in scorers.SCORERS if name in rows}, console)

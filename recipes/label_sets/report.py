@@ -30,10 +30,6 @@ PROBLEMS = {
 }
 
 
-MOST_COLUMNS = 9
-"""A wider table would be torn in a terminal."""
-
-
 @dataclass(frozen=True)
 class Written:
     """
@@ -157,10 +153,7 @@ def show(blocks: Sequence[Block], notes: Sequence[str], title: str, path: Path, 
     """Prints the tables and writes them as Markdown, after the images (description -> file beside it)."""
     console = new_console()
     for block in blocks:
-        if len(block.header) <= MOST_COLUMNS:
-            print_part(block, console)
-        else:
-            console.print(f"\n{block.title}: a table of {len(block.header)} columns, in {path.name}.", markup=False)
+        print_part(block, console)
     for note in notes:
         console.print(note, markup=False)
     parts = [f"# {title}", *(image_markdown(text, name) for text, name in images.items())]

@@ -285,7 +285,10 @@ def test_a_conflict_on_most_prompts_says_what_can_be_done():
 
 def test_of_many_attributes_the_largest_are_shown():
     rows = [row(f"p{i}", "x", "y", f"a{k}") for k in range(30) for i in range(1 + (k > 5))]
-    text = printed(check_preferences(rows), 250)
+    report = check_preferences(rows)
+    narrow = printed(report, 80)
+    assert "…" not in narrow and narrow.count(".00") >= 24 * 23, "every share of the matrix, in several tables"
+    text = printed(report, 250)
     assert "Conflicts: the 24 largest of 435" in text
     assert "\n 24 a29 " in text and "\n 1 a6 " in text  # the first six have the fewest pairs
 

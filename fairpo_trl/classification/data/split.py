@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 
 from fairpo_trl.core.messages import second_spellings
 from fairpo_trl.hashing import sha256
+from fairpo_trl.reporting.blocks import Block
+from fairpo_trl.reporting.render.terminal import print_part
 
 
 ImageSource = Path | bytes | Image.Image
@@ -276,11 +277,7 @@ def print_data_summary(splits: Mapping[str, MultiLabelSplit], console: Console |
     """
     check_splits(splits)
     console = Console() if console is None else console
-    table = Table(title="Data", title_justify="left")
-    table.add_column("split")
-    for column in ("rows", "without a label", "series", "unknown labels"):
-        table.add_column(column, justify="right")
-    table.add_column("source")
+    rows = []
     for name, split in splits.items():
         sources = ["images"] if split.images is not None else []
         if split.features is not None:
@@ -289,8 +286,9 @@ def print_data_summary(splits: Mapping[str, MultiLabelSplit], console: Console |
         series = "–" if split.series is None else f"{len(set(split.series)):,}"
         unknown = f"{int((split.labels == -1).sum()):,}"
         source = " + ".join(sources) or "labels only"
-        table.add_row(name, f"{len(split):,}", f"{unlabelled:,}", series, unknown, source)
-    console.print(table)
+        rows.append((name, source, f"{len(split):,}", f"{unlabelled:,}", series, unknown))
+    header = ("split", "source", "rows", "without a label", "series", "unknown labels")
+    print_part(Block("Data", header, (("", tuple(rows)),), texts=2), console)
 
     names = next(iter(splits.values())).label_names
     console.print(f"{len(names)} labels in this order: {_listed(names)}", markup=False, highlight=False)
@@ -303,15 +301,11 @@ def print_data_summary(splits: Mapping[str, MultiLabelSplit], console: Console |
     counts = {name: split.label_counts() for name, split in splits.items()}
     first = counts[next(iter(counts))]
     by_count = sorted(names, key=lambda label: (first[label], names.index(label)))
-    shown = by_count if len(by_count) <= 2 * _NAMED else [*by_count[:_NAMED], *by_count[-_NAMED:]]
-    rarest = Table(title="Positives of the rarest and commonest labels", title_justify="left")
-    rarest.add_column("label")
-    for name in counts:
-        rarest.add_column(name, justify="right")
-    for position, label in enumerate(shown):
-        end = position == _NAMED - 1 and len(shown) < len(names)
-        rarest.add_row(label, *(f"{count[label]:,}" for count in counts.values()), end_section=end)
-    console.print(rarest)
+    ends = [by_count] if len(by_count) <= 2 * _NAMED else [by_count[:_NAMED], by_count[-_NAMED:]]
+    sections = tuple(
+        ("", tuple((label, *(f"{count[label]:,}" for count in counts.values())) for label in end)) for end in ends
+    )
+    print_part(Block("Positives of the rarest and commonest labels", ("label", *counts), sections), console)
 
 
 def _checked_labels(labels: ArrayLike, names: Sequence[str], where: str) -> NDArray[np.int8]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -22,6 +28,8 @@ from fairpo_trl.reporting.cells import Cell, pieces
 
 
 WIDTH = 100
+_TEXT = 14
+"""Least width of a column of text: what is longer is folded."""
 _COLOURS = {"better": "green", "worse": "red", "same": "dim", None: ""}
 
 
@@ -56,7 +64,8 @@ def print_part(part: Shown, console: Console, samples: int = 3) -> None:
     if isinstance(part, Pictures):
         part = pictures_block(part, samples)
     if isinstance(part, Block):
-        console.print(Padding(block_table(part), (1, 0, 0, 0)))
+        for table in block_tables(part, console.width):
+            console.print(Padding(table, (1, 0, 0, 0)))
         if part.note:
             console.print(Text(printable(part.note), style="dim"))
 
@@ -69,32 +78,107 @@ def new_console() -> Console:
     return console
 
 
-def block_table(block: Block) -> Table:
-    """A block as a table; where it is wide, an interval stands below its number."""
+def block_tables(block: Block, width: int) -> list[Table]:
+    """
+    A block as tables in which no number is cut.
+
+    Where its columns need more room, intervals stand below their numbers and headers break at blanks; where that is
+    too wide still, the columns of numbers stand in several tables below each other, each with the columns of text.
+
+    Args:
+        block ([`Block`]):
+            What to show.
+        width (`int`):
+            Columns of the terminal.
+    """
+    plans = [_Plan.of(block, *layout) for layout in ((False, 1), (True, 1), (True, 0))[int(block.wide) :]]
+    every = range(len(block.header))
+    fitting = next((plan for plan in plans if plan.room(every, width) >= 0), None)
+    if fitting or block.texts == len(block.header):
+        return [_table(block, fitting or plans[0], every, width)]
+    texts, groups = every[: block.texts], [list[int]()]
+    for column in every[block.texts :]:
+        # What has no name of its own belongs to the column before it.
+        unnamed = list(takewhile(lambda later: not block.header[later], every[column + 1 :]))
+        fits = plans[-1].room([*texts, *groups[-1], column, *unnamed], width) >= 0
+        if groups[-1] and block.header[column] and not fits:
+            groups.append([])
+        groups[-1].append(column)
+    return [
+        _table(block, plans[-1], [*texts, *group], width, ", continued" if group is not groups[0] else "")
+        for group in groups
+    ]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The cells of a block as they are written; the least width of every column, and what it would like to have."""
+
+    header: list[str]
+    rows: list[list[list[Text]]]
+    least: list[int]
+    whole: list[int]
+    padding: int
+
+    @classmethod
+    def of(cls, block: Block, below: bool, padding: int) -> _Plan:
+        """`below`: whether intervals stand below their numbers and headers of numbers break at blanks."""
+        rows = [[[_cell(cell, below) for cell in row] for row in section] for _, section in block.sections]
+        plan = cls([], rows, [], [], padding)
+        for column, name in enumerate(map(printable, block.header)):
+            found = [row[column].plain for section in rows for row in section]
+            if below and column >= block.texts:
+                room = max(_longest(found), _longest(name.split()), 1)
+                lines = [textwrap.wrap(line, room, break_on_hyphens=False) for line in name.split("\n")]
+                name = "\n".join(part for line in lines for part in line)
+            found += [name, *([section for section, _ in block.sections] if column == 0 else [])]
+            whole = _longest(found)
+            words = _longest(word for text in found for word in text.split())
+            plan.header.append(name)
+            plan.whole.append(whole)
+            plan.least.append(whole if column >= block.texts else min(_TEXT, words if column else whole))
+        return plan
+
+    def room(self, columns: Sequence[int], width: int) -> int:
+        """What the least widths of some columns leave of the terminal; below 0 they do not fit."""
+        between = 1 + 2 * self.padding
+        return width - 2 - sum(self.least[column] + between for column in columns) + between
+
+
+def _table(block: Block, plan: _Plan, columns: Sequence[int], width: int, more: str = "") -> Table:
     all_texts = block.texts == len(block.header)
     table = Table(
-        title=Text(printable(block.title), style="bold"),
+        title=Text(printable(block.title) + more, style="bold"),
         title_justify="left",
         box=box.SIMPLE,
         show_lines=all_texts and len(block.header) > 2,  # long texts side by side
         pad_edge=False,
-        padding=(0, 0) if block.wide else (0, 1),
+        padding=(0, plan.padding),
     )
-    for column, name in enumerate(block.header):
-        title = Text(printable(name))
-        if column >= block.texts:
-            table.add_column(title, justify="right", no_wrap=not name or "\n" in name)
-        elif all_texts:
-            table.add_column(title, overflow="fold")
-        else:
-            table.add_column(title, overflow="fold", min_width=14 if column == 0 else 4)
-    for name, rows in block.sections:
+    room = max(0, plan.room(columns, width))
+    for column in columns:
+        number = column >= block.texts
+        more_of_it = 0 if number else min(room, plan.whole[column] - plan.least[column])
+        room -= more_of_it
+        table.add_column(
+            Text(plan.header[column]),
+            justify="right" if number else "left",
+            no_wrap=number,
+            overflow="fold",
+            width=None if all_texts else plan.least[column] + more_of_it,
+        )
+    for (name, _), rows in zip(block.sections, plan.rows, strict=True):
         if name:
             table.add_row(Text(printable(name), style="italic"))
         for row in rows:
-            table.add_row(*(_cell(cell, block.wide) for cell in row))
+            table.add_row(*(row[column] for column in columns))
         table.add_section()
     return table
+
+
+def _longest(texts: Iterable[str]) -> int:
+    """Columns of the longest line."""
+    return max((cell_len(line) for text in texts for line in text.split("\n")), default=0)
 
 
 def printable(text: str) -> str:
@@ -102,9 +186,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text.replace("\r\n", "\n").replace("\t", "  "))
 
 
-def _cell(cell: Cell, wide: bool) -> Text:
+def _cell(cell: Cell, below: bool) -> Text:
     found = pieces(cell)
     text = str(found)
-    if wide and found.interval:
+    if below and found.interval:
         text = " ".join(filter(None, (found.text, found.sign))) + f"\n{found.interval}"
     return Text(printable(text), style=_COLOURS[found.kind])
