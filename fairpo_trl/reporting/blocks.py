@@ -1,24 +1,27 @@
 """What a report is made of, whatever the medium: tables of typed cells, sentences, texts, pictures, curves.
 
-A document becomes a [`Report`] once (`generation_report.py`, `label_report.py`, `comparison_report.py`), and each
-renderer (`render/`) shows its parts in order. A medium leaves out what it cannot show: a terminal has no curves.
+A document becomes a [`Report`] once, and each renderer (`render/`) shows its parts in order. A medium leaves out what
+it cannot show: a terminal has no curves.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from fairpo_trl.reporting.cells import Cell
-from fairpo_trl.reporting.documents import Role
+from fairpo_trl.reporting.documents import ROLES, Role
 from fairpo_trl.reporting.verdict import Verdict
 
 
 Row: TypeAlias = tuple[Cell, ...]
 Sections: TypeAlias = tuple[tuple[str, tuple[Row, ...]], ...]
 """(name, rows) each; a name may be empty."""
+
+MOST_NAMED = 12
+"""With more lines over steps than this neither colours nor a legend tell them apart: roles do."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,6 @@ class Texts:
     title: str
     texts: tuple[Text, ...]
     regressions: bool = False
-
-    def first_of_each(self, most: int) -> Texts:
-        """The first `most` texts of each thing that is said of them: the worst regressions of each attribute."""
-        seen = Counter[str]()
-        kept = []
-        for text in self.texts:
-            name = text.said[0][0] if text.said else ""
-            seen[name] += 1
-            if seen[name] <= most:
-                kept.append(text)
-        return Texts(self.title, tuple(kept), self.regressions)
 
 
 @dataclass(frozen=True)
@@ -160,12 +152,10 @@ class Report:
     What a report shows of one document.
 
     Attributes:
-        title (`str`): Its title.
-        kind (`str`): What the document is about: `language model`.
-        first (`tuple`): What came out; plots stand below it.
-        further (`tuple`): All else.
+        title, kind (`str`): Its title, and what the document is about: `language model`.
+        first, further (`tuple`): What came out, and below its plots all else.
         facts (`tuple[tuple[str, str], ...]`): How it was run: names with their texts.
-        settings (`tuple[tuple[str, str], ...]`, *optional*): Options with their values.
+        settings (`Mapping[str, Any]`, *optional*): Options with their values.
         command (`str`, *optional*): The command line.
         verdict ([`Verdict`], *optional*): One sentence on what came out.
         name, reference_name (`str`, *optional*): What the two models are called.
@@ -176,8 +166,8 @@ class Report:
     first: tuple[Shown, ...]
     further: tuple[Shown, ...]
     facts: tuple[tuple[str, str], ...]
-    settings: tuple[tuple[str, str], ...] = ()
-    command: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    command: str | None = None
     verdict: Verdict | None = None
     name: str = ""
     reference_name: str = "reference"
@@ -187,29 +177,37 @@ class Report:
         return (*self.first, *self.further)
 
 
-def texts_block(shown: Texts, most: int | None = None) -> Block:
-    """Texts as a table; those of regressions begin with what is said of them."""
-    texts = shown.texts[:most]
-    head = ("change",) if shown.regressions else ()
-    rows = tuple(
-        (*(["; ".join(said for _, said in text.said)] if head else []), text.prompt, text.reference, text.trained)
-        for text in texts
-    )
-    header = (*head, "prompt", "reference", "trained")
-    return Block(shown.title, header, (("", rows),), texts=len(header))
+def tabled(part: Shown, most: int | None = None, of_each: int | None = None) -> Shown:
+    """
+    A part of texts or pictures as a table of the first `most`; any other part as it is.
 
-
-def pictures_block(shown: Pictures, most: int | None = None) -> Block:
-    """Images as a table: true labels, and the best ones of either model, one a line."""
-    rows = tuple(
-        (
-            picture.id,
-            ", ".join(f"{name} *" if role == "privileged" else name for name, role in picture.true) or "none",
-            *("\n".join(map(str, guesses)) for _, guesses in picture.guesses),
+    Regressions begin with what is said of them; of each attribute there are at most `of_each`.
+    """
+    if isinstance(part, Texts):
+        rows: list[Row] = []
+        seen = Counter[str]()
+        for text in part.texts:
+            row: Row = (text.prompt, text.reference, text.trained)
+            if part.regressions:
+                attribute = text.said[0][0]
+                seen[attribute] += 1
+                if of_each is not None and seen[attribute] > of_each:
+                    continue
+                row = ("; ".join(said for _, said in text.said), *row)
+            rows.append(row)
+        header = (*(("change",) if part.regressions else ()), "prompt", "reference", "trained")
+        return Block(part.title, header, (("", tuple(rows[:most])),), texts=len(header))
+    if isinstance(part, Pictures):
+        found = tuple(
+            (
+                picture.id,
+                ", ".join(f"{name} *" if role == "privileged" else name for name, role in picture.true) or "none",
+                *("\n".join(map(str, guesses)) for _, guesses in picture.guesses),
+            )
+            for picture in part.pictures[:most]
         )
-        for picture in shown.pictures[:most]
-    )
-    return Block(shown.title, ("image", "true", "reference", "trained"), (("", rows),), texts=4, note=shown.note)
+        return Block(part.title, ("image", "true", "reference", "trained"), (("", found),), texts=4, note=part.note)
+    return part
 
 
 def sections_of(rows: Sequence[tuple[str, Row]]) -> Sections:
@@ -218,14 +216,19 @@ def sections_of(rows: Sequence[tuple[str, Row]]) -> Sections:
     return tuple((name, tuple(row for found, row in rows if found == name)) for name in names)
 
 
-def with_content(parts: Sequence[Shown | None]) -> tuple[Shown, ...]:
+def roles_of_lines(entries: Iterable[Mapping[str, float]], partition: Mapping[str, Role]) -> dict[str, Role | None]:
+    """The names that have lines over steps, privileged ones first; one may be a role itself, or have none."""
+    roles: Mapping[str, Role] = {role: role for role in ROLES} | dict(partition)
+    names = {name: roles.get(name) for entry in entries for name in entry if name != "step"}
+    return dict(sorted(names.items(), key=lambda item: item[1] != "privileged"))
+
+
+def known(facts: Mapping[str, str | None]) -> tuple[tuple[str, str], ...]:
+    """The facts of a run that there are."""
+    return tuple((name, text) for name, text in facts.items() if text)
+
+
+def with_content(parts: Iterable[Shown | None]) -> tuple[Shown, ...]:
     """The parts that have anything to show."""
-
-    def has_content(part: Shown | None) -> bool:
-        if isinstance(part, Lines):
-            return bool(part.entries)
-        if isinstance(part, Sentences):
-            return bool(part.lines)
-        return bool(part.texts) if isinstance(part, Texts) else part is not None
-
-    return tuple(part for part in parts if part is not None and has_content(part))
+    content = {Block: "sections", Lines: "entries", Sentences: "lines", Texts: "texts", Pictures: "pictures"}
+    return tuple(part for part in parts if part and getattr(part, content.get(type(part), "title")))

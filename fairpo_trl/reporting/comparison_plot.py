@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fairpo_trl.reporting.documents import Interval
-from fairpo_trl.reporting.drawing import BAND, LINES, TEXT, draw_point, plain, save_figure, style_axes
+from fairpo_trl.reporting.drawing import BAND, LINES, TEXT, draw_point, new_figure, plain, save_figure
 from fairpo_trl.reporting.label_placement import Label, place_labels
 
 
@@ -26,14 +24,9 @@ class ComparisonPoint:
     One method (or one stopping point of a curve) in a comparison.
 
     Attributes:
-        label (`str`):
-            Short text beside the point, for example a method's name or a number of steps.
-        privileged ([`Interval`]):
-            Mean win rate of the privileged attributes against the reference.
-        mean_held ([`Interval`]):
-            Mean win rate of the held attributes.
-        worst_held ([`Interval`]):
-            Lowest win rate among the held attributes.
+        label (`str`): Short text beside the point, for example a method's name or a number of steps.
+        privileged ([`Interval`]): Mean win rate of the privileged attributes against the reference.
+        mean_held, worst_held ([`Interval`]): Mean and lowest win rate of the held attributes.
     """
 
     label: str
@@ -78,13 +71,10 @@ def plot_comparison(
     curves = curves or {}
     if not points and not any(curves.values()):
         raise ValueError("There are no points to compare.")
-    figure = Figure(figsize=(11, 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    figure, panels = new_figure(11, 5.6, 1, 2, sharex=True, sharey=True)
     panel_labels = []
     neutral, what = (0.0, "change of win rate") if differences else (0.5, "win rate against the reference")
     for axes, key, name in zip(panels, ("mean_held", "worst_held"), ("mean", "worst"), strict=True):
-        style_axes(axes)
         axes.axhline(neutral, color=BAND, linewidth=1, zorder=1)
         axes.axvline(neutral, color=BAND, linewidth=1, zorder=1)
         labels: list[Label] = []

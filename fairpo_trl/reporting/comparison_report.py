@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fairpo_trl.reporting.blocks import Block, Report, Row, Sentences, Shown, sections_of, with_content
+from fairpo_trl.reporting.blocks import Block, Report, Row, Sentences, Shown, known, sections_of, with_content
 from fairpo_trl.reporting.cells import Change, Value
 from fairpo_trl.reporting.comparison_results import CONTINUED, LabelComparison, MethodResult
 from fairpo_trl.reporting.documents import Role
@@ -48,15 +48,14 @@ def comparison_report(comparison: LabelComparison, brief: bool = False) -> Repor
     if brief and heads:
         tables.append(per_label_block(comparison, heads[0], HELD_LABELS))
     tables.append(confused_block(comparison))
-    first: list[Shown | None] = [Sentences(tuple(f"{name}: {text}" for name, text in facts)) if brief else notes]
     return Report(
         title=comparison.title,
         kind="comparison of methods",
-        first=with_content(first),
+        first=with_content([Sentences(tuple(f"{name}: {text}" for name, text in facts.items())) if brief else notes]),
         further=with_content([*tables, notes if brief else None]),
-        facts=(*facts, *circumstances(comparison)),
-        settings=tuple((name, str(value)) for name, value in comparison.settings.items()),
-        command=comparison.command or "",
+        facts=known(facts | circumstances(comparison)),
+        settings=comparison.settings,
+        command=comparison.command,
     )
 
 
@@ -64,33 +63,18 @@ def main_block(comparison: LabelComparison, head: str) -> Block:
     """The table of the slides: four metrics of both groups, and the change of mAP(P) against two controls."""
 
     def row(method: MethodResult) -> Row:
-        return (
-            *metric_cells(method.groups.get("privileged", {})),
-            *metric_cells(method.groups.get("non_privileged", {})),
-            Change(method.delta_reference.get("privileged")),
-            Change(method.delta_continued.get("privileged")),
-        )
+        changes = (method.delta_reference, method.delta_continued)
+        return (*metric_cells(method.groups), *(Change(found.get("privileged")) for found in changes))
 
     trivial: list[tuple[str, Row]] = [
-        (
-            SECTION_NAMES["trivial"],
-            (
-                BASELINE_NAMES.get(name, name),
-                *metric_cells(groups.get("privileged", {})),
-                *metric_cells(groups.get("non_privileged", {})),
-                ABSENT,
-                ABSENT,
-            ),
-        )
+        (SECTION_NAMES["trivial"], (BASELINE_NAMES.get(name, name), *metric_cells(groups), ABSENT, ABSENT))
         for name, groups in comparison.trivial.items()
     ]
-    metrics = tuple(METRIC_NAMES[metric] for metric in METRICS)
     return Block(
         f"Means over seeds, in per cent. Head: {comparison.heads[head]}",
         (
             "method",
-            *(f"P\n{name}" for name in metrics),
-            *(f"held\n{name}" for name in metrics),
+            *(f"{group}\n{METRIC_NAMES[metric]}" for group in ("P", "held") for metric in METRICS),
             "change of mAP(P)\nvs reference",
             "change of mAP(P)\nvs continued BCE",
         ),
@@ -150,13 +134,7 @@ def per_label_block(comparison: LabelComparison, head: str, most_held: int | Non
     """
     Change of AP per label for continued BCE and the FairPO methods of a head; `None` if none was measured.
 
-    Args:
-        comparison ([`LabelComparison`]):
-            Many methods.
-        head (`str`):
-            One of its heads.
-        most_held (`int`, *optional*):
-            Number of held labels shown, those with the lowest change first; all of them by default.
+    Of the held labels, those with the lowest change come first; `most_held`: how many of them are shown.
     """
     measured = [method for method in comparison.of_head(head) if method.key in comparison.per_label]
     own = [m for m in measured if m.section == "methods" and m.name.startswith((CONTINUED, "fairpo"))]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import model_validator
 
 from fairpo_trl.core.messages import unknown_names_message
-from fairpo_trl.reporting.documents import Count, Interval, Number, Part, require
+from fairpo_trl.reporting.documents import Count, Interval, Number, Part, one_of, require
 from fairpo_trl.reporting.label_results import Hinge, LabelDocument, MaybeNumber
 
 
@@ -43,7 +42,7 @@ class MethodResult(Part):
 
     name: str
     label: str
-    section: Section
+    section: Annotated[Section, one_of("section", SECTIONS)]
     head: str
     groups: dict[str, dict[str, MaybeNumber]]
     seeds: Count | None = None
@@ -57,13 +56,6 @@ class MethodResult(Part):
     hinge: Hinge | None = None
     confusion: MaybeNumber = None
     bands: dict[str, MaybeNumber] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_section(cls, fields: Any) -> Any:
-        section = fields.get("section", SECTIONS[0]) if isinstance(fields, Mapping) else SECTIONS[0]
-        require(section in SECTIONS, unknown_names_message("section", [section], SECTIONS))
-        return fields
 
     @property
     def key(self) -> str:

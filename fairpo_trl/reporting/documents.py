@@ -11,12 +11,21 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
+from fairpo_trl.core.messages import require_known
 from fairpo_trl.files import write_text
 from fairpo_trl.hub.privacy import public
 
@@ -107,9 +116,6 @@ class Interval(Part):
         return self.model_dump(exclude_none=True)
 
 
-D = TypeVar("D", bound="Document")
-
-
 class Document(Part):
     """
     A results document. It is made public and checked when it is made, and only then.
@@ -146,9 +152,6 @@ class Document(Part):
             path (`str` or `os.PathLike`):
                 The file; its folder is created if needed.
 
-        Returns:
-            `Path`: the path.
-
         Raises:
             TypeError: If a free value, of the settings for example, is not JSON.
             OSError: If the file cannot be written.
@@ -160,7 +163,7 @@ class Document(Part):
         return path
 
     @classmethod
-    def read(cls: type[D], path: str | os.PathLike[str]) -> D:
+    def read(cls, path: str | os.PathLike[str]) -> Self:
         """
         Reads a document.
 
@@ -226,6 +229,16 @@ def require(condition: object, message: str) -> None:
     """Raises `ValueError` with the message unless the condition holds: a rule between the parts of a document."""
     if not condition:
         raise ValueError(message)
+
+
+def one_of(what: str, known: Sequence[str]) -> BeforeValidator:
+    """Says of a value that is none of the known ones which of them is the nearest."""
+
+    def check(value: Any) -> Any:
+        require_known(what, [value], known)
+        return value
+
+    return BeforeValidator(check)
 
 
 def hardware() -> str:

@@ -9,16 +9,18 @@ from fairpo_trl.reporting.blocks import (
     Lines,
     Report,
     Row,
+    Sections,
     Shown,
     Text,
     Texts,
+    known,
     sections_of,
     with_content,
 )
 from fairpo_trl.reporting.cells import Mean, Outcome, Value, difference, text_of
 from fairpo_trl.reporting.documents import ROLES
 from fairpo_trl.reporting.numbers import ABSENT, Unit, duration, judge_text, role_text, share
-from fairpo_trl.reporting.results import AttributeResult, Results, Sample
+from fairpo_trl.reporting.results import AttributeResult, Regression, Results, Sample
 from fairpo_trl.reporting.verdict import generation_verdict
 
 
@@ -38,9 +40,8 @@ def generation_report(results: Results) -> Report:
     """
     What every medium shows of a run; a part without numbers is left out.
 
-    A new part is one more function from the results to a [`Block`] (or `None`), named in one of the two lists below.
+    A new part is one more function from the results to a [`Block`] (or `None`), named in the list below.
     """
-    first: list[Shown | None] = [win_rate_block(results)]
     further: list[Shown | None] = [
         scores_block(results),
         negative_flips_block(results),
@@ -49,17 +50,25 @@ def generation_report(results: Results) -> Report:
         Lines("Margins of the pairs over the reference", "nats", results.margins_history, results.partition, 0.0),
         guards_block(results),
         judges_block(results),
-        Texts("What the models write", tuple(_sample(sample) for sample in results.samples)),
-        Texts("Worst regressions", tuple(_regression(results, i) for i in range(len(results.regressions))), True),
+        Texts("What the models write", tuple(map(_sample, results.samples))),
+        Texts("Worst regressions", tuple(map(_regression, results.regressions)), regressions=True),
     ]
+    facts = {
+        "model": results.model,
+        "data": results.data,
+        "hardware": results.hardware,
+        **{role_text(role): ", ".join(results.names_of(role)) or ABSENT for role in ROLES},
+        "seeds": ", ".join(map(str, results.seeds)),
+        "time": None if results.seconds is None else duration(results.seconds),
+    }
     return Report(
         title=results.title,
         kind="language model",
-        first=with_content(first),
+        first=(win_rate_block(results),),
         further=with_content(further),
-        facts=_facts(results),
-        settings=tuple((name, str(value)) for name, value in results.settings.items()),
-        command=results.command or "",
+        facts=known(facts),
+        settings=results.settings,
+        command=results.command,
         verdict=generation_verdict(results),
         name=results.name or results.title,
         reference_name=results.reference_name,
@@ -115,8 +124,8 @@ def win_rate_block(results: Results) -> Block:
     )
 
 
-def scores_block(results: Results) -> Block | None:
-    """Mean scores of both models, one row per attribute and judge; `None` if there are none."""
+def scores_block(results: Results) -> Block:
+    """Mean scores of both models, one row per attribute and judge."""
 
     def rows(entry: AttributeResult) -> list[Row]:
         return [
@@ -131,8 +140,6 @@ def scores_block(results: Results) -> Block | None:
             for judge, found in entry.scores.items()
         ]
 
-    if not any(entry.scores for entry in results.attributes):
-        return None
     return Block(
         "Mean scores",
         ("attribute", "judge", "reference", "trained", "difference", ""),
@@ -143,8 +150,8 @@ def scores_block(results: Results) -> Block | None:
     )
 
 
-def negative_flips_block(results: Results) -> Block | None:
-    """Prompts that every sample of the trained model loses, one row per attribute and judge; `None` without any."""
+def negative_flips_block(results: Results) -> Block:
+    """Prompts that every sample of the trained model loses, one row per attribute and judge."""
 
     def rows(entry: AttributeResult) -> list[Row]:
         return [
@@ -158,8 +165,6 @@ def negative_flips_block(results: Results) -> Block | None:
             for judge, found in entry.negative_flips.items()
         ]
 
-    if not any(entry.negative_flips for entry in results.attributes):
-        return None
     return Block(
         "Negative flips: prompts that are lost wholly, %",
         ("attribute", "judge", "trained", "reference\nvs itself", "prompts"),
@@ -224,18 +229,6 @@ def judges_block(results: Results) -> Block | None:
     return Block("Judges", ("judge", "kind", "calls", "from cache", "failures"), (("", rows),), texts=2, note=note)
 
 
-def _facts(results: Results) -> tuple[tuple[str, str], ...]:
-    known = {
-        "model": results.model,
-        "data": results.data,
-        "hardware": results.hardware,
-        **{role_text(role): ", ".join(results.names_of(role)) or ABSENT for role in ROLES},
-        "seeds": ", ".join(map(str, results.seeds)),
-        "time": None if results.seconds is None else duration(results.seconds),
-    }
-    return tuple((name, text) for name, text in known.items() if text)
-
-
 def _sample(sample: Sample) -> Text:
     said = tuple(
         (name, f"{name} {share(found.reference)} → {share(found.trained)}") for name, found in sample.scores.items()
@@ -243,13 +236,10 @@ def _sample(sample: Sample) -> Text:
     return Text(sample.prompt, sample.reference, sample.trained, said)
 
 
-def _regression(results: Results, number: int) -> Text:
-    found = results.regressions[number]
+def _regression(found: Regression) -> Text:
     told = f"{found.attribute} {text_of(Value(found.change, signed=True))} by the {judge_text(found.judge)}"
     return Text(found.prompt, found.reference, found.trained, ((found.attribute, told),))
 
 
-def _sections(
-    results: Results, rows: Callable[[AttributeResult], list[Row]]
-) -> tuple[tuple[str, tuple[Row, ...]], ...]:
+def _sections(results: Results, rows: Callable[[AttributeResult], list[Row]]) -> Sections:
     return sections_of([(role_text(entry.role), row) for entry in results.by_role() for row in rows(entry)])

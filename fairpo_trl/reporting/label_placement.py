@@ -45,7 +45,7 @@ def place_labels(
             Places of other texts, in pixels.
         unnamed (`Sequence[tuple[float, float]]`, *optional*):
             Further points that no name may hide, in the units of the axes.
-        fontsize (`float`, *optional*, defaults to 8.5), color (`str`, *optional*):
+        fontsize, color (*optional*):
             Of the names.
     """
     if not labels:

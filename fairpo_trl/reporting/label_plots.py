@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from fairpo_trl.reporting.documents import ROLES, Interval, Role
 from fairpo_trl.reporting.drawing import (
@@ -16,15 +14,17 @@ from fairpo_trl.reporting.drawing import (
     PRIVILEGED,
     TEXT,
     draw_point,
+    legend_above,
+    name_rows,
     new_figure,
     plain,
     role_marker,
+    sample_image,
     save_figure,
     save_titled,
 )
 from fairpo_trl.reporting.label_results import LabelResults, LabelSample
 from fairpo_trl.reporting.numbers import role_text
-from fairpo_trl.reporting.pictures import sample_image
 
 
 _LONGEST_NAME = 24
@@ -49,10 +49,8 @@ def plot_label_deltas(
             Label -> role.
         path (`str` or `os.PathLike`):
             The PNG to write.
-        title (`str`):
-            Names the data.
-        subtitle (`str`, *optional*, defaults to `""`):
-            For example the method.
+        title, subtitle (`str`):
+            Name the data and, for example, the method.
         measure (`str`, *optional*, defaults to `"average precision"`):
             What the changes are changes of.
 
@@ -69,20 +67,14 @@ def plot_label_deltas(
     axes.axvline(0, color=BAND, linewidth=1, zorder=1)
     for y, name in enumerate(names):
         draw_point(axes, deltas[name].times(100), None, y, partition[name], markersize=4.5)
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
-    for label, name in zip(axes.get_yticklabels(), names, strict=True):
-        label.set_fontweight("bold" if partition[name] == "privileged" else "normal")
-        label.set_parse_math(False)
-        label.set_fontsize(8)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.grid(axis="y", visible=False)
+    name_rows(axes, [_short(name) for name in names], [partition[name] for name in names], fontsize=8)
     axes.set_xlabel(f"change of {measure} against the reference (points; bars: 95 % interval)")
     for role in ROLES:
         if found := [deltas[name].mean for name in names if partition[name] == role]:
             up, mean = sum(value > 0 for value in found), 100 * sum(found) / len(found)
             counted = f"{role_text(role)}: {up} of {len(found)} gained, mean {mean:+.2f}"
             axes.plot([], [], linestyle="none", label=counted, **role_marker(role))
-    axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.1)
+    legend_above(axes, 2)
     heading = f"Change of {measure} per label{f': {subtitle}' if subtitle else ''}"
     return save_titled(figure, axes, heading, title, path, pad=24)
 
@@ -111,11 +103,8 @@ def plot_samples(results: LabelResults, path: str | os.PathLike[str]) -> Path:
     pictures = [sample_image(sample.image, sample.id, folder) for sample in samples]
     columns = min(_SAMPLE_COLUMNS, len(samples))
     rows = -(-len(samples) // columns)
-    figure = Figure(figsize=(7.0 * columns, 2.5 * rows + 0.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(
-        rows, 2 * columns, squeeze=False, gridspec_kw={"width_ratios": [1, 2] * columns, "wspace": 0.02}
-    )
+    widths = {"width_ratios": [1, 2] * columns, "wspace": 0.02}
+    figure, grid = new_figure(7.0 * columns, 2.5 * rows + 0.8, rows, 2 * columns, squeeze=False, gridspec_kw=widths)
     for axes in grid.flat:
         axes.axis("off")
     for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
@@ -125,13 +114,10 @@ def plot_samples(results: LabelResults, path: str | os.PathLike[str]) -> Path:
         else:
             left.imshow(picture)
         _sample_text(right, results, sample)
-    figure.suptitle(
-        plain(f"Best labels per image, probabilities in per cent\n{results.title}"),
-        x=0.01, ha="left", fontsize=12, color=TEXT,
-    )  # fmt: skip
-    figure.text(
-        0.99, 0.995, "✓ bold: true label    · not    * privileged", ha="right", va="top", fontsize=10, color=TEXT
-    )
+    title = plain(f"Best labels per image, probabilities in per cent\n{results.title}")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=TEXT)
+    signs = "✓ bold: true label    · not    * privileged"
+    figure.text(0.99, 0.995, signs, ha="right", va="top", fontsize=10, color=TEXT)
     return save_figure(figure, path)
 
 

@@ -15,9 +15,10 @@ from fairpo_trl.reporting.blocks import (
     Pictures,
     Report,
     Row,
-    Sections,
     Sentences,
     Shown,
+    known,
+    sections_of,
     with_content,
 )
 from fairpo_trl.reporting.cells import Change, Value
@@ -87,28 +88,25 @@ def label_report(results: LabelResults, brief: bool = False) -> Report:
             Whether only the labels that moved most are shown, for a terminal.
     """
     unmeasured = [name for name in results.partition if name not in results.changes()]
+    lacking = f"Not measured, for want of a positive in this split: {', '.join(unmeasured)}."
     first: list[Shown | None] = [groups_block(results), Sentences((*promises(results), *results.notes))]
     further: list[Shown | None] = [
         moved_block(results, 5 if brief else None),
-        Sentences((_not_measured(unmeasured),) if unmeasured else ()),
+        Sentences((lacking,) if unmeasured else ()),
         *further_blocks(results),
         calibration_block(results),
         Lines("Group weights during training", "weight", results.weights_history, results.partition),
-        _pictures(results),
+        Pictures("Best labels per image", tuple(_picture(sample, results) for sample in results.samples)),
     ]
+    how = {"method": results.method, "seeds": ", ".join(map(str, results.seeds))}
     return Report(
         title=results.title,
         kind="label sets" if results.measure == "F1" else "multi-label classifier",
         first=with_content(first),
         further=with_content(further),
-        facts=(
-            *label_facts(results),
-            ("method", results.method),
-            *((("seeds", ", ".join(map(str, results.seeds))),) if results.seeds else ()),
-            *circumstances(results),
-        ),
-        settings=tuple((name, str(value)) for name, value in results.settings.items()),
-        command=results.command or "",
+        facts=known(label_facts(results) | how | circumstances(results)),
+        settings=results.settings,
+        command=results.command,
         verdict=label_verdict(results),
     )
 
@@ -190,20 +188,21 @@ def calibration_block(results: LabelResults) -> Block | None:
     if results.calibration is None:
         return None
     found = {"reference": results.calibration.reference, "trained": results.calibration.trained}
-    columns = ("ece", "ece_temperature", "brier", "brier_temperature", "brier_all_negative", "brier_label_prior")
-    sections: Sections = tuple(
-        (
-            role_text(group),
-            tuple(
-                (model, *(Value(frame[group].get(column), "fine") for column in columns))
-                for model, frame in found.items()
-            ),
-        )
+    columns = {
+        "ece": "ECE",
+        "ece_temperature": "ECE with\ntemperature",
+        "brier": "Brier",
+        "brier_temperature": "Brier with\ntemperature",
+        "brier_all_negative": "Brier,\nall-negative",
+        "brier_label_prior": "Brier,\nlabel prior",
+    }
+    rows: list[tuple[str, Row]] = [
+        (role_text(group), (model, *(Value(frame[group].get(column), "fine") for column in columns)))
         for group in GROUPS
         if group in found["reference"]
-    )
-    header = ("ECE", "ECE with\ntemperature", "Brier", "Brier with\ntemperature", "Brier,\nall-negative")
-    return Block("Calibration", ("", *header, "Brier,\nlabel prior"), sections)
+        for model, frame in found.items()
+    ]
+    return Block("Calibration", ("", *columns.values()), sections_of(rows))
 
 
 def promises(results: LabelResults) -> list[str]:
@@ -243,9 +242,9 @@ def further_blocks(results: LabelResults) -> list[Shown]:
     return found
 
 
-def label_facts(document: LabelDocument) -> list[tuple[str, str]]:
-    """Name and text of each split and of the roles."""
-    rows = []
+def label_facts(document: LabelDocument) -> dict[str, str]:
+    """What is in each split, and the labels of each role."""
+    facts = {}
     for split, summary in document.data.items():
         counted = (
             f"{value:,} {name}"
@@ -253,29 +252,25 @@ def label_facts(document: LabelDocument) -> list[tuple[str, str]]:
             else f"{name} {value}"
             for name, value in summary.items()
         )
-        rows.append((split, ", ".join(counted)))
+        facts[split] = ", ".join(counted)
     for role in ROLES:
         names = document.names_of(role)
         named = (f"{name} ({document.label_counts[name]})" for name in names)
-        rows.append((f"{len(names)} {role_text(role)}", ", ".join(named) or ABSENT))
-    return rows
+        facts[f"{len(names)} {role_text(role)}"] = ", ".join(named) or ABSENT
+    return facts
 
 
-def circumstances(document: LabelDocument) -> list[tuple[str, str]]:
-    """Hardware and time, where they are known."""
-    time = None if document.seconds is None else duration(document.seconds)
-    return [(name, text) for name, text in (("hardware", document.hardware), ("time", time)) if text]
+def circumstances(document: LabelDocument) -> dict[str, str | None]:
+    """Hardware and time."""
+    return {
+        "hardware": document.hardware,
+        "time": None if document.seconds is None else duration(document.seconds),
+    }
 
 
-def metric_cells(values: Mapping[str, float | None]) -> Row:
-    """The four metrics of a group, in per cent."""
-    return tuple(Value(values.get(metric), "percent") for metric in METRICS)
-
-
-def _pictures(results: LabelResults) -> Pictures | None:
-    if not results.samples:
-        return None
-    return Pictures("Best labels per image", tuple(_picture(sample, results) for sample in results.samples))
+def metric_cells(groups: Mapping[str, Mapping[str, float | None]]) -> Row:
+    """The four metrics of either role, in per cent."""
+    return tuple(Value(groups.get(role, {}).get(metric), "percent") for role in ROLES for metric in METRICS)
 
 
 def _picture(sample: LabelSample, results: LabelResults) -> Picture:
@@ -286,10 +281,6 @@ def _picture(sample: LabelSample, results: LabelResults) -> Picture:
         for model, top in (("reference", sample.reference), ("trained", sample.trained))
     )
     return Picture(sample.id, sample.image, tuple((name, roles[name]) for name in true), guesses)
-
-
-def _not_measured(names: list[str]) -> str:
-    return f"Not measured, for want of a positive in this split: {', '.join(names)}."
 
 
 def _by_chance(results: LabelResults) -> str:

@@ -23,6 +23,7 @@ from fairpo_trl.reporting.documents import (
     Number,
     Part,
     Role,
+    one_of,
     require,
 )
 
@@ -51,14 +52,13 @@ MaybeNumber: TypeAlias = Number | None
 
 class ChangeRow(BaseModel):
     """
-    A row of a comparison: a group or a label.
-
-    Attributes:
-        delta (`float`, *optional*): Trained less reference.
-        low, high (`float`, *optional*): Ends of its interval.
-        seed_sd (`float`, *optional*): Its standard deviation over seeds.
+    A row of a comparison: a group or a label, with its change (trained less reference) and the interval of that.
 
     Further columns (`ap_reference`, `ap`, `positives`, `role`, ...) are had by [`ChangeRow.get`].
+
+    Attributes:
+        delta, low, high (`float`, *optional*): The change, and the ends of its interval.
+        seed_sd (`float`, *optional*): Its standard deviation over seeds.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -79,8 +79,7 @@ class ChangeRow(BaseModel):
         """The difference with its interval; `None` if there is none."""
         if self.delta is None:
             return None
-        known = self.low is not None and self.high is not None
-        low, high = (self.low, self.high) if known else (None, None)
+        low, high = (None, None) if self.low is None or self.high is None else (self.low, self.high)
         return Interval(mean=self.delta, low=low, high=high, seed_sd=self.seed_sd)
 
     def get(self, column: str) -> Any:
@@ -192,9 +191,7 @@ class LabelDocument(Document):
         data (`dict[str, dict]`): Split -> `images` or `items`, `series`, and what else was counted.
         partition (`dict[str, str]`): Label -> role.
         label_counts (`dict[str, int]`): Label -> positives in train.
-        command, hardware (`str`, *optional*): How it came about.
-        settings (`dict`, *optional*): Options by name.
-        seconds (`float`, *optional*): Wall-clock seconds.
+        command, hardware, settings, seconds (*optional*): As in [`~fairpo_trl.reporting.Results`].
         measure (`str`, *optional*, defaults to `"mAP"`): What changes are changes of.
         notes (`list[str]`, *optional*): What a reader has to know.
     """
@@ -207,15 +204,8 @@ class LabelDocument(Document):
     settings: Facts = {}
     hardware: str | None = None
     seconds: Number | None = None
-    measure: Measure = "mAP"
+    measure: Annotated[Measure, one_of("measure", get_args(Measure))] = "mAP"
     notes: list[str] = []
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_measure(cls, fields: Any) -> Any:
-        measure = fields.get("measure", "mAP") if isinstance(fields, dict) else "mAP"
-        require(measure in get_args(Measure), unknown_names_message("measure", [measure], get_args(Measure)))
-        return fields
 
     @model_validator(mode="after")
     def _counts_of_every_label(self) -> LabelDocument:

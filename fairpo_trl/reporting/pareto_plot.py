@@ -13,14 +13,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
-from fairpo_trl.reporting.comparison_results import (
-    CONTINUED,
-    LabelComparison,
-    MethodResult,
-    Section,
-)
+from fairpo_trl.reporting.comparison_results import CONTINUED, LabelComparison, MethodResult, Section
 from fairpo_trl.reporting.documents import Interval
-from fairpo_trl.reporting.drawing import BAND, TEXT, error_bars, new_figure, plain, save_figure
+from fairpo_trl.reporting.drawing import (
+    BAND,
+    TEXT,
+    error_bars,
+    legend_above,
+    new_figure,
+    plain,
+    save_figure,
+    set_titles,
+)
 from fairpo_trl.reporting.label_placement import place_labels
 
 
@@ -101,20 +105,13 @@ def plot_pareto(
     measure = comparison.measure
     axes.set_xlabel(f"held labels: change of {measure} against the reference (points)")
     axes.set_ylabel(f"privileged labels: change of {measure} against the reference (points)")
-    axes.legend(
-        handles=_legend(methods), frameon=False, fontsize=9, ncols=4, loc="lower left",
-        bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.1,
-    )  # fmt: skip
+    handles = _legend(methods)
+    legend_above(axes, 4, handles=handles)
     seeds = {method.seeds for method in methods if method.seeds is not None}
     about = f", mean over {seeds.pop()} seeds" if len(seeds) == 1 and max(seeds) > 1 else ""
     what = "ablations and variants" if ablations else "methods"
-    axes.set_title(
-        plain(
-            f"Privileged against held labels, {what}: {comparison.heads[head]}{about}; bars: 95 % intervals\n"
-            f"{comparison.title}"
-        ),
-        loc="left", fontsize=11, color=TEXT, pad=24 if len(_legend(methods)) <= 4 else 40,
-    )  # fmt: skip
+    title = f"Privileged against held labels, {what}: {comparison.heads[head]}{about}; bars: 95 % intervals"
+    set_titles(axes, title, comparison.title, pad=24 if len(handles) <= 4 else 40)
     figure.draw_without_rendering()  # settles the layout: the labels are placed in pixels
     shown = [(p.text, p.x.mean, p.y.mean) for p, fits in zip(points, inside, strict=True) if fits]
     outside = [p for p, fits in zip(points, inside, strict=True) if not fits]

@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from fairpo_trl.reporting.blocks import MOST_NAMED, roles_of_lines
 from fairpo_trl.reporting.documents import ROLES, Role
 from fairpo_trl.reporting.drawing import (
     BAND,
@@ -17,6 +18,8 @@ from fairpo_trl.reporting.drawing import (
     PRIVILEGED,
     TEXT,
     draw_point,
+    legend_above,
+    name_rows,
     new_figure,
     plain,
     role_marker,
@@ -25,10 +28,6 @@ from fairpo_trl.reporting.drawing import (
 from fairpo_trl.reporting.label_results import LabelResults
 from fairpo_trl.reporting.numbers import judge_text, role_text
 from fairpo_trl.reporting.results import Results
-
-
-_MOST_NAMED = 12
-"""With more lines than this a legend no longer helps."""
 
 
 def plot_weights(results: Results | LabelResults, path: str | os.PathLike[str]) -> Path:
@@ -108,20 +107,15 @@ def plot_win_rates(results: Results, path: str | os.PathLike[str], judge: str | 
         if itself:
             axes.plot([itself.mean] * 2, [y - 0.28, y + 0.28], color=BAND, linewidth=1.5)
         draw_point(axes, rates.trained, None, y, entry.role)
-    axes.set_yticks(range(len(entries)), [entry.attribute for entry in entries])
-    for label, entry in zip(axes.get_yticklabels(), entries, strict=True):
-        label.set_fontweight("bold" if entry.role == "privileged" else "normal")
-        label.set_parse_math(False)
-    axes.set_ylim(len(entries) - 0.4, -0.6)
+    name_rows(axes, [entry.attribute for entry in entries], [entry.role for entry in entries], fontsize=9)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0.4), max(high, 0.6))
-    axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"win rate against the reference, judged by the {judge_text(judge)} (bars: 95 % interval)")
     for role in dict.fromkeys(entry.role for entry in entries):
         axes.plot([], [], linestyle="none", label=f"trained, {role_text(role)}", **role_marker(role))
     if any(entry.win_rate[judge].reference_vs_itself for entry in entries):
         axes.barh([0], [0], color=BAND, alpha=0.3, label="reference vs itself, 95 %")
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.1)
+    legend_above(axes, 3)
     counts = {entry.win_rate[judge].trained.n for entry in entries}
     prompts = f", {counts.pop()} held-out prompts" if len(counts) == 1 and None not in counts else ""
     axes.margins(x=0.02)
@@ -132,17 +126,14 @@ def _history(axes: Axes, history: Sequence[Mapping[str, float]], partition: Mapp
     """One line per name, privileged ones first, named right of the axes; of many names, by their role alone."""
     if not history:
         raise ValueError(f"The results have no {part} to plot.")
-    roles: Mapping[str, Role] = {role: role for role in ROLES} | dict(partition)
-    names = list(dict.fromkeys(name for point in history for name in point if name != "step"))
-    names.sort(key=lambda name: roles.get(name) != "privileged")
-    counts = Counter(roles.get(name, "") for name in names)
-    many, seen = len(names) > _MOST_NAMED, set[str]()
+    roles = roles_of_lines(history, partition)
+    counts = Counter(role or "" for role in roles.values())
+    many, seen = len(roles) > MOST_NAMED, set[str]()
     last: dict[str, float] = {}
-    for name, colour in zip(names, cycle(LINES), strict=False):
+    for (name, found), colour in zip(roles.items(), cycle(LINES), strict=False):
         points = [(point["step"], point[name]) for point in history if name in point]
         last[name] = max(points)[1]
-        role = roles.get(name, "")
-        privileged = role == "privileged"
+        role, privileged = found or "", found == "privileged"
         label = role_text(name) if name in ROLES or not role else f"{name} ({role_text(role)})"
         if many:
             label = "_" if role in seen else f"{role_text(role)} ({counts[role]} groups)"

@@ -25,10 +25,7 @@ class JudgeWinRates(Part):
     """
     Win rates against the reference as seen by one judge (0 to 1; 0.5 is as good as the reference).
 
-    Attributes:
-        trained ([`Interval`]): The trained model against the reference.
-        reference_vs_itself ([`Interval`], *optional*): Two seeds of the reference.
-        difference ([`Interval`], *optional*): `trained - reference_vs_itself`, paired by prompt.
+    `difference` is `trained - reference_vs_itself`, paired by prompt; the latter compares two seeds of the reference.
     """
 
     trained: Interval
@@ -52,14 +49,7 @@ class JudgeScores(Part):
 
 
 class NegativeFlips(Part):
-    """
-    Share of prompts (0 to 1) on which every sample loses to all of the reference's.
-
-    Attributes:
-        trained (`float`): Of the trained model.
-        reference_vs_itself (`float`): Of the reference's second writing: what chance alone gives.
-        n (`int`): Number of prompts.
-    """
+    """Share of `n` prompts on which every sample loses to all of the reference's; its second writing shows chance."""
 
     trained: Number
     reference_vs_itself: Number

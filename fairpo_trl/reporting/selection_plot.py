@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from fairpo_trl.reporting.drawing import BAND, LINES, PRIVILEGED, TEXT, new_figure, plain, save_titled, style_axes
+from fairpo_trl.reporting.drawing import BAND, LINES, PRIVILEGED, TEXT, new_figure, plain, save_titled
 from fairpo_trl.reporting.selection_results import SelectionResults
 
 
@@ -12,25 +12,12 @@ def plot_selection(results: SelectionResults, path: str | os.PathLike[str]) -> P
     Draws gains above and bounds below, over scales or over the order of the candidates.
 
     The bounds are in units of their margins, so that one line stands for all of them: a candidate passes if all its
-    bounds lie above -1.
-
-    Args:
-        results (`SelectionResults`):
-            A selection with at least one candidate.
-        path (`str` or `os.PathLike`):
-            The PNG to write.
-
-    Returns:
-        `Path`: the path.
+    bounds lie above -1. There is at least one candidate.
     """
     tests = results.selection.candidates
     scaled = all(test.name in results.scales for test in tests)
     places = [results.scales[test.name] for test in tests] if scaled else list(range(1, len(tests) + 1))
-    figure, below = new_figure(7.5, 5.6)
-    below.remove()
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
-    style_axes(above)
-    style_axes(below)
+    figure, (above, below) = new_figure(7.5, 5.6, rows=2, sharex=True, height_ratios=(2, 3))
 
     above.axhline(0, color=BAND, linewidth=1)
     above.plot(places, [test.gain for test in tests], color=PRIVILEGED, marker="o", label="gain where it was chosen")

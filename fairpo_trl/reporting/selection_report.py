@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairpo_trl.evaluation.selection import CandidateTest, HeldTest, Selection
-from fairpo_trl.reporting.blocks import Block, Figure, Report, Row, Sentences, Shown, with_content
+from fairpo_trl.reporting.blocks import Block, Figure, Report, Row, Sentences, Shown, known, with_content
 from fairpo_trl.reporting.numbers import ABSENT, duration
 from fairpo_trl.reporting.render.markdown import escape, part_markdown
 from fairpo_trl.reporting.selection_results import Kind, SelectionResults
@@ -39,8 +39,8 @@ def selection_report(results: SelectionResults) -> Report:
         kind=results.kind,
         first=selection_parts(selection, results.statement, results.test, results.kind),
         further=(),
-        facts=tuple((name, text) for name, text in facts.items() if text),
-        settings=tuple((name, str(value)) for name, value in results.settings.items()),
+        facts=known(facts),
+        settings=results.settings,
         command=results.command,
         name=results.model,
         reference_name=results.reference,
@@ -51,17 +51,9 @@ def selection_parts(
     selection: Selection, said: str, test: CandidateTest | None = None, kind: Kind = "language model"
 ) -> tuple[Shown, ...]:
     """
-    The verdict, its tables and its picture.
+    The verdict in sentences (`said`), its tables and its picture.
 
-    Args:
-        selection ([`~fairpo_trl.evaluation.selection.Selection`]):
-            The test.
-        said (`str`):
-            The verdict in sentences.
-        test ([`~fairpo_trl.evaluation.selection.CandidateTest`], *optional*):
-            What is handed over, on examples that decided nothing.
-        kind (`str`, *optional*, defaults to `"language model"`):
-            What was tested, which says what the numbers are.
+    `test` is that of what is handed over, on examples that decided nothing.
     """
     shown = selection.chosen_test or next((test for test in selection.candidates if test.status == "failed"), None)
     return with_content(
@@ -80,10 +72,9 @@ def candidates_block(selection: Selection, kind: Kind = "language model") -> Blo
     rows: list[Row] = []
     for test in selection.candidates:
         worst = test.worst
-        found = (worst.measure, *_numbers(worst)) if worst else (ABSENT,) * 4
-        chosen = "handed over" if test.name == selection.chosen else test.status
-        name, *numbers = found
-        rows.append((test.name, chosen, name, _signed(test.gain), *numbers))
+        name, *numbers = (worst.measure, *_numbers(worst)) if worst else (ABSENT,) * 4
+        status = "handed over" if test.name == selection.chosen else test.status
+        rows.append((test.name, status, name, f"{test.gain:+.3f}", *numbers))
     return Block(
         "Candidates, from the safest",
         ("candidate", "", "worst held measure", "gain", "its mean", "its lower\nbound", "minus its\nmargin"),
@@ -98,12 +89,7 @@ def candidates_block(selection: Selection, kind: Kind = "language model") -> Blo
 def held_block(test: CandidateTest, title: str) -> Block:
     """Every held measure of one candidate, the worst first."""
     rows = tuple(
-        (
-            held.measure,
-            "yes" if held.passed else "no",
-            *_numbers(held),
-            str(held.examples),
-        )
+        (held.measure, "yes" if held.passed else "no", *_numbers(held), str(held.examples))
         for held in sorted(test.held, key=lambda held: held.bound / held.margin)
     )
     header = ("measure", "passed", "mean", "lower\nbound", "minus the\nmargin", "examples")
@@ -119,9 +105,6 @@ def card_of_chosen(results: SelectionResults, library: str = "transformers") -> 
             What was found; something is chosen.
         library (`str`, *optional*, defaults to `"transformers"`):
             What loads it, as the Hub spells it: `peft` for an adapter.
-
-    Returns:
-        `str`: front matter and Markdown.
     """
     chosen = results.selection.chosen_test
     assert chosen is not None
@@ -140,9 +123,5 @@ def card_of_chosen(results: SelectionResults, library: str = "transformers") -> 
     return "\n\n".join(parts) + "\n"
 
 
-def _numbers(held: HeldTest) -> tuple[str, str, str]:
-    return _signed(held.mean), _signed(held.bound), _signed(-held.margin)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}"
+def _numbers(held: HeldTest) -> tuple[str, ...]:
+    return tuple(f"{value:+.3f}" for value in (held.mean, held.bound, -held.margin))

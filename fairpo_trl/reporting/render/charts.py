@@ -9,17 +9,14 @@ from string import ascii_uppercase
 
 from matplotlib.ticker import MaxNLocator
 
-from fairpo_trl.reporting.blocks import Block, Lines
+from fairpo_trl.reporting.blocks import MOST_NAMED, Block, Lines, roles_of_lines
 from fairpo_trl.reporting.cells import Change, Mean, difference, pieces, text_of
-from fairpo_trl.reporting.documents import ROLES, Interval, Role
-from fairpo_trl.reporting.numbers import ABSENT, role_text, share
+from fairpo_trl.reporting.documents import Interval, Role
+from fairpo_trl.reporting.numbers import role_text, share
 
 
 COLOURS = 7
 """Colours of the style sheet, `s0` to `s6`."""
-
-MOST_NAMED = 12
-"""With more lines than this, colours no longer tell them apart: roles do."""
 
 MOST_STEPS, MOST_FIGURES = 300, 12_000
 """Steps of a history that are drawn and listed, and figures in all; of more steps, even ones from first to last."""
@@ -123,7 +120,7 @@ def scale(
 
     Args:
         values (`Sequence[float]`):
-            What it has to hold; at least one.
+            At least one.
         neutral (`float`, *optional*):
             What is as good as the reference.
         most (`int`, *optional*, defaults to `5`):
@@ -183,17 +180,14 @@ def drawn_column(block: Block) -> DotColumn | None:
 
 def history(shown: Lines) -> History:
     """Lines of all names over the steps, privileged ones first."""
-    entries = shown.entries
-    names = list(dict.fromkeys(name for entry in entries for name in entry if name != "step"))
-    roles: Mapping[str, Role] = {role: role for role in ROLES} | dict(shown.partition)
-    names.sort(key=lambda name: roles.get(name) != "privileged")
-    kept = _thinned(entries, min(MOST_STEPS, max(2, MOST_FIGURES // len(names))))
+    roles = roles_of_lines(shown.entries, shown.partition)
+    kept = _thinned(shown.entries, min(MOST_STEPS, max(2, MOST_FIGURES // len(roles))))
     x = scale([entry["step"] for entry in kept], most=6)
     y = scale([v for entry in kept for name, v in entry.items() if name != "step"], neutral=shown.neutral, most=6)
-    named = len(names) <= MOST_NAMED
+    named = len(roles) <= MOST_NAMED
     lines, last_values = [], []
-    for i, name in enumerate(names):
-        privileged = roles.get(name) == "privileged"
+    for i, (name, role) in enumerate(roles.items()):
+        privileged = role == "privileged"
         found = [entry for entry in kept if name in entry]
         last_values.append(found[-1][name])
         at = [(x.at(entry["step"]), 100 - y.at(entry[name])) for entry in found]
@@ -208,14 +202,12 @@ def history(shown: Lines) -> History:
                 share(found[-1][name]),
             )
         )
-    rows = tuple(
-        (f"{entry['step']:g}", *(share(entry[name]) if name in entry else ABSENT for name in names)) for entry in kept
-    )
-    header = ("step", *(role_text(name) for name in names))
+    rows = tuple((f"{entry['step']:g}", *(share(entry.get(name)) for name in roles)) for entry in kept)
+    header = ("step", *map(role_text, roles))
     highest = [] if named else sorted(range(len(lines)), key=lambda i: -last_values[i])[:3]
     return History(
         shown.title, shown.unit, x, y, tuple(lines), named, tuple(lines[i] for i in highest), header, rows,
-        len(entries) - len(kept),
+        len(shown.entries) - len(kept),
     )  # fmt: skip
 
 

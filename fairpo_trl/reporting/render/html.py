@@ -12,7 +12,6 @@ import io
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 from itertools import groupby
@@ -26,8 +25,8 @@ from fairpo_trl.files import write_text
 from fairpo_trl.reporting.blocks import Block, Figure, Lines, Pictures, Report, Sentences, Shown, Texts
 from fairpo_trl.reporting.cells import pieces, text_of
 from fairpo_trl.reporting.documents import Interval
+from fairpo_trl.reporting.drawing import sample_image
 from fairpo_trl.reporting.numbers import role_text
-from fairpo_trl.reporting.pictures import sample_image
 from fairpo_trl.reporting.render.charts import Plane, drawn_column, history, plane
 from fairpo_trl.reporting.render.markdown import one_line
 
@@ -47,14 +46,6 @@ Point = tuple[str, Interval, Interval, Interval]
 """Name of a model, its privileged gain, the mean and the worst change of what is held."""
 
 
-@dataclass(frozen=True)
-class PageSection:
-    """Parts of a report that a page shows together: `kind` names the macro."""
-
-    kind: str
-    parts: tuple[Any, ...]
-
-
 def write_page(
     reports: Sequence[Report], path: str | os.PathLike[str], points: Sequence[Point] = (), title: str = ""
 ) -> Path:
@@ -70,9 +61,6 @@ def write_page(
             What the gain cost, drawn if there are any.
         title (`str`, *optional*):
             Of the page, by default the first report's.
-
-    Returns:
-        `Path`: the path.
 
     Raises:
         FileNotFoundError: If the image of a sample or a drawn picture is not in the folder.
@@ -113,8 +101,8 @@ def visible(value: Any) -> Any:
     )
 
 
-def _groups(parts: Iterable[Shown]) -> Iterable[PageSection]:
-    """Neighbours that stand beside each other or in one place: curves, narrow tables, texts with a switch."""
+def _groups(parts: Iterable[Shown]) -> Iterable[tuple[str, tuple[Any, ...]]]:
+    """Neighbours that stand beside each other or in one place, with their kind: curves, narrow tables, texts."""
 
     def kind(part: Shown) -> str:
         if isinstance(part, Block):
@@ -123,8 +111,7 @@ def _groups(parts: Iterable[Shown]) -> Iterable[PageSection]:
         return KINDS[type(part)]
 
     for name, found in groupby(parts, key=kind):
-        shown = [history(part) if isinstance(part, Lines) else part for part in found]
-        yield PageSection(name, tuple(shown))
+        yield name, tuple(history(part) if isinstance(part, Lines) else part for part in found)
 
 
 def _planes(points: Sequence[Point]) -> tuple[Plane, ...]:

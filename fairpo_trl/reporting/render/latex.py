@@ -41,15 +41,7 @@ def tex(text: str) -> str:
 
 
 def blocks_latex(blocks: Sequence[Block], title: str) -> str:
-    """
-    Blocks as floating tables under captions that begin with a title; they need booktabs and graphicx.
-
-    Args:
-        blocks (`Sequence[Block]`):
-            The tables, in order.
-        title (`str`):
-            What they are about.
-    """
+    """Blocks as floating tables under captions that begin with a title; they need booktabs and graphicx."""
     return "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(block_latex(block, title) for block in blocks)
 
 

@@ -5,17 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from fairpo_trl.reporting.blocks import (
-    Block,
-    Figure,
-    Pictures,
-    Report,
-    Sentences,
-    Shown,
-    Texts,
-    pictures_block,
-    texts_block,
-)
+from fairpo_trl.reporting.blocks import Block, Figure, Report, Sentences, Shown, tabled
 from fairpo_trl.reporting.cells import text_of
 
 
@@ -46,10 +36,7 @@ def report_markdown(report: Report, images: Mapping[str, str] | None = None) -> 
         report ([`Report`]):
             What it says.
         images (`Mapping[str, str]`, *optional*):
-            Description -> path of a PNG relative to the report, in the order to be shown.
-
-    Returns:
-        `str`: Markdown with a final line break.
+            Description -> path of a PNG relative to the report; shown in this order, below the first parts.
     """
     parts = [f"# {escape(report.title)}"]
     if report.verdict is not None:
@@ -66,10 +53,7 @@ def part_markdown(part: Shown, level: int = 2) -> str:
         return "\n".join(f"- {escape(line)}" for line in part.lines)
     if isinstance(part, Figure):
         return image_markdown(part.title, part.image)
-    if isinstance(part, Texts):
-        part = texts_block(part.first_of_each(MOST_REGRESSIONS) if part.regressions else part)
-    if isinstance(part, Pictures):
-        part = pictures_block(part)
+    part = tabled(part, of_each=MOST_REGRESSIONS)
     return block_markdown(part, level) if isinstance(part, Block) else ""
 
 
@@ -104,7 +88,7 @@ def one_line(name: str) -> str:
 def _about(report: Report) -> str:
     rows = [[escape(name), escape(text)] for name, text in report.facts]
     if report.settings:
-        rows.append(["settings", ", ".join(escape(f"{name} = {value}") for name, value in report.settings)])
+        rows.append(["settings", ", ".join(escape(f"{name} = {value}") for name, value in report.settings.items())])
     if report.command:
         rows.append(["command", escape(report.command)])
     return pipe_table(["", ""], rows) if rows else ""

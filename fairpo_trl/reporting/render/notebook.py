@@ -8,18 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from fairpo_trl.reporting.blocks import (
-    Block,
-    Figure,
-    Lines,
-    Pictures,
-    Report,
-    Sentences,
-    Shown,
-    Texts,
-    pictures_block,
-    texts_block,
-)
+from fairpo_trl.reporting.blocks import Block, Report, Sentences, Shown, tabled
 from fairpo_trl.reporting.cells import Cell, Value
 from fairpo_trl.reporting.numbers import ABSENT, Unit, role_text
 from fairpo_trl.reporting.render.html import environment
@@ -33,40 +22,26 @@ MOST_TEXTS = 3
 
 
 def report_html(report: Report) -> str:
-    """
-    A report as a fragment: its verdict and tables, some of its texts; curves are left to the plots.
-
-    Args:
-        report ([`Report`]):
-            What it says.
-
-    Returns:
-        `str`: HTML in which text that came from data is text.
-    """
+    """The verdict and tables of a report as a fragment, with some of its texts; see [`parts_html`]."""
     return parts_html(report.parts(), report.title, report.verdict.sentence if report.verdict else "")
 
 
 def parts_html(parts: Sequence[Shown], title: str = "", sentence: str = "") -> str:
     """
-    Some parts of a report as a fragment; see [`report_html`].
+    Some parts of a report as a fragment of HTML, in which text that came from data is text; no curves, no pictures.
 
     Args:
         parts (`Sequence[Shown]`):
             Tables, sentences and texts.
-        title (`str`, *optional*):
-            Written above them.
-        sentence (`str`, *optional*):
-            What came out, below the title.
+        title, sentence (`str`, *optional*):
+            Written above them: the title, and what came out.
     """
     shown: list[Block | Sentences] = []
     for part in parts:
-        if isinstance(part, Texts):
-            part = texts_block(part.first_of_each(1) if part.regressions else part, MOST_TEXTS)
-        if isinstance(part, Pictures):
-            part = pictures_block(part, MOST_TEXTS)
+        part = tabled(part, MOST_TEXTS, of_each=1)
         if isinstance(part, Block):
             shown.append(replace(part, drawn=None, filtered=False))  # what only the page's own style can draw
-        elif not isinstance(part, Lines | Figure):
+        elif isinstance(part, Sentences):
             shown.append(part)
     return environment().get_template("notebook.html").render(parts=shown, title=title, sentence=sentence)
 
@@ -79,7 +54,7 @@ def metrics_html(frames: Mapping[str, pd.DataFrame], note: str = "") -> str:
         frames (`Mapping[str, pd.DataFrame]`):
             Title -> texts in the first columns and numbers behind them; NaN was not measured.
         note (`str`, *optional*):
-            What a reader has to know, below the last one.
+            Stands below the last one.
     """
     *_, last = frames
     return parts_html([_block(title, frame, note if title == last else "") for title, frame in frames.items()])
@@ -87,12 +62,11 @@ def metrics_html(frames: Mapping[str, pd.DataFrame], note: str = "") -> str:
 
 def _block(title: str, frame: pd.DataFrame, note: str) -> Block:
     names = [name for name in frame if list(frame[name]) != list(frame.index)]  # roles by role once
-    numeric = {name: pd.api.types.is_numeric_dtype(frame[name]) for name in names}
+    texts = sum(not pd.api.types.is_numeric_dtype(frame[name]) for name in names)
     rows = tuple(
         (role_text(str(index)), *(_cell(name, row[name]) for name in names)) for index, row in frame.iterrows()
     )
-    header = ("", *(str(name).replace("_", " ") for name in names))
-    return Block(title, header, (("", rows),), texts=1 + sum(not found for found in numeric.values()), note=note)
+    return Block(title, ("", *(str(name).replace("_", " ") for name in names)), (("", rows),), 1 + texts, note)
 
 
 def _cell(name: str, value: Any) -> Cell:

@@ -14,16 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fairpo_trl.reporting.blocks import (
-    Block,
-    Pictures,
-    Report,
-    Sentences,
-    Shown,
-    Texts,
-    pictures_block,
-    texts_block,
-)
+from fairpo_trl.reporting.blocks import Block, Report, Sentences, Shown, Texts, tabled
 from fairpo_trl.reporting.cells import Cell, pieces
 
 
@@ -42,8 +33,8 @@ def print_report(report: Report, console: Console | None = None, samples: int = 
             What to print.
         console (`Console`, *optional*):
             Where to print; by default the standard output, at most 100 columns wide.
-        samples (`int`, *optional*, defaults to 3):
-            Number of prompts or images shown; regressions are left to the other media.
+        samples (`int`, *optional*, defaults to `3`):
+            Prompts or images shown; regressions are left to the other media.
     """
     console = console or new_console()
     console.print(Text(printable(report.title), style="bold"))
@@ -56,18 +47,11 @@ def print_part(part: Shown, console: Console, samples: int = 3) -> None:
     if isinstance(part, Sentences):
         for line in part.lines:
             console.print(Text(printable(line)))
-        return
-    if isinstance(part, Texts):
-        if part.regressions:
-            return
-        part = texts_block(part, samples)
-    if isinstance(part, Pictures):
-        part = pictures_block(part, samples)
-    if isinstance(part, Block):
-        for table in block_tables(part, console.width):
+    elif not (isinstance(part, Texts) and part.regressions) and isinstance(block := tabled(part, samples), Block):
+        for table in block_tables(block, console.width):
             console.print(Padding(table, (1, 0, 0, 0)))
-        if part.note:
-            console.print(Text(printable(part.note), style="dim"))
+        if block.note:
+            console.print(Text(printable(block.note), style="dim"))
 
 
 def new_console() -> Console:
