@@ -65,11 +65,7 @@ def head_of(config: MultiLabelClassifierConfig) -> nn.Module:
 
 def branched(head: nn.Module, config: MultiLabelClassifierConfig) -> BranchedHead:
     """
-    A head with a branch of its own kind for `config.branch_labels`, which starts at exactly zero.
-
-    Args:
-        head (`nn.Module`): For all labels of the configuration.
-        config (`MultiLabelClassifierConfig`): Kind and sizes of head and branch.
+    A head for all labels with a branch of its own kind for `config.branch_labels`, which starts at exactly zero.
 
     Raises:
         ValueError: If a label is unknown.

@@ -15,8 +15,7 @@ class ConfusedEntries(NamedTuple):
     entries instead of `[B, P, T]`.
 
     Attributes:
-        image (`torch.Tensor`): Row in the batch, int64 `[n]`.
-        column (`torch.Tensor`): Which of the privileged labels, int64 `[n]`.
+        image, column (`torch.Tensor`): Row in the batch, and which of the privileged labels, int64 `[n]`.
         present (`torch.Tensor`): Whether the privileged label is present, bool `[n]`.
         members (`torch.Tensor`): The confusing set, bool `[n, T]`; no row is empty.
     """
@@ -63,10 +62,8 @@ def confused_entries(
     There is no gradient.
 
     Args:
-        logits (`torch.Tensor`):
-            `[B, T]`.
-        labels (`torch.Tensor`):
-            `[B, T]`: 1 present, 0 absent, -1 unknown.
+        logits, labels (`torch.Tensor`):
+            `[B, T]`; labels are 1 present, 0 absent, -1 unknown.
         privileged (`torch.Tensor`):
             Columns of the privileged labels, int64 `[P]`.
         where (`torch.Tensor`):

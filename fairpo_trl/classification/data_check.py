@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
-from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits, first_difference
+from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits, first_difference, first_few
 from fairpo_trl.core.partition import Partition
 
 
@@ -15,15 +15,7 @@ def check_data(
     evaluation: MultiLabelSplit | Mapping[str, MultiLabelSplit] | None,
 ) -> None:
     """
-    Checks what a trainer is given.
-
-    Args:
-        config (`MultiLabelClassifierConfig`):
-            Of the model: its labels and the width of its features.
-        train (`MultiLabelSplit`):
-            Training rows.
-        evaluation (`MultiLabelSplit` or `Mapping[str, MultiLabelSplit]`, *optional*):
-            Evaluation rows.
+    Checks what a trainer is given: `train`, and the rows of an evaluation or of several by name.
 
     Raises:
         ValueError: If a split is missing or of another type, has other labels or another width than the model, or
@@ -59,26 +51,17 @@ def check_roles(train: MultiLabelSplit, partition: Partition) -> None:
     """
     Refuses privileged labels that training cannot make better.
 
-    Args:
-        train (`MultiLabelSplit`):
-            Training rows.
-        partition (`Partition`):
-            Labels and roles.
-
     Raises:
         ValueError: If nothing is known to be present, or to be absent, for a privileged label; names these labels.
     """
-    for value, what in ((1, "positive (no row where it is 1)"), (0, "negative (no row where it is 0)")):
-        lacking = [
-            name
-            for name, column in zip(train.label_names, train.labels.T, strict=True)
-            if name in partition.privileged and not (column == value).any()
-        ]
+    for what, names in labels_without_contrast(train).items():
+        lacking = [name for name in names if name in partition.privileged]
         if lacking:
+            value = 1 if what == "positive" else 0
             raise ValueError(
-                f"{len(lacking)} privileged labels have no {what} in the {train.name} split: "
-                f"{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}. Nothing can be learned for them: "
-                "make other labels privileged, or add such rows."
+                f"{len(lacking)} privileged labels have no {what} (no row where it is {value}) in the {train.name} "
+                f"split: {first_few(lacking)}. Nothing can be learned for them: make other labels privileged, or add "
+                "such rows."
             )
 
 

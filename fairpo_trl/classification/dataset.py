@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,18 @@ def model_inputs(batch: Mapping[str, Any], model: torch.nn.Module, device: torch
     return {name: batch[name].to(device=device, dtype=dtype) for name in ("features", "pixel_values") if name in batch}
 
 
-@torch.no_grad()
+@contextmanager
+def in_evaluation(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the mode of the model is put back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
 def compute_logits(
     model: torch.nn.Module, rows: SplitDataset, batch_size: int, device: torch.device, progress: bool = True
 ) -> torch.Tensor:
@@ -104,11 +116,6 @@ def compute_logits(
     """
     loader = DataLoader(rows, batch_size=batch_size, collate_fn=keep_batch)
     hidden = not progress or rows.split.features is not None
-    was_training = model.training
-    model.eval()
-    logits = [
-        model(**model_inputs(batch, model, device)).logits.cpu()
-        for batch in tqdm(loader, desc=f"Logits of {rows.split.name}", disable=hidden)
-    ]
-    model.train(was_training)
-    return torch.cat(logits)
+    with in_evaluation(model):
+        bar = tqdm(loader, desc=f"Logits of {rows.split.name}", disable=hidden)
+        return torch.cat([model(**model_inputs(batch, model, device)).logits.cpu() for batch in bar])

@@ -14,25 +14,20 @@ def _mix(values: torch.Tensor) -> torch.Tensor:
 
 def keyed_uniform(seed: int, step: int, rows: torch.Tensor, streams: torch.Tensor) -> torch.Tensor:
     """
-    Uniform numbers in [0, 1), each a hash of (seed, step, row, stream).
+    Uniform numbers in [0, 1), each a hash of (seed, step, row, stream): float32, multiples of 2**-24.
 
     A generator's state depends on how many numbers were drawn before, so on micro-batches, processes and
     interruptions. These numbers do not: the paper's draws of confusing labels become part of no checkpoint, and one
     global batch gives the same step however it is split.
 
     Args:
-        seed (`int`):
-            Seed of the run.
-        step (`int`):
-            Optimizer step.
+        seed, step (`int`):
+            Seed of the run, and optimizer step.
         rows (`torch.Tensor`):
             Index of each example in the training data, int64.
         streams (`torch.Tensor`):
             What is drawn for it, int64, of a shape that broadcasts with `rows`: the index of a label whose confuser is
             drawn, or T for the drawing of a label itself.
-
-    Returns:
-        `torch.Tensor`: float32, multiples of 2**-24.
     """
     key = _mix(torch.tensor([seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, step], dtype=torch.int64))
     key = _mix(key[0] ^ _mix(key[1] ^ _mix(key[2] + 0x9E3779B9 & 0xFFFFFFFF)))

@@ -103,16 +103,8 @@ def class_balanced_bce(
 ) -> torch.Tensor:
     """
     BCE weighted by the inverse effective number of each label, (1 - beta) / (1 - beta^n) (1901.05555).
-
-    The weights are normalised to a mean of 1 over the labels, as in the paper; for `beta` -> 1 they go as 1 / n.
-
-    Args:
-        logits, labels (`torch.Tensor`):
-            `[B, T]`.
-        positives (`torch.Tensor`):
-            `[T]`, n of [`LabelCounts`].
-        beta (`float`, *optional*, defaults to `0.9999`):
-            In (0, 1); that of the paper's long-tailed sets.
+     The weights are normalised to a mean of 1 over the labels, as in the paper; for `beta` -> 1 they go as 1 / n, with
+    n the `positives` of [`LabelCounts`], `[T]`. The default is that of the paper's long-tailed sets.
     """
     losses = bce(logits, labels)
     weights = -1 / torch.expm1(positives.double() * math.log(beta))
@@ -138,16 +130,12 @@ def distribution_balanced_loss(
     their term is 1 / scale log(1 + exp(scale (z - v))), which costs less than BCE once z is well below v.
 
     Args:
-        logits, labels (`torch.Tensor`):
-            `[B, T]`.
-        counts ([`LabelCounts`]):
-            Of the train set.
+        logits, labels, counts:
+            `[B, T]` each, and those of the train set.
         gamma (`float`):
             Of a focal factor on top, as in the paper's best variant; 0 for none.
-        smooth (`tuple[float, float, float]`, *optional*, defaults to `(0.1, 10.0, 0.2)`):
-            a, b and m.
-        scale, kappa (`float`, *optional*, default to `2.0` and `0.05`):
-            Of the tolerance. All defaults are those of the authors' run on MS-COCO.
+        smooth, scale, kappa (*optional*):
+            a, b and m; and of the tolerance. The defaults are those of the authors' run on MS-COCO.
     """
     rarity = 1 / counts.positives
     drawn = (labels == 1).to(rarity.dtype) @ rarity  # [B]; 0 without a label: r is infinite
@@ -202,40 +190,23 @@ def privileged_losses(
     mean the same in every variant.
 
     Args:
-        logits (`torch.Tensor`):
-            `[B, T]`, with gradient.
-        labels (`torch.Tensor`):
-            `[B, T]`: 1 present, 0 absent, -1 unknown.
+        logits, labels (`torch.Tensor`):
+            `[B, T]`: z, with gradient; 1 present, 0 absent, -1 unknown.
         privileged (`torch.Tensor`):
             Columns of the privileged labels, int64 `[P]`.
         loss (`str`):
             `"dpo"` (needs the reference), `"simpo"` or `"cpo"`.
-        beta (`float`):
-            Scale of the preference term.
         reference_logits (`torch.Tensor`, *optional*):
             `[B, T]`, for `"dpo"`.
         uniform (`Callable`, *optional*):
             For `confuser="sample"`: from rows of the batch and columns of `privileged`, int64 `[n]` each, to numbers
             in [0, 1), `[n]`.
-        confuser (`str`, *optional*, defaults to `"sample"`):
-            `"sample"`: one k drawn from the set (the paper). `"mean"`: the exact mean over the set. `"hardest"`: the
-            most confusing k.
         gamma (`float`, *optional*, defaults to `0.0`):
             Target margin of SimPO.
-        cpo_lambda (`float`, *optional*, defaults to `1.0`):
-            Weight of the NLL in CPO.
-        cpo_form (`str`, *optional*, defaults to `"positives"`):
-            `"positives"`: NLL = -log m_l of present labels, where there is a preference (Eq. 16). `"all"`: the
-            authors' code, BCE of every label, present or absent, added to every preference term.
-        score (`str`, *optional*, defaults to `"log_sigmoid"`):
-            What is compared: `"log_sigmoid"` (the paper: it mostly lifts l and hardly lowers a confident k) or
-            `"logit"` (symmetric).
         negatives_only (`bool`, *optional*, defaults to `False`):
             Only confusing negatives (the ablation): absent labels have no preference term.
-        absent_labels (`str`, *optional*, defaults to `"bce"`):
-            With `negatives_only`, what absent labels get: `"bce"` or `"none"` (a loss of 0).
-        fallback (`bool`, *optional*, defaults to `True`):
-            Whether a label that nothing confuses gets BCE; else 0 (the ablation).
+        beta, confuser, cpo_lambda, cpo_form, score, absent_labels, fallback:
+            As in [`~fairpo_trl.MultiLabelFairPOConfig`].
 
     Raises:
         ValueError: If `"dpo"` has no reference, or `"sample"` no random numbers.

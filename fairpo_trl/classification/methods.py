@@ -98,11 +98,7 @@ def prepare_model(method: Method, model: MultiLabelClassifier) -> None:
     Freezes what a method does not train, in place: all but the last layer for `"decoupled"`, nothing for others.
 
     The last layer starts as it is in the reference, from which the other methods start too; the paper draws it anew.
-    For a linear head the last layer is the head.
-
-    Args:
-        method (`str`): As for [`apply_method`].
-        model (`MultiLabelClassifier`): A copy of the reference, with a head of one piece.
+    For a linear head the last layer is the head. `model` is a copy of the reference, with a head of one piece.
     """
     if method == "decoupled":
         model.requires_grad_(False)

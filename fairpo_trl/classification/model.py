@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput, cached_file
 from fairpo_trl.classification.branch import head_of
 from fairpo_trl.classification.classifier_config import MultiLabelClassifierConfig
 from fairpo_trl.classification.data.images import open_image
+from fairpo_trl.classification.dataset import in_evaluation
 from fairpo_trl.classification.features.adaptation import Trainable, adapt_backbone, trained_keys
 from fairpo_trl.classification.features.backbones import Backbone, load_backbone
 from fairpo_trl.classification.features.preprocessing import Transform
@@ -366,20 +367,15 @@ class MultiLabelClassifier(PreTrainedModel):
         else:
             sources = image_sources(inputs)
             names = [str(source) if isinstance(source, Path) else row for row, source in enumerate(sources)]
-        training = self.training
-        self.eval()
         logits = []
-        try:
-            with torch.no_grad():
-                for start in range(0, len(names), batch_size):
-                    if features is not None:
-                        output = self(features=features[start : start + batch_size].to(self.device))
-                    else:
-                        block = [self.transform(open_image(source)) for source in sources[start : start + batch_size]]
-                        output = self(pixel_values=torch.stack(block).to(self.device))
-                    logits.append(output.logits.double().cpu())
-        finally:
-            self.train(training)
+        with in_evaluation(self):
+            for start in range(0, len(names), batch_size):
+                if features is not None:
+                    output = self(features=features[start : start + batch_size].to(self.device))
+                else:
+                    block = [self.transform(open_image(source)) for source in sources[start : start + batch_size]]
+                    output = self(pixel_values=torch.stack(block).to(self.device))
+                logits.append(output.logits.double().cpu())
         if not logits:
             return []
         labels = self.config.label_names

@@ -99,11 +99,7 @@ def loading_snippet(repository: str, config: Any) -> str:
     """
     The code that loads the classifier from the Hub and scores a picture, or features where it knows no backbone.
 
-    Args:
-        repository (`str`):
-            Hub id of the classifier.
-        config (`MultiLabelClassifierConfig`):
-            Its configuration; a backbone from a local folder has to be loaded by whoever uses it.
+    A backbone from a local folder has to be loaded by whoever uses it.
     """
     library, _, source = str((config.backbone or {}).get("spec", "")).partition(":")
     spec = None
@@ -179,14 +175,8 @@ def _settings(trainer: Any, config: Any) -> str:
 
 def describe_reference(training: Mapping[str, Any] | None) -> str | None:
     """
-    How the reference of a classifier was trained, in a sentence.
-
-    Args:
-        training (`Mapping[str, Any]`, *optional*):
-            `model.config.training`.
-
-    Returns:
-        `str`, *optional*: `None` if it was not trained by [`train_reference`].
+    How the reference of a classifier was trained (`model.config.training`), in a sentence; `None` if not by
+    [`train_reference`].
     """
     facts = (training or {}).get("reference")
     if facts is None:

@@ -57,14 +57,10 @@ def label_losses(
     The losses of both roles, unreduced.
 
     Args:
-        logits, labels, privileged:
-            As in [`privileged_losses`].
+        logits, labels, privileged, reference_logits, uniform:
+            As in [`privileged_losses`]; the reference is also that of the hinge.
         args (`MultiLabelFairPOConfig`):
             `privileged_loss`, `non_privileged_loss` and their options.
-        reference_logits (`torch.Tensor`, *optional*):
-            `[B, T]`, for DPO and the hinge.
-        uniform (`Callable`, *optional*):
-            Random numbers for `confuser="sample"`, see [`privileged_losses`].
         gates (`torch.Tensor`, *optional*):
             `[T]`, bool, for `hinge_level="label"`: labels whose running mean is above its bound. The hinge of a mean,
             max(0, m), has the gradient 1[m > 0] dm: the indicator is the gate.

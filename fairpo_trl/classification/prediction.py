@@ -14,11 +14,7 @@ from fairpo_trl.classification.data.images import find_images
 
 def image_sources(inputs: Any) -> list[Any]:
     """
-    A list of paths, bytes and PIL images.
-
-    Args:
-        inputs:
-            A path, bytes, a PIL image, a folder (all its images, also below, by name), or a list of these.
+    A list of paths, bytes and PIL images from one of them, a folder (all its images, also below, by name), or a list.
 
     Raises:
         ValueError: For a folder without images.
@@ -49,12 +45,8 @@ def scored_row(
     Args:
         name:
             What the row calls its input.
-        probabilities (`Sequence[float]`):
-            One per label.
-        labels (`Sequence[str]`):
-            Names, in the same order.
-        thresholds (`Sequence[float]`):
-            Probability from which a label is chosen, in the same order.
+        probabilities, labels, thresholds (`Sequence`):
+            One per label, in the same order; a label is chosen from its threshold on.
         top_k (`int`, *optional*):
             Keep only the highest scores.
 

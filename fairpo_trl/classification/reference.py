@@ -35,11 +35,7 @@ def options_of(args: MultiLabelFairPOConfig, *, with_method: bool = True) -> dic
     """
     What `args` sets differently from the defaults, as keyword arguments of a new configuration.
 
-    Args:
-        args (`MultiLabelFairPOConfig`):
-            A configuration.
-        with_method (`bool`, *optional*, defaults to `True`):
-            Whether losses, partition and group weights are among them, or only how the training loop runs.
+    `with_method`: whether losses, partition and group weights are among them, or only how the training loop runs.
     """
     of_the_loop = {field.name for field in dataclasses.fields(TrainingArguments)} | {"timing"}
     values = {}

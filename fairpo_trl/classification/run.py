@@ -37,7 +37,8 @@ from fairpo_trl.classification.trainer import MultiLabelFairPOTrainer
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.reporting import LabelResults, print_results, write_report
-from fairpo_trl.reporting.documents import hardware
+from fairpo_trl.reporting.documents import ROLES, hardware
+from fairpo_trl.reporting.numbers import role_text
 from fairpo_trl.reporting.selection_results import SelectionResults
 from fairpo_trl.training.engines import PLAIN, engine_of
 from fairpo_trl.training.logs import history_of
@@ -96,7 +97,10 @@ def run(
     if frozen and train.features is None:
         assert backbone is not None
         backbone.to(training_args.device)
-        parts = {name: _features(split, backbone, script_args, speaks) for name, split in parts.items()}
+        options: dict[str, Any] = {"batch_size": script_args.extraction_batch_size, "dtype": script_args.feature_dtype}
+        options |= {"bad_images": script_args.bad_images, "progress": speaks}
+        cache = script_args.cache_dir
+        parts = {name: extract_features(split, backbone, cache, **options) for name, split in parts.items()}
     reference, partition = _reference(parts, script_args, training_args, backbone)
     if speaks:
         print(describe_reference(reference.config.training) or "The reference was trained elsewhere.")
@@ -164,20 +168,6 @@ def _train_counts(parts: Mapping[str, MultiLabelSplit]) -> dict[str, int]:
     """Positives of each label in the whole train set, of which validation is a part."""
     train, validation = parts["train"].label_counts(), parts["validation"].label_counts()
     return {name: train[name] + validation[name] for name in train}
-
-
-def _features(
-    split: MultiLabelSplit, backbone: Backbone, script_args: LabelArguments, progress: bool
-) -> MultiLabelSplit:
-    return extract_features(
-        split,
-        backbone,
-        script_args.cache_dir,
-        batch_size=script_args.extraction_batch_size,
-        dtype=script_args.feature_dtype,
-        bad_images=script_args.bad_images,
-        progress=progress,
-    )
 
 
 def _feature_size(train: MultiLabelSplit, backbone: Backbone | None) -> int:
@@ -319,13 +309,11 @@ def _results(
     told = describe_reference(trainer.accelerator.unwrap_model(trainer.model).config.training)
     notes += [told] if told else []
     for what, names in labels_without_contrast(test).items():
-        for role in ("privileged", "non_privileged"):
-            lacking = [name for name in names if partition.role_of(name) == role]
-            if lacking:
-                held = "privileged" if role == "privileged" else "held"
+        for role in ROLES:
+            if lacking := [name for name in names if partition.role_of(name) == role]:
                 notes.append(
-                    f"{len(lacking)} {held} labels have no {what} in test, so that no average precision says anything "
-                    f"about them: {', '.join(lacking[:8])}{', ...' if len(lacking) > 8 else ''}."
+                    f"{len(lacking)} {role_text(role)} labels have no {what} in test, so that no average precision "
+                    f"says anything about them: {', '.join(lacking[:8])}{', ...' if len(lacking) > 8 else ''}."
                 )
     for name, scores in logits.items():
         table, why = calibrate(parts["validation"].labels, seen[name], test.labels, scores, partition)

@@ -54,10 +54,8 @@ class LabelMetricSums(MetricSums):
     Args:
         partition (`Partition`):
             Labels and roles.
-        has_reference (`bool`):
-            Whether `inside_hinge` can be told.
-        has_confusers (`bool`):
-            Whether `confused` is computed (preference losses).
+        has_reference, has_confusers (`bool`):
+            Whether `inside_hinge` can be told, and `confused` is computed (preference losses).
         device (`torch.device`):
             Where the sums are kept.
     """

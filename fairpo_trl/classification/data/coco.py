@@ -11,7 +11,7 @@ import numpy as np
 
 from fairpo_trl.classification.data.columns import MissingImages, split_of_files
 from fairpo_trl.classification.data.layout import find_layout
-from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
+from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits, first_few
 from fairpo_trl.core.messages import require_known, unknown_names_message
 
 
@@ -32,22 +32,17 @@ COCO_LABELS = (
 _TREE = """\
 DIR/
   annotations/
-    instances_train2014.json
-    instances_val2014.json
-  train2014/                      (or images/train2014/)
-    COCO_train2014_000000000009.jpg ...
-  val2014/                        (or images/val2014/)
-    COCO_val2014_000000000042.jpg ..."""
-
-_TREE_2017 = """\
-DIR/
-  annotations/
-    instances_train2017.json
-    instances_val2017.json
-  train2017/                      (or images/train2017/)
-    000000000009.jpg ...
-  val2017/                        (or images/val2017/)
-    000000000139.jpg ..."""
+    instances_train{year}.json
+    instances_val{year}.json
+  train{year}/                      (or images/train{year}/)
+    {train} ...
+  val{year}/                        (or images/val{year}/)
+    {val} ..."""
+_FILES = {
+    "2014": {"train": "COCO_train2014_000000000009.jpg", "val": "COCO_val2014_000000000042.jpg"},
+    "2017": {"train": "000000000009.jpg", "val": "000000000139.jpg"},
+}
+"""How images are called, by year."""
 
 
 def load_coco_2014(
@@ -85,7 +80,7 @@ def load_coco_2014(
         ValueError: If an annotation file contradicts itself: unknown categories, repeated images, annotations of
             images that are not listed.
     """
-    return _load("2014", _TREE, data_dir, keep_unlabeled, missing_images, label_order)
+    return _load("2014", data_dir, keep_unlabeled, missing_images, label_order)
 
 
 def load_coco_2017(
@@ -112,23 +107,14 @@ def load_coco_2017(
     Raises:
         FileNotFoundError, ValueError: As [`load_coco_2014`].
     """
-    return _load("2017", _TREE_2017, data_dir, keep_unlabeled, missing_images, label_order)
+    return _load("2017", data_dir, keep_unlabeled, missing_images, label_order)
 
 
 def _load(
-    year: str,
-    tree: str,
-    data_dir: str | Path,
-    keep_unlabeled: bool,
-    missing_images: MissingImages,
-    label_order: LabelOrder,
+    year: str, data_dir: str | Path, keep_unlabeled: bool, missing_images: MissingImages, label_order: LabelOrder
 ) -> dict[str, MultiLabelSplit]:
-    for option, value, choices in (
-        ("label_order", label_order, get_args(LabelOrder)),
-        ("missing_images", missing_images, get_args(MissingImages)),
-    ):
-        require_known(option, [value], choices)
-    root = Path(data_dir).expanduser()
+    require_known("label_order", [label_order], get_args(LabelOrder))
+    root, tree = Path(data_dir).expanduser(), _TREE.format(year=year, **_FILES[year])
     wanted: list[tuple[str, ...]] = [(f"annotations/instances_{part}{year}.json",) for part in ("train", "val")]
     wanted += [(f"{part}{year}", f"images/{part}{year}") for part in ("train", "val")]
     train_file, val_file, train_folder, val_folder = find_layout(root, wanted, dataset=f"COCO {year}", tree=tree)
@@ -181,7 +167,7 @@ def _load_split(
         if len(bad):
             ids = sorted({objects[i][key] for i in bad})
             raise ValueError(
-                f"{file.name}: {len(bad)} annotations, the first in row {bad[0]}, belong to {what}: {_few(ids)}. "
+                f"{file.name}: {len(bad)} annotations, the first in row {bad[0]}, belong to {what}: {first_few(ids)}. "
                 "The file is damaged or was mixed from two."
             )
 
@@ -214,15 +200,11 @@ def _columns(categories: list[tuple[int, str]], label_names: tuple[str, ...], fi
         raise ValueError(f"{file}: {unknown_names_message('category', unknown, label_names)}")
     absent = [name for name in label_names if name not in {name for _, name in categories}]
     if absent:
-        raise ValueError(f"{file} lacks {len(absent)} of the 80 categories: {_few(absent)}.")
+        raise ValueError(f"{file} lacks {len(absent)} of the 80 categories: {first_few(absent)}.")
     return {category: label_names.index(name) for category, name in categories}
 
 
 def _refuse_repeated(values: list[Any], what: str, file: str) -> None:
     if len(set(values)) < len(values):
         repeated = [value for value, count in Counter(values).items() if count > 1]
-        raise ValueError(f"{file}: {what} {_few(repeated)} occurs more than once.")
-
-
-def _few(values: list[Any]) -> str:
-    return ", ".join(str(value) for value in values[:5]) + (f", ... ({len(values)} in all)" if len(values) > 5 else "")
+        raise ValueError(f"{file}: {what} {first_few(repeated)} occurs more than once.")

@@ -13,28 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fairpo_trl.classification.data.images import ImageFiles, existing_files
-from fairpo_trl.classification.data.label_cells import matrix_of_names
-from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit, StoredImages, check_splits
+from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit, StoredImages, check_splits, first_few
 from fairpo_trl.core.messages import require_known, shortened, unknown_names_message
 
 
 MissingImages = Literal["raise", "skip"]
 SplitName = Literal["train", "validation", "test"]
-
-
-def table_of_columns(
-    columns: Mapping[str, Any],
-    where: str,
-    root: Path,
-    *,
-    label_names: Sequence[str] | None,
-    keep_unlabeled: bool,
-    missing_images: MissingImages,
-) -> dict[str, MultiLabelSplit]:
-    """The splits of columns `path`, `labels` (lists of names) and perhaps `split`, as [`load_table`] makes them."""
-    require_known("missing_images", [missing_images], get_args(MissingImages))
-    names, labels = matrix_of_names(columns["labels"], label_names, where, "labels")
-    return with_images(columns, where, root, names, labels, keep_unlabeled, missing_images)
 
 
 def with_images(
@@ -47,6 +31,7 @@ def with_images(
     missing_images: MissingImages,
 ) -> dict[str, MultiLabelSplit]:
     """The splits of a table whose labels are read, with its images."""
+    require_known("missing_images", [missing_images], get_args(MissingImages))
     n = len(labels)
     there = np.ones(n, dtype=bool)
     images: Sequence[ImageSource]
@@ -93,7 +78,7 @@ def splits_of_columns(
     for column in ("id", "path"):
         first: dict[Any, int] = {}
         for row, value in enumerate(ids if column == id_column else columns.get(column, ())):
-            key = same_path(value) if column == "path" and isinstance(value, str) else value
+            key = posixpath.normpath(value) if column == "path" and isinstance(value, str) else value
             before = first.setdefault(key, row)
             if before != row and value is not None:
                 raise ValueError(
@@ -168,17 +153,16 @@ def split_of_files(
     Raises:
         FileNotFoundError: If an image of a row that is kept is missing, unless it may be.
     """
+    require_known("missing_images", [missing_images], get_args(MissingImages))
     labelled = (labels == 1).any(axis=1)
     keep = np.ones(len(files), dtype=bool) if keep_unlabeled else labelled
     there = np.array(existing_files(folder, files), dtype=bool)
     missing = np.flatnonzero(keep & ~there)
     if len(missing) and missing_images == "raise":
-        shown = ", ".join(files[i] for i in missing[:5].tolist()) + (
-            f", ... ({len(missing)} in all)" if len(missing) > 5 else ""
-        )
         raise FileNotFoundError(
-            f"{len(missing)} of the {int(keep.sum())} images of {listed} are missing from {folder.name}/: {shown}. "
-            "Download them, or pass `--missing_images skip` (in Python missing_images='skip')."
+            f"{len(missing)} of the {int(keep.sum())} images of {listed} are missing from {folder.name}/: "
+            f"{first_few([files[i] for i in missing.tolist()])}. Download them, or pass `--missing_images skip` (in "
+            "Python missing_images='skip')."
         )
     kept = np.flatnonzero(keep & there)
     notes: dict[str, int | str] = {
@@ -221,11 +205,6 @@ class EmbeddedImages(StoredImages):
     def get(self, row: int) -> ImageSource:
         """The content of a file."""
         return self.column[row].as_py()
-
-
-def same_path(path: str) -> str:
-    """One spelling for all of a path: `./a.jpg` and `b/../a.jpg` are `a.jpg`."""
-    return posixpath.normpath(path)
 
 
 def _texts(cells: Sequence[Any], column: str, where: str) -> list[str]:

@@ -137,16 +137,7 @@ def find_images(folder: str | Path) -> list[Path]:
 
 def resolve_inside(root: str | Path, name: str) -> Path:
     """
-    `root / name` if that stays inside `root`, links followed. The root itself may be a link.
-
-    Args:
-        root (`str` or `Path`):
-            The data folder.
-        name (`str`):
-            A path as a data file has it, relative to the folder.
-
-    Returns:
-        `Path`: `root / name`, which need not exist.
+    `root / name`, which need not exist, if it stays inside `root`, links followed. The root itself may be a link.
 
     Raises:
         ValueError: If `name` is empty, absolute, goes up with `..`, or is a link that leads out.
@@ -163,16 +154,7 @@ def resolve_inside(root: str | Path, name: str) -> Path:
 
 def existing_files(root: str | Path, names: Sequence[str]) -> list[bool]:
     """
-    Which of many names are files inside `root`: as [`resolve_inside`] on each, but each folder is read once.
-
-    Args:
-        root (`str` or `Path`):
-            The data folder.
-        names (`Sequence[str]`):
-            Posix paths relative to it.
-
-    Returns:
-        `list[bool]`: one for each name.
+    Which of many names (posix paths) are files inside `root`: as [`resolve_inside`], but each folder is read once.
 
     Raises:
         ValueError: As [`resolve_inside`].
@@ -194,15 +176,7 @@ def existing_files(root: str | Path, names: Sequence[str]) -> list[bool]:
 
 
 class ImageFiles(StoredImages):
-    """
-    The files `names` in `root`, as paths when asked for: a list of 270,000 paths takes seconds and 100 MB.
-
-    Args:
-        root (`Path`):
-            The folder.
-        names (`Sequence[str]`):
-            Posix paths relative to it.
-    """
+    """The files `names` (posix paths) in `root`, as paths when asked for: a list of 270,000 paths takes 100 MB."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         self.root, self.names = root, tuple(names)

@@ -33,10 +33,8 @@ def names_of_cells(cells: Sequence[Any], separator: str | None, where: str, colu
             One cell a row.
         separator (`str`, *optional*):
             What joins names; `None` is `"|"`, and refuses cells that look joined by `;`, `,` or blanks instead.
-        where (`str`):
-            What errors call the table.
-        column (`str`):
-            What errors call the column.
+        where, column (`str`):
+            What errors call the table and the column.
 
     Raises:
         ValueError: If a cell or a name in it is empty, or neither text nor a number. Rows count from 1.
@@ -135,10 +133,8 @@ def matrix_of_names(
             0 on, unless they are these names.
         label_names (`Sequence[str]`, *optional*):
             All labels, in the order wanted; `None`: those that occur, sorted.
-        where (`str`):
-            What errors call the table.
-        column (`str`):
-            What errors call the column.
+        where, column (`str`):
+            What errors call the table and the column.
 
     Raises:
         ValueError: If a name is not in `label_names`, labels are numbers without `label_names`, or no label occurs at
@@ -185,12 +181,10 @@ def matrix_of_columns(
     Args:
         columns (`Mapping[str, Sequence]`):
             Label -> cells: 1, 0, true, false, or an empty cell where it is unknown.
-        unknown (`str` or `int`, *optional*):
-            A value that also means unknown.
+        unknown, absent (`str` or `int`, *optional*):
+            A value that also means unknown, or absent: `""` for an empty cell, `-1` for CelebA's.
         where (`str`):
             What errors call the table.
-        absent (`str` or `int`, *optional*):
-            A value that also means absent: `""` for an empty cell, `-1` for CelebA's.
 
     Raises:
         ValueError: For any other cell, and for empty cells in a column without a single 0, unless `unknown` or

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from fairpo_trl.classification.data.columns import MissingImages, SplitName, table_of_columns
+from fairpo_trl.classification.data.columns import MissingImages, SplitName, with_images
+from fairpo_trl.classification.data.label_cells import matrix_of_names
 from fairpo_trl.classification.data.split import MultiLabelSplit
 from fairpo_trl.core.messages import shortened, unknown_names_message
 from fairpo_trl.tables import read_rows
@@ -73,14 +74,9 @@ def load_label_studio(
             raise ValueError(f"{where}: {unknown_names_message('split', [columns['split'][-1]], get_args(SplitName))}")
     if not columns["path"]:
         raise ValueError(f"{path.name}: none of the {len(rows)} tasks is annotated.")
-    splits = table_of_columns(
-        columns,
-        path.name,
-        path.parent if image_root is None else Path(image_root).expanduser(),
-        label_names=label_names,
-        keep_unlabeled=keep_unlabeled,
-        missing_images=missing_images,
-    )
+    root = path.parent if image_root is None else Path(image_root).expanduser()
+    names, labels = matrix_of_names(columns["labels"], label_names, path.name, "labels")
+    splits = with_images(columns, path.name, root, names, labels, keep_unlabeled, missing_images)
     if skipped:
         first = next(iter(splits.values()))
         object.__setattr__(first, "notes", {**first.notes, "tasks without an annotation, left out": skipped})

@@ -21,12 +21,8 @@ def find_layout(
         wanted (`Sequence[tuple[str, ...]]`):
             For each wanted file or folder, the places where it may lie relative to `root`; the first that exists
             counts.
-        dataset (`str`):
-            Name of the data set, for the message.
-        tree (`str`):
-            The expected layout, for the message.
-        remark (`str`, *optional*):
-            A sentence for the message.
+        dataset, tree, remark (`str`):
+            For the message: name of the data set, the expected layout, and a sentence.
 
     Returns:
         `list[Path]`: one for each wanted path.

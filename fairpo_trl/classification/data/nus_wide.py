@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from fairpo_trl.classification.data.columns import MissingImages, split_of_files
 from fairpo_trl.classification.data.layout import find_layout
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
-from fairpo_trl.core.messages import require_known
 
 
 _CONCEPTS = 81
@@ -59,7 +57,6 @@ def load_nus_wide(
             `missing_images="raise"`.
         ValueError: If counts do not agree (gives both), or a label file holds anything but one 0 or 1 a line.
     """
-    require_known("missing_images", [missing_images], get_args(MissingImages))
     root = Path(data_dir).expanduser()
     concepts_places = ("ConceptsList/Concepts81.txt", "Concepts81.txt")
     concepts_file = next((root / place for place in concepts_places if (root / place).is_file()), None)

@@ -195,7 +195,7 @@ class MultiLabelSplit:
         for part, at, notes_of in ((train, "train", {**self.notes}), (validation, "validation", notes)):
             empty = [name for name, count in part.label_counts().items() if count == 0]
             if empty:
-                notes_of[f"labels without a positive in {at}"] = _listed(empty)
+                notes_of[f"labels without a positive in {at}"] = first_few(empty)
             object.__setattr__(part, "notes", notes_of)
         return train, validation
 
@@ -256,7 +256,7 @@ def check_splits(splits: Mapping[str, MultiLabelSplit]) -> None:
                 if shared:
                     raise ValueError(
                         f"The splits {other_name!r} and {name!r} share {len(shared)} {what}, so that one leaks into "
-                        f"the other: {_listed(shared)}. Mend: {mend}."
+                        f"the other: {first_few(shared)}. Mend: {mend}."
                     )
         seen.append((name, split))
 
@@ -291,7 +291,7 @@ def print_data_summary(splits: Mapping[str, MultiLabelSplit], console: Console |
     print_part(Block("Data", header, (("", tuple(rows)),), texts=2), console)
 
     names = next(iter(splits.values())).label_names
-    console.print(f"{len(names)} labels in this order: {_listed(names)}", markup=False, highlight=False)
+    console.print(f"{len(names)} labels in this order: {first_few(names)}", markup=False, highlight=False)
     for name, split in splits.items():
         console.print(f"{name}: content hash {split.content_hash()}", markup=False, highlight=False)
         for what, value in split.notes.items():
@@ -360,10 +360,10 @@ def _check_features(features: NDArray[Any], n: int, where: str) -> None:
             )
 
 
-def _listed(names: Sequence[str]) -> str:
+def first_few(names: Sequence[Any]) -> str:
     """The first few names and how many there are."""
     more = f", ... ({len(names)} in all)" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return ", ".join(map(str, names[:_NAMED])) + more
 
 
 def first_difference(left: Sequence[str], right: Sequence[str]) -> str:

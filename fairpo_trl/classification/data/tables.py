@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +13,10 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from fairpo_trl.classification.data.columns import MissingImages, same_path, splits_of_columns, with_images
+from fairpo_trl.classification.data.columns import MissingImages, splits_of_columns, with_images
 from fairpo_trl.classification.data.label_cells import matrix_of_columns, matrix_of_names, names_of_cells
 from fairpo_trl.classification.data.split import MultiLabelSplit
-from fairpo_trl.core.messages import require_known, shortened, unknown_names_message
+from fairpo_trl.core.messages import shortened, unknown_names_message
 from fairpo_trl.tables import SUFFIXES, columns_of_rows, read_rows
 
 
@@ -85,7 +86,6 @@ def load_table(
         FileNotFoundError: If the table or an image is missing.
         ValueError: If a row cannot be used; names the row and the column. Rows count from 1, below the header.
     """
-    require_known("missing_images", [missing_images], get_args(MissingImages))
     path = Path(path).expanduser()
     columns = _read(path, path_column)
     where = path.name
@@ -226,7 +226,7 @@ def _one_row_per_image(columns: Mapping[str, Any], where: str, labels_column: st
     first: dict[Any, int] = {}
     labels: dict[Any, list[Any]] = {}
     for row, image in enumerate(columns[key]):
-        image = same_path(image) if key == "path" and isinstance(image, str) else image
+        image = posixpath.normpath(image) if key == "path" and isinstance(image, str) else image
         start = first.setdefault(image, row)
         labels.setdefault(image, []).append(columns[labels_column][row])
         for name in set(_RESERVED) & set(columns) - {"image", key}:

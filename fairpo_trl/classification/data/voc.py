@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 from xml.etree import ElementTree
 
 import numpy as np
 
 from fairpo_trl.classification.data.columns import MissingImages, split_of_files
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
-from fairpo_trl.core.messages import require_known, shortened, unknown_names_message
+from fairpo_trl.core.messages import shortened, unknown_names_message
 
 
 _TREE = """\
@@ -55,7 +54,6 @@ def load_voc(
         FileNotFoundError: If the folder is incomplete, or an image or a listed annotation is missing.
         ValueError: If an annotation is no XML of that form, or names an unknown label.
     """
-    require_known("missing_images", [missing_images], get_args(MissingImages))
     root = Path(data_dir).expanduser()
     folder = root / "Annotations" if (root / "Annotations").is_dir() else root
     images = root / "JPEGImages" if (root / "JPEGImages").is_dir() else root

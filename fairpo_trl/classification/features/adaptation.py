@@ -16,11 +16,7 @@ def adapt_backbone(
     backbone: Backbone, trainable: Trainable, blocks: int, lora_r: int, lora_alpha: int
 ) -> list[nn.Module]:
     """
-    Turns on the gradients of a part of a frozen backbone.
-
-    Args:
-        backbone, trainable, blocks, lora_r, lora_alpha:
-            See `MultiLabelClassifier.attach_backbone`.
+    Turns on the gradients of a part of a frozen backbone, see `MultiLabelClassifier.attach_backbone`.
 
     Returns:
         `list[nn.Module]`: the blocks that are trained whole.
@@ -60,13 +56,8 @@ def adapt_backbone(
 
 def trained_keys(backbone: Backbone, blocks: list[nn.Module]) -> set[str]:
     """
-    What a file has to hold beside the frozen weights: everything with a gradient, and the buffers of trained blocks.
-
-    Args:
-        backbone (`Backbone`):
-            After [`adapt_backbone`].
-        blocks (`list[nn.Module]`):
-            What that returned.
+    What a file has to hold beside the frozen weights: everything with a gradient, and the buffers of trained `blocks`
+    ([`adapt_backbone`] returned them).
     """
     keys = {name for name, value in backbone.named_parameters() if value.requires_grad}
     for name, module in backbone.named_modules():

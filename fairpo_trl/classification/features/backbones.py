@@ -83,16 +83,7 @@ class Backbone(nn.Module):
         """The model's own pooled output, `[B, D]`."""
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """
-        Encodes a batch.
-
-        Args:
-            pixel_values (`torch.Tensor`):
-                Images after `transform`, `[B, 3, H, W]`.
-
-        Returns:
-            `torch.Tensor`: features, `[B, D]`.
-        """
+        """Encodes a batch of images after `transform`: `[B, 3, H, W]` -> features, `[B, D]`."""
         if self.pooling == "pooled":
             return self._pooled(pixel_values)
         layers = self._layers(pixel_values, 4 if self.pooling == "last4_cls_mean" else 1)
@@ -205,14 +196,10 @@ def load_backbone(spec: str, *, pooling: Pooling | None = None, image_size: int 
             How tokens become one vector. `"cls"`: the class token. `"mean"`: mean of the patch tokens (prefix tokens
             excluded). `"cls_mean"`: both, 2 D wide. `"last4_cls_mean"`: class tokens of the last four layers and the
             patch mean of the last, each after the final norm, 5 D wide (the linear probe of DINOv2). `"pooled"`: the
-            model's own pooled output. `None` takes `"cls"` where there is a class token, else `"pooled"`, else
-            `"mean"`.
+            model's own pooled output. `None`: `"cls"` where there is a class token, else `"pooled"`, else `"mean"`.
         image_size (`int`, *optional*):
             Side of the square input instead of the configured one, for networks that allow it. The resize before a
             crop is changed by the same factor.
-
-    Returns:
-        `Backbone`
 
     Raises:
         ValueError: For an unknown kind of spec, a pooling the model cannot give (the possible ones are listed),
@@ -221,8 +208,7 @@ def load_backbone(spec: str, *, pooling: Pooling | None = None, image_size: int 
     Example:
 
     ```python
-    >>> backbone = load_backbone("hf:facebook/dinov2-small", pooling="last4_cls_mean")
-    >>> backbone.feature_size
+    >>> load_backbone("hf:facebook/dinov2-small", pooling="last4_cls_mean").feature_size
     1920
     ```
     """

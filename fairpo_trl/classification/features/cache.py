@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from fairpo_trl.classification.data.images import UnreadableImageError, open_image
 from fairpo_trl.classification.data.split import ImageSource, MultiLabelSplit
+from fairpo_trl.classification.dataset import in_evaluation
 from fairpo_trl.classification.features.backbones import Backbone
 from fairpo_trl.classification.features.preprocessing import Transform
 from fairpo_trl.classification.features.shards import Batches, Compute, ComputedBatch, ShardStore
@@ -50,8 +51,7 @@ def extract_features(
     matrix libraries sum in another order for other shapes.
 
     It lies in `<cache_dir>/<split name>-<key>`. The key is decided by the backbone's weights and preprocessing, the
-    ids and the content of the images (each file is read once for it) and `dtype`. Labels are not part of it. Another
-    key is another folder.
+    ids and the content of the images (each file is read once for it) and `dtype`. Labels are not part of it.
 
     Stopped at any moment, the next call continues with the shards that are missing. Any number of processes may call
     it at the same time (ranks of a distributed run, or commands started by hand) and share the work; each returns
@@ -92,15 +92,8 @@ def extract_features(
         raise ValueError(f"`bad_images` must be 'raise' or 'skip', got {bad_images!r}.")
     images = _images_of(split)
     key = {"backbone": backbone.identity, "images": images_hash(split)}
-    store = ShardStore(
-        cache_dir,
-        split.name,
-        key,
-        rows=len(images),
-        width=backbone.feature_size,
-        dtype=dtype,
-        batch_size=batch_size,
-    )
+    size: dict[str, Any] = {"rows": len(images), "width": backbone.feature_size, "dtype": dtype}
+    store = ShardStore(cache_dir, split.name, key, **size, batch_size=batch_size)
 
     def encode(pixels: torch.Tensor, rows: list[int]) -> np.ndarray:
         values = backbone(pixels).float().cpu().numpy()
@@ -115,14 +108,9 @@ def extract_features(
             raise ValueError(f"The features of {split.ids[row]!r} (row {row} of {split.name}) {why}.")
         return stored
 
-    with _Bar(split, store, f"Features of {split.name}", progress) as bar:
-        was_training = backbone.training
-        backbone.eval()
-        try:
-            compute = _over_images(split, backbone, encode, bar, num_workers, bad_images)
-            stored = store.get(compute, recompute_damaged=recompute_damaged)
-        finally:
-            backbone.train(was_training)
+    with _Bar(split, store, f"Features of {split.name}", progress) as bar, in_evaluation(backbone):
+        compute = _over_images(split, backbone, encode, bar, num_workers, bad_images)
+        stored = store.get(compute, recompute_damaged=recompute_damaged)
     if stored.bad and bad_images == "raise":
         row, why = next(iter(stored.bad.items()))
         raise _unreadable(split, row, why, more=len(stored.bad) - 1)
@@ -149,7 +137,7 @@ def cache_logits(
     The logits of a model (the reference) on every row of a split, computed once and then read from disk.
 
     As [`extract_features`]; the key is decided by the model's weights and head and by the content of the features (or
-    the images and the backbone's preprocessing, for a split without features).
+    the images and the backbone's preprocessing, for a split without features). Unreadable images raise.
 
     Args:
         model (`MultiLabelClassifier`):
@@ -157,7 +145,7 @@ def cache_logits(
         split (`MultiLabelSplit`):
             With features, or with images if the model has a backbone.
         cache_dir, batch_size, num_workers, progress, recompute_damaged:
-            See [`extract_features`]. Unreadable images raise.
+            See [`extract_features`].
 
     Returns:
         `np.ndarray`: read-only memory map, float32, `[N, T]`.
@@ -177,40 +165,26 @@ def cache_logits(
     else:
         backbone = model.require_backbone()
         key |= {"images": images_hash(split), "backbone": backbone.identity}
-    width = len(split.label_names)
-    store = ShardStore(
-        cache_dir,
-        f"{split.name}-logits",
-        key,
-        rows=len(split.ids),
-        width=width,
-        dtype="float32",
-        batch_size=batch_size,
-    )
+    size: dict[str, Any] = {"rows": len(split), "width": len(split.label_names), "dtype": "float32"}
+    store = ShardStore(cache_dir, f"{split.name}-logits", key, **size, batch_size=batch_size)
 
     def from_pixels(pixels: torch.Tensor, rows: list[int]) -> np.ndarray:
         return model(pixel_values=pixels).logits.float().cpu().numpy()
 
-    with _Bar(split, store, f"Logits of {split.name}", progress) as bar:
+    with _Bar(split, store, f"Logits of {split.name}", progress) as bar, in_evaluation(model):
 
         def over_features(batches: Batches) -> Iterator[ComputedBatch]:
             assert split.features is not None
             for rows in batches:
                 block = torch.from_numpy(np.array(split.features[rows[0] : rows[-1] + 1]))
-                with torch.no_grad():
-                    logits = model(features=block.to(model.device)).logits
+                logits = model(features=block.to(model.device)).logits
                 bar.update(len(rows))
                 yield ComputedBatch(logits.float().cpu().numpy(), {})
 
         compute: Compute = over_features
         if backbone is not None:
             compute = _over_images(split, backbone, from_pixels, bar, num_workers, "raise")
-        was_training = model.training
-        model.eval()
-        try:
-            return store.get(compute, recompute_damaged=recompute_damaged).values
-        finally:
-            model.train(was_training)
+        return store.get(compute, recompute_damaged=recompute_damaged).values
 
 
 def rows_hash(split: MultiLabelSplit) -> str:
@@ -305,11 +279,9 @@ def _over_images(
             if bad and bad_images == "raise":
                 raise _unreadable(split, *next(iter(bad.items())))
             good = [(row, pixels) for row, pixels, _ in items if pixels is not None]
+            values = np.zeros((0, backbone.feature_size), dtype=np.float32)
             if good:
-                with torch.no_grad():
-                    values = encode(torch.stack([p for _, p in good]).to(device), [row for row, _ in good])
-            else:
-                values = np.zeros((0, backbone.feature_size), dtype=np.float32)
+                values = encode(torch.stack([p for _, p in good]).to(device), [row for row, _ in good])
             bar.update(len(items))
             yield ComputedBatch(values, bad)
 

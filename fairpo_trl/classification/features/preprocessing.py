@@ -72,15 +72,7 @@ class _Normalise:
 
 def timm_steps(data: Mapping[str, Any], name: str, image_size: int | None) -> dict[str, Any]:
     """
-    The numbers of timm's `resolve_data_config`, by timm's own rule for evaluation.
-
-    Args:
-        data (`Mapping[str, Any]`):
-            What `resolve_data_config` returned.
-        name (`str`):
-            The model, for messages.
-        image_size (`int`, *optional*):
-            Side of the square input instead of the configured one.
+    The numbers of timm's `resolve_data_config` (`data`), by timm's own rule for evaluation; as [`processor_steps`].
 
     Raises:
         ValueError: If the configuration asks for something else than a central crop or a squash.
@@ -108,13 +100,11 @@ def timm_steps(data: Mapping[str, Any], name: str, image_size: int | None) -> di
 
 def processor_steps(numbers: Mapping[str, Any], name: str, image_size: int | None) -> dict[str, Any]:
     """
-    The numbers of a transformers image processor.
+    The numbers of a transformers image processor, from its `to_dict()`.
 
     Args:
-        numbers (`Mapping[str, Any]`):
-            `to_dict()` of the processor.
-        name (`str`):
-            The model, for messages.
+        numbers (`Mapping[str, Any]`), name (`str`):
+            Of the processor; of the model, for messages.
         image_size (`int`, *optional*):
             Side of the square input instead of the configured one; a resize before the crop is scaled with it.
 

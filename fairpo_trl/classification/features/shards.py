@@ -6,9 +6,8 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -23,15 +22,8 @@ _SHARD_ROWS = 512  # about: a shard is a whole number of batches
 Batches = Iterator[list[int]]
 
 
-@dataclass(frozen=True)
-class ComputedBatch:
-    """
-    The values of one batch of rows.
-
-    Attributes:
-        values (`np.ndarray`): `[rows that could be read, width]`.
-        bad (`Mapping[int, str]`): Row -> why it could not be read.
-    """
+class ComputedBatch(NamedTuple):
+    """The values of a batch's rows that could be read, `[rows, width]`, and row -> why of those that could not."""
 
     values: np.ndarray
     bad: Mapping[int, str]
@@ -40,16 +32,8 @@ class ComputedBatch:
 Compute = Callable[[Batches], Iterator[ComputedBatch]]
 
 
-@dataclass(frozen=True)
-class StoredRows:
-    """
-    A complete array on disk.
-
-    Attributes:
-        values (`np.ndarray`): Read-only memory map, `[len(kept), width]`.
-        kept (`np.ndarray`): The rows that `values` holds, increasing.
-        bad (`Mapping[int, str]`): Row -> why it is not there.
-    """
+class StoredRows(NamedTuple):
+    """A complete array on disk: a read-only memory map, the rows it holds (increasing), row -> why of the others."""
 
     values: np.ndarray
     kept: np.ndarray
@@ -104,19 +88,17 @@ class ShardStore:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
         if rows < 1:
             raise ValueError(f"{name!r} has no rows: there is nothing to compute.")
-        self.rows, self.width, self.dtype, self.batch_size = rows, width, np.dtype(dtype), batch_size
-        self.shard_rows = -(-_SHARD_ROWS // batch_size) * batch_size
-        self.starts = range(0, rows, self.shard_rows)
+        self.rows, self.width, self.dtype = rows, width, np.dtype(dtype)
+        self._set_batch_size(batch_size)
         full_key = {**key, "version": _VERSION, "rows": rows, "width": width, "dtype": str(self.dtype)}
         self.key = sha256_of_json(full_key)
         self.folder = Path(root) / f"{name}-{self.key[:16]}"
+        self._manifest_path, self._rows_path = self.folder / "manifest.json", self.folder / "rows.npy"
         (self.folder / "locks").mkdir(parents=True, exist_ok=True)
         with self._lock("manifest"):
             if not self._manifest_path.exists():
-                write_json(
-                    self._manifest_path,
-                    {"version": _VERSION, "key": self.key, "decided_by": full_key, "batch_size": batch_size},
-                )
+                begun = {"version": _VERSION, "key": self.key, "decided_by": full_key, "batch_size": batch_size}
+                write_json(self._manifest_path, begun)
         manifest = self._manifest()
         if (manifest["version"], manifest["key"]) != (_VERSION, self.key):
             raise ValueError(
@@ -140,19 +122,8 @@ class ShardStore:
 
     # ---- files ----
 
-    @property
-    def _manifest_path(self) -> Path:
-        return self.folder / "manifest.json"
-
-    @property
-    def _rows_path(self) -> Path:
-        return self.folder / "rows.npy"
-
-    def _shard_path(self, shard: int) -> Path:
-        return self.folder / f"shard-{shard:05d}.npy"
-
-    def _record_path(self, shard: int) -> Path:
-        return self.folder / f"shard-{shard:05d}.json"
+    def _path(self, shard: int, suffix: str) -> Path:
+        return self.folder / f"shard-{shard:05d}.{suffix}"
 
     def _lock(self, name: str) -> FileLock:
         return FileLock(self.folder / "locks" / f"{name}.lock")
@@ -167,21 +138,23 @@ class ShardStore:
             )
         return manifest
 
-    def _record(self, shard: int) -> dict[str, Any] | None:
-        """Hash and unreadable rows of a shard; `None` if the file that holds them is damaged."""
-        record = _read_object(self._record_path(shard), {})
-        return record if _is_record(record) else None
+    def _read_shard(self, shard: int) -> tuple[np.ndarray, dict[str, Any]] | None:
+        """A shard as a memory map, with its record (hash and unreadable rows); `None` if either is damaged."""
+        record, values = _read_object(self._path(shard, "json"), {}), _read_array(self._path(shard, "npy"))
+        if values is None or values.ndim != 2 or record is None or not _is_record(record):
+            return None
+        return (values, record) if sha256_of_array(values) == record["sha256"] else None
 
     def _write_shard(self, shard: int, values: np.ndarray, bad: Mapping[int, str]) -> None:
-        write_file(self._shard_path(shard), lambda file: np.save(file, values, allow_pickle=False))
-        write_json(self._record_path(shard), {"sha256": sha256_of_array(values), "bad": dict(bad)})
+        write_file(self._path(shard, "npy"), lambda file: np.save(file, values, allow_pickle=False))
+        write_json(self._path(shard, "json"), {"sha256": sha256_of_array(values), "bad": dict(bad)})
 
     def _range(self, shard: int) -> range:
         return range(self.starts[shard], min(self.starts[shard] + self.shard_rows, self.rows))
 
     def _is_there(self, shard: int) -> bool:
         # After the join the shards are gone; the manifest stands for them all.
-        return self._record_path(shard).exists() or "shards" in self._manifest()
+        return self._path(shard, "json").exists() or "shards" in self._manifest()
 
     # ---- computing ----
 
@@ -260,51 +233,34 @@ class ShardStore:
             manifest = self._manifest()
             if "shards" in manifest:
                 return
-            records, arrays, damaged = [], [], []
-            for shard in range(len(self.starts)):
-                record, values = self._record(shard), self._read_shard(shard)
-                if record is None or values is None or sha256_of_array(values) != record["sha256"]:
-                    damaged.append(shard)
-                records.append(record)
-                arrays.append(values)
-            self._raise_damaged(damaged)
-            total = sum(len(values) for values in arrays if values is not None)
+            found = [self._read_shard(shard) for shard in range(len(self.starts))]
+            self._raise_damaged([shard for shard, part in enumerate(found) if part is None])
+            parts = [part for part in found if part is not None]
 
             def content(file: Any) -> None:
-                header = {"descr": self.dtype.str, "fortran_order": False, "shape": (total, self.width)}
+                shape = (sum(len(values) for values, _ in parts), self.width)
+                header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
-                for values in arrays:
-                    assert values is not None
+                for values, _ in parts:
                     file.write(np.ascontiguousarray(values).data)
 
             write_file(self._rows_path, content)
-            write_json(self._manifest_path, {**manifest, "shards": records}, indent=1)
+            write_json(self._manifest_path, {**manifest, "shards": [record for _, record in parts]}, indent=1)
         for shard in range(len(self.starts)):
-            self._shard_path(shard).unlink(missing_ok=True)
-            self._record_path(shard).unlink(missing_ok=True)
+            self._path(shard, "npy").unlink(missing_ok=True)
+            self._path(shard, "json").unlink(missing_ok=True)
         for draft in self.folder.glob("shard-*.tmp"):  # of processes that were killed while they wrote
             draft.unlink(missing_ok=True)
 
-    def _read_shard(self, shard: int) -> np.ndarray | None:
-        """A shard as a memory map, or `None` if the file is not one."""
-        try:
-            values = np.load(self._shard_path(shard), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return None
-        return values if values.dtype == self.dtype and values.shape[1:] == (self.width,) else None
-
     def _joined(self, records: list[dict[str, Any]]) -> list[np.ndarray | None]:
         """The part of `rows.npy` that belongs to each shard, or `None` where hash or size are wrong."""
-        try:
-            values = np.load(self._rows_path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return [None] * len(records)
+        values = _read_array(self._rows_path)
         parts: list[np.ndarray | None] = []
         first = 0
         for shard, record in enumerate(records):
             count = len(self._range(shard)) - len(record["bad"])
-            part = values[first : first + count]
-            parts.append(part if len(part) == count and sha256_of_array(part) == record["sha256"] else None)
+            part = None if values is None else values[first : first + count]
+            parts.append(part if part is not None and sha256_of_array(part) == record["sha256"] else None)
             first += count
         return parts
 
@@ -317,7 +273,8 @@ class ShardStore:
 
     def _raise_damaged(self, damaged: list[int]) -> None:
         if damaged:
-            named = ", ".join(f"shard {s} (rows {self._range(s)[0]} to {self._range(s)[-1]})" for s in damaged[:5])
+            ranges = [(shard, self._range(shard)) for shard in damaged[:5]]
+            named = ", ".join(f"shard {shard} (rows {rows[0]} to {rows[-1]})" for shard, rows in ranges)
             raise ValueError(
                 f"{self.folder} is damaged: {named}{', ...' if len(damaged) > 5 else ''} no longer "
                 f"{'has its' if len(damaged) == 1 else 'have their'} recorded SHA-256. Pass recompute_damaged=True to "
@@ -330,10 +287,8 @@ class ShardStore:
             manifest = self._manifest()
             if "shards" not in manifest:
                 for shard in range(len(self.starts)):
-                    if self._record_path(shard).exists():
-                        record, values = self._record(shard), self._read_shard(shard)
-                        if record is None or values is None or sha256_of_array(values) != record["sha256"]:
-                            self._record_path(shard).unlink()
+                    if self._path(shard, "json").exists() and self._read_shard(shard) is None:
+                        self._path(shard, "json").unlink()
                 return
             records = manifest.pop("shards")
             parts = self._joined(records)
@@ -353,6 +308,14 @@ def _read_object(path: Path, needed: Mapping[str, type]) -> dict[str, Any] | Non
         return None
     fits = isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in needed.items())
     return value if fits else None
+
+
+def _read_array(path: Path) -> np.ndarray | None:
+    """An array as a memory map, or `None` if the file is not one."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def _is_record(value: Any) -> bool:

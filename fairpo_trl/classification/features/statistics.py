@@ -13,14 +13,9 @@ _ROWS = 4096  # read at a time
 
 def mean_and_std(features: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Mean and standard deviation of each column, from sums in float64; 1 for a column that is constant.
+    Mean and standard deviation of each column (float64, `[D]` each), from sums in float64; 1 for a constant column.
 
-    Args:
-        features (`np.ndarray` or `torch.Tensor`):
-            `[N, D]`, of any floating type; may be memory-mapped.
-
-    Returns:
-        `tuple[torch.Tensor, torch.Tensor]`: float64, `[D]` each.
+    `features` are `[N, D]`, of any floating type; they may be memory-mapped.
 
     Raises:
         ValueError: If a value is NaN or infinite.

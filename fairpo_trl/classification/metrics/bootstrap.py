@@ -24,17 +24,14 @@ class Ranking:
     One label of one model, sorted once; every resample only changes the weights of the samples.
 
     Attributes:
-        order (`np.ndarray`):
-            Rows with a known label, from the highest score down to the last tied with the lowest-scored positive: what
-            lies below cannot change average precision.
-        starts (`np.ndarray`):
-            Shape `[G]`: where in `order` the stretches begin that end with a group of tied scores holding a positive.
-        positives (`np.ndarray`):
-            Rows of the positives, in the order of their groups.
-        positive_starts (`np.ndarray`):
-            Shape `[G]`: where in `positives` each group begins.
-        few_negatives (`np.ndarray`, *optional*):
-            Rows of the negatives, if they are so few that a resample may have none; `None` if they are many.
+        order (`np.ndarray`): Rows with a known label, from the highest score down to the last tied with the
+            lowest-scored positive: what lies below cannot change average precision.
+        starts (`np.ndarray`): Shape `[G]`: where in `order` the stretches begin that end with a group of tied scores
+            holding a positive.
+        positives (`np.ndarray`): Rows of the positives, in the order of their groups.
+        positive_starts (`np.ndarray`): Shape `[G]`: where in `positives` each group begins.
+        few_negatives (`np.ndarray`, *optional*): Rows of the negatives, if they are so few that a resample may have
+            none.
     """
 
     order: NDArray[np.intp]
@@ -62,13 +59,9 @@ class Ranking:
 
     def average_precision(self, weights: NDArray[np.int32]) -> Floats:
         """
-        Average precision in every resample.
+        Average precision in every resample, `[R]`; NaN where one has no positive, or no negative.
 
-        Args:
-            weights (`np.ndarray`): Shape `[N, R]`: how often each sample occurs in each resample.
-
-        Returns:
-            `np.ndarray` of shape `[R]`; NaN where a resample has no positive, or no negative.
+        `weights`, `[N, R]`, say how often each sample occurs in each resample.
         """
         if not len(self.positives) or (self.few_negatives is not None and not len(self.few_negatives)):
             return np.full(weights.shape[1], np.nan)
@@ -109,17 +102,13 @@ def bootstrap_average_precision(
     """
     Average precision of several rankings of the same samples, in the same resamples (which is what pairs them).
 
-    Whole clusters are drawn with replacement, as many as there are.
+    Whole clusters are drawn with replacement, as many as there are; the same `seed` draws the same.
 
     Args:
         rankings (`Sequence[Ranking]`):
             One per model and label.
         clusters (`np.ndarray`):
             Shape `[N]`, from [`clusters_of`].
-        resamples (`int`):
-            Number of resamples.
-        seed (`int`):
-            The result is deterministic.
 
     Returns:
         `np.ndarray` of shape `[len(rankings), resamples]`.
@@ -140,10 +129,8 @@ def bootstrap_average_precision(
 
 def percentile_interval(values: Floats, level: float) -> tuple[Floats, Floats]:
     """
-    Percentile interval over the last axis; resamples in which the value does not exist (NaN) are left out.
-
-    Returns:
-        `tuple` of the lower and upper ends, NaN where there is no resample with a value.
+    Both ends of the percentile interval over the last axis, without the resamples in which the value does not exist
+    (NaN); NaN where there is no resample with a value.
     """
     low = np.full(values.shape[:-1], np.nan)
     high = low.copy()

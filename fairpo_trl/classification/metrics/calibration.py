@@ -23,7 +23,8 @@ _MIN_TEMPERATURE, _MAX_TEMPERATURE = 1e-3, 1e3
 
 def fit_temperature(labels: ArrayLike, scores: ArrayLike) -> float:
     """
-    The one temperature that makes `sigmoid(scores / temperature)` the most likely on validation data.
+    The one temperature that makes `sigmoid(scores / temperature)` the most likely on validation data: above 1 if the
+    model is too sure of itself, below 1 if it is too careful.
 
     The mean cross-entropy is convex in the inverse temperature, so the minimum is the root of its derivative. Dividing
     by a temperature changes no ranking, and no prediction at threshold 0.
@@ -31,9 +32,6 @@ def fit_temperature(labels: ArrayLike, scores: ArrayLike) -> float:
     Args:
         labels, scores:
             As in [`evaluate_groups`]; validation data, not the reported split.
-
-    Returns:
-        `float`: above 1 if the model is too sure of itself, below 1 if it is too careful.
 
     Raises:
         ValueError: If shapes differ, a label or score is invalid, nothing is known, or no temperature between 0.001
@@ -60,19 +58,15 @@ def fit_temperature(labels: ArrayLike, scores: ArrayLike) -> float:
 
 def expected_calibration_error(labels: NDArray[np.int8], scores: Floats, temperature: float = 1.0) -> float:
     """
-    Expected calibration error over all known entries, pooled, in [`ECE_BINS`] bins of equal mass.
+    Expected calibration error over all known entries, pooled, in [`ECE_BINS`] bins of equal mass; NaN without any.
 
     Entries are ranked by score and cut into bins of equal numbers (equal scores share a bin); the error is the mean
     over entries of |mean probability - share of positives| of their bin. Equal mass, since with bins of equal width
     nearly all predictions of a multi-label model fall into the first one.
 
     Args:
-        labels (`np.ndarray`): Shape `[N, labels]`: 1, 0, or -1 for unknown.
-        scores (`np.ndarray`): Shape `[N, labels]`: logits.
+        labels, scores (`np.ndarray`): Shape `[N, labels]`: 1, 0, or -1 for unknown, and logits.
         temperature (`float`, *optional*, defaults to `1.0`): Divides the logits.
-
-    Returns:
-        `float`: NaN if nothing is known.
     """
     known = labels >= 0
     target, logits = labels[known] == 1, scores[known]
@@ -88,17 +82,7 @@ def expected_calibration_error(labels: NDArray[np.int8], scores: Floats, tempera
 
 
 def brier_score(labels: NDArray[np.int8], scores: Floats, temperature: float = 1.0) -> float:
-    """
-    Mean squared difference of probability and label over all known entries.
-
-    Args:
-        labels (`np.ndarray`): Shape `[N, labels]`: 1, 0, or -1 for unknown.
-        scores (`np.ndarray`): Shape `[N, labels]`: logits.
-        temperature (`float`, *optional*, defaults to `1.0`): Divides the logits.
-
-    Returns:
-        `float`: NaN if nothing is known.
-    """
+    """Mean squared difference of probability and label over all known entries; arguments as above, NaN without any."""
     known = labels >= 0
     if not known.any():
         return float("nan")
@@ -118,10 +102,8 @@ def calibrate(
     Args:
         validation_labels, validation_scores (`ArrayLike`):
             Shape `[M, T]`: what the temperature is fitted on.
-        labels, scores (`ArrayLike`):
-            Shape `[N, T]`: the reported split.
-        partition (`Partition`):
-            Its names are the `T` label names, in the order of the columns.
+        labels, scores, partition:
+            As in [`evaluate_groups`]: the reported split.
 
     Returns:
         `tuple[pd.DataFrame, str]`: the table of [`calibration_by_group`], and a sentence for the reader if validation
@@ -185,12 +167,11 @@ class TunedThresholds:
     Thresholds from [`tune_thresholds`].
 
     Attributes:
-        values (`np.ndarray`):
-            Shape `[T]`: a label is predicted from this logit on (>=). Pass it to [`evaluate_groups`].
-        f1 (`np.ndarray`):
-            Shape `[T]`: the F1 reached on the data tuned on, which is optimistic; NaN where not tuned.
-        untuned (`tuple[str, ...]`):
-            Labels without positives there: no threshold has an F1, and they keep 0 (probability 0.5).
+        values (`np.ndarray`): Shape `[T]`: a label is predicted from this logit on (>=). Pass it to
+            [`evaluate_groups`].
+        f1 (`np.ndarray`): Shape `[T]`: the F1 reached on the data tuned on, which is optimistic; NaN where not tuned.
+        untuned (`tuple[str, ...]`): Labels without positives there: no threshold has an F1, and they keep 0
+            (probability 0.5).
     """
 
     values: Floats
@@ -208,9 +189,6 @@ def tune_thresholds(labels: ArrayLike, scores: ArrayLike, partition: Partition) 
     Args:
         labels, scores, partition:
             As in [`evaluate_groups`]; validation data, not the reported split.
-
-    Returns:
-        [`TunedThresholds`].
 
     Raises:
         ValueError: If shapes differ or a label or score is invalid.

@@ -32,22 +32,16 @@ class ReferenceComparison:
     The result of [`compare_with_reference`]. All differences are method minus reference: positive is better.
 
     Attributes:
-        by_group (`pd.DataFrame`):
-            Rows `all`, `privileged` and, if there are any, `non_privileged`; columns `labels`, `labels_counted` (with
-            a positive), `map_reference`, `map`, `delta`, `low`, `high`, `seed_sd`.
-        by_label (`pd.DataFrame`):
-            One row per label: `role`, `positives`, `series_with_positives`, `ap_reference`, `ap`, `delta`, `low`,
-            `high`, `seed_sd`, and `resamples_without_positives` (left out of the label's interval).
-        fell (`tuple[str, ...]`):
-            Held labels whose AP fell by more than `eps`, worst first: `delta < -eps`.
-        fell_surely (`tuple[str, ...]`):
-            Those of them whose whole interval lies below: `high < -eps`. The intervals are per label, so among many
-            labels that did not change a few are expected here by chance.
-        eps (`float`): As given.
-        seeds (`int`): Number of runs of the method.
-        series (`int`): Number of clusters that were resampled.
-        resamples (`int`): Number of resamples.
-        level (`float`): Level of the intervals.
+        by_group (`pd.DataFrame`): Rows `all`, `privileged` and, if there are any, `non_privileged`; columns `labels`,
+            `labels_counted` (with a positive), `map_reference`, `map`, `delta`, `low`, `high`, `seed_sd`.
+        by_label (`pd.DataFrame`): One row per label: `role`, `positives`, `series_with_positives`, `ap_reference`,
+            `ap`, `delta`, `low`, `high`, `seed_sd`, and `resamples_without_positives` (left out of its interval).
+        fell (`tuple[str, ...]`): Held labels whose AP fell by more than `eps`, worst first: `delta < -eps`.
+        fell_surely (`tuple[str, ...]`): Those of them whose whole interval lies below: `high < -eps`. The intervals
+            are
+            per label, so among many labels that did not change a few are expected here by chance.
+        seeds, series, resamples (`int`): Runs of the method; clusters that were resampled, and how often.
+        eps, level (`float`): As given.
     """
 
     by_group: pd.DataFrame
@@ -62,17 +56,8 @@ class ReferenceComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form; numbers that do not exist (NaN) are `None`."""
-        return {
-            "by_group": frame_to_dict(self.by_group),
-            "by_label": frame_to_dict(self.by_label),
-            "fell": list(self.fell),
-            "fell_surely": list(self.fell_surely),
-            "eps": self.eps,
-            "seeds": self.seeds,
-            "series": self.series,
-            "resamples": self.resamples,
-            "level": self.level,
-        }
+        frames = {"by_group": frame_to_dict(self.by_group), "by_label": frame_to_dict(self.by_label)}
+        return vars(self) | frames | {"fell": list(self.fell), "fell_surely": list(self.fell_surely)}
 
 
 def compare_with_reference(
@@ -96,27 +81,20 @@ def compare_with_reference(
     two are different uncertainties and are not mixed.
 
     Args:
-        labels (`ArrayLike`):
-            Shape `[N, T]`: 1, 0, or -1 for unknown.
+        labels, partition:
+            As in [`evaluate_groups`].
         scores (`ArrayLike` or `Sequence[ArrayLike]`):
             Shape `[N, T]`, or `[S, N, T]` for `S` seeds of one method: logits.
         reference (`ArrayLike` or `Sequence[ArrayLike]`):
             Shape `[N, T]`, or `[S, N, T]` if every seed had its own reference: logits.
-        partition (`Partition`):
-            Its names are the `T` label names, in the order of the columns.
         series (`Sequence[Hashable]`, *optional*):
             The series of each sample. By default each sample is its own.
         eps (`float`, *optional*, defaults to `0.01`):
             The fall of AP that a held label is allowed: 0.01 is one point.
-        resamples (`int`, *optional*, defaults to `1000`):
-            Number of resamples.
+        resamples, seed (`int`, *optional*, defaults to `1000` and `0`):
+            Number of resamples, and their seed.
         level (`float`, *optional*, defaults to `0.95`):
             Level of the two-sided percentile intervals.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the resampling.
-
-    Returns:
-        [`ReferenceComparison`].
 
     Raises:
         ValueError: If shapes differ, a label or score is invalid, there are fewer than two series, or an option is
@@ -200,18 +178,18 @@ def compare_with_reference(
 @dataclass(frozen=True)
 class HingeSatisfaction:
     """
-    Whether the held labels kept the method's promise; the result of [`hinge_satisfaction`].
+    Whether the held labels kept the method's promise; the result of [`hinge_satisfaction`]. NaN where there is
+    nothing.
 
     Attributes:
-        pairs (`float`):
-            Share of the known (sample, held label) pairs whose BCE is at most the reference's + `eps` (the hinge of
-            the paper is 0 there). NaN if there are none.
-        labels (`float`):
-            Share of the held labels whose *mean* BCE is at most the reference's + `eps`: the stated goal. NaN if there
-            are none.
-        by_label (`pd.DataFrame`):
-            One row per held label: `known`, `bce_reference`, `bce`, `excess` (their difference), `pairs_satisfied`,
-            `satisfied`. Without known samples a label has NaN and is not counted in `labels`.
+        pairs (`float`): Share of the known (sample, held label) pairs whose BCE is at most the reference's + `eps`
+            (the
+            hinge of the paper is 0 there).
+        labels (`float`): Share of the held labels whose *mean* BCE is at most the reference's + `eps`: the stated
+            goal.
+        by_label (`pd.DataFrame`): One row per held label: `known`, `bce_reference`, `bce`, `excess` (their
+            difference),
+            `pairs_satisfied`, `satisfied`. Without known samples a label is not counted in `labels`.
         eps (`float`): As given.
     """
 
@@ -231,19 +209,12 @@ def hinge_satisfaction(
     the same code and batch size, or allow a small `eps`.
 
     Args:
-        labels (`ArrayLike`):
-            Shape `[N, T]`: 1, 0, or -1 for unknown.
-        scores (`ArrayLike`):
-            Shape `[N, T]`: logits of the model.
+        labels, scores, partition:
+            As in [`evaluate_groups`].
         reference (`ArrayLike`):
             Shape `[N, T]`: logits of the reference.
-        partition (`Partition`):
-            Its names are the `T` label names, in the order of the columns.
         eps (`float`, *optional*, defaults to `0.0`):
             The allowed excess, in nats, as in the training loss.
-
-    Returns:
-        [`HingeSatisfaction`].
 
     Raises:
         ValueError: If shapes differ, a label or score is invalid, or `eps` is negative.

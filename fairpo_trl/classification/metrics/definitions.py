@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fairpo_trl.classification.metrics.bootstrap import Floats, Ranking
 from fairpo_trl.core.messages import require_known
 from fairpo_trl.core.partition import Partition
 
@@ -15,14 +16,12 @@ from fairpo_trl.core.partition import Partition
 SampleFilter = Literal["all", "any_label", "group_positive"]
 """Which samples sample-F1 averages over: all, those with any positive label, those with a positive in the group."""
 
-Floats = NDArray[np.float64]
-
 
 def check_labels_and_scores(
     labels: ArrayLike, scores: ArrayLike, label_names: Sequence[str] | None = None, what: str = "scores"
 ) -> tuple[NDArray[np.int8], Floats]:
     """
-    The two matrices every function here works on, checked.
+    The two matrices every function here works on, checked: labels as int8 and scores as float64, both `[N, T]`.
 
     Scores are *unsquashed* (logits). The rank of two images must survive until the metric, and a float32 sigmoid does
     not let it: every logit above 16.7 becomes exactly 1, so images the model told apart become ties, and average
@@ -33,13 +32,8 @@ def check_labels_and_scores(
             Shape `[N, T]`, integer or boolean: 1 present, 0 absent, -1 unknown. Unknown entries count nowhere.
         scores (`ArrayLike`):
             Shape `[N, T]`: logits, all finite, also where the label is unknown.
-        label_names (`Sequence[str]`, *optional*):
-            The `T` names, for the messages.
-        what (`str`, *optional*, defaults to `"scores"`):
-            What the message calls the scores.
-
-    Returns:
-        `tuple` of the labels as int8 and the scores as float64, both `[N, T]`.
+        label_names, what (*optional*):
+            For the messages: the `T` names, and what the scores are called.
 
     Raises:
         ValueError: If shapes differ or are empty, a label is not 1, 0 or -1, or a score is NaN or infinite; the
@@ -101,18 +95,11 @@ def average_precision(labels: ArrayLike, scores: ArrayLike, label_names: Sequenc
     NaN here, where sklearn warns and says 0, and so is one without negatives, of which any ranking has 1.
 
     Args:
-        labels (`ArrayLike`):
-            Shape `[N, T]`: 1, 0, or -1 for unknown.
-        scores (`ArrayLike`):
-            Shape `[N, T]`: logits.
-        label_names (`Sequence[str]`, *optional*):
-            The `T` names, for the messages.
+        labels, scores, label_names:
+            As in [`check_labels_and_scores`], which says what raises.
 
     Returns:
         `np.ndarray` of shape `[T]`, float64: NaN where a label has no positive, or no negative.
-
-    Raises:
-        ValueError: As [`check_labels_and_scores`].
 
     Example:
 
@@ -122,22 +109,16 @@ def average_precision(labels: ArrayLike, scores: ArrayLike, label_names: Sequenc
     ```
     """
     y, z = check_labels_and_scores(labels, scores, label_names)
-    return np.array([_average_precision_of_one(y[:, t], z[:, t]) for t in range(y.shape[1])])
+    once = np.ones((len(y), 1), dtype=np.int32)
+    return np.array([Ranking.of(y[:, t], z[:, t]).average_precision(once)[0] for t in range(y.shape[1])])
 
 
 def mean_average_precision(ap: ArrayLike) -> tuple[float, int]:
     """
-    The mean of the labels' average precision, and how many labels it is the mean of.
+    The mean of the labels' average precision (NaN if no label is left), and how many labels it is the mean of.
 
     Labels without positives or without negatives (NaN) are left out: they have no average precision, and as zeros (or
     ones), which is what sklearn and torchmetrics make of them, they would change the mean by a property of the split.
-
-    Args:
-        ap (`ArrayLike`):
-            Shape `[labels]`, from [`average_precision`].
-
-    Returns:
-        `tuple` of the mean (NaN if no label is left) and the number of labels counted.
     """
     values = np.asarray(ap, dtype=np.float64)
     counted = values[~np.isnan(values)]
@@ -159,10 +140,8 @@ def sample_f1(
     positive among rare labels; so both options belong beside the number.
 
     Args:
-        labels (`np.ndarray`):
-            Shape `[N, T]`: 1, 0, or -1 for unknown.
-        predictions (`np.ndarray`):
-            Shape `[N, T]`, bool.
+        labels, predictions (`np.ndarray`):
+            Shape `[N, T]`: 1, 0, or -1 for unknown; and bool.
         members (`np.ndarray`, *optional*):
             Shape `[T]`, bool: the labels of the group; all by default.
         zero_division (`float`, *optional*, defaults to `0`):
@@ -180,18 +159,23 @@ def sample_f1(
     """
     check_f1_options(zero_division, samples)
     inside = labels if members is None else labels[:, members]
-    predicted = predictions if members is None else predictions[:, members]
-    known, positive = inside >= 0, inside == 1
-    true_positives = (positive & predicted).sum(axis=1)
-    denominator = positive.sum(axis=1) + (known & predicted).sum(axis=1)  # = 2 tp + fp + fn
-    values = np.full(len(inside), float(zero_division))
-    np.divide(2.0 * true_positives, denominator, out=values, where=denominator > 0)
-    kept = known.any(axis=1) & ~np.isnan(values)
+    values = f1_along(1, inside, predictions if members is None else predictions[:, members], zero_division)
+    kept = (inside >= 0).any(axis=1) & ~np.isnan(values)
     if samples == "any_label":
         kept &= (labels == 1).any(axis=1)
     elif samples == "group_positive":
-        kept &= positive.any(axis=1)
+        kept &= (inside == 1).any(axis=1)
     return (float(values[kept].mean()) if kept.any() else float("nan")), int(kept.sum())
+
+
+def f1_along(
+    axis: int, labels: NDArray[np.int8], predictions: NDArray[np.bool_], zero_division: float = np.nan
+) -> Floats:
+    """`2 tp / (2 tp + fp + fn)` over the known entries along an axis; `zero_division` where nothing is positive."""
+    true_positives = ((labels == 1) & predictions).sum(axis=axis)
+    denominator = (labels == 1).sum(axis=axis) + ((labels >= 0) & predictions).sum(axis=axis)  # = 2 tp + fp + fn
+    values = np.full(denominator.shape, float(zero_division))
+    return np.divide(2.0 * true_positives, denominator, out=values, where=denominator > 0)
 
 
 def check_f1_options(zero_division: float, samples: str) -> None:
@@ -203,14 +187,8 @@ def check_f1_options(zero_division: float, samples: str) -> None:
 
 def element_accuracy(labels: NDArray[np.int8], predictions: NDArray[np.bool_]) -> float:
     """
-    Share of the known entries that are predicted right (1 - Hamming loss).
-
-    Args:
-        labels (`np.ndarray`): Shape `[N, labels]`: 1, 0, or -1 for unknown.
-        predictions (`np.ndarray`): Shape `[N, labels]`, bool.
-
-    Returns:
-        `float`: NaN if nothing is known.
+    Share of the known entries that are predicted right (1 - Hamming loss); NaN if nothing is known. As in
+    [`sample_f1`].
     """
     known = labels >= 0
     total = known.sum()
@@ -219,34 +197,14 @@ def element_accuracy(labels: NDArray[np.int8], predictions: NDArray[np.bool_]) -
 
 def exact_match_ratio(labels: NDArray[np.int8], predictions: NDArray[np.bool_]) -> float:
     """
-    Share of the samples with all of their known labels right, among the samples with a known label.
+    Share of the samples with all of their known labels right, among the samples with a known label; NaN without one.
 
     For rare labels it is high for a model that predicts nothing: read it beside the all-negative predictor.
-
-    Args:
-        labels (`np.ndarray`): Shape `[N, labels]`: 1, 0, or -1 for unknown.
-        predictions (`np.ndarray`): Shape `[N, labels]`, bool.
-
-    Returns:
-        `float`: NaN if nothing is known.
     """
     known = labels >= 0
     counted = known.any(axis=1)
     right = (((labels == 1) == predictions) | ~known).all(axis=1)
     return float(right[counted].mean()) if counted.any() else float("nan")
-
-
-def _average_precision_of_one(labels: NDArray[np.int8], scores: Floats) -> float:
-    known = labels >= 0
-    positives = (labels == 1).sum()
-    if positives in (0, known.sum()):  # nothing to find, or nothing to tell it from
-        return float("nan")
-    order = np.argsort(-scores[known])
-    ranked, relevant = scores[known][order], labels[known][order] == 1
-    last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
-    hits = np.cumsum(relevant)[last_of_tie]
-    precision = hits / (np.flatnonzero(last_of_tie) + 1)
-    return float(np.diff(hits, prepend=0) @ precision / positives)
 
 
 def _first(wrong: NDArray[np.bool_], label_names: Sequence[str] | None) -> tuple[int, str]:

@@ -27,16 +27,10 @@ def decision_flips(
     How many decisions of each label changed for the worse and for the better.
 
     Args:
-        labels (`ArrayLike`):
-            `[N, T]`: 1 present, 0 absent, -1 unknown (counts nowhere).
-        reference (`ArrayLike`):
-            `[N, T]` logits of the reference.
-        trained (`ArrayLike`):
-            `[N, T]` logits of the new model.
-        partition (`Partition`):
-            Its names are the labels.
-        thresholds (`ArrayLike`, *optional*):
-            One logit per label, from which on (>=) it is predicted, or one for all; 0 by default.
+        labels, partition, thresholds:
+            As in [`evaluate_groups`].
+        reference, trained (`ArrayLike`):
+            `[N, T]` logits of the reference and of the new model.
 
     Returns:
         `pandas.DataFrame`: index: labels; columns: `role`, `known`, `negative` (the reference was right, the new model
@@ -66,11 +60,8 @@ def decision_flips(
 
 def flips_table(flips: pd.DataFrame) -> dict[str, Any]:
     """
-    The flips as a further table of a results document: groups first, then the labels with most negative ones.
-
-    Args:
-        flips (`pandas.DataFrame`):
-            From [`decision_flips`].
+    The flips of [`decision_flips`] as a further table of a results document: groups, then labels with most negative
+    ones.
     """
 
     def row(name: str, role: str, part: Any) -> list[Any]:

@@ -20,6 +20,7 @@ from fairpo_trl.classification.metrics.definitions import (
     check_thresholds,
     element_accuracy,
     exact_match_ratio,
+    f1_along,
     group_columns,
     mean_average_precision,
     sample_f1,
@@ -42,12 +43,10 @@ class MatchedGap:
     How far privileged labels are behind held ones *of similar prevalence*.
 
     Attributes:
-        gap (`float`):
-            Mean over the matched privileged labels of (mean AP of its peers - its AP); NaN if none is matched.
-        matched (`tuple[str, ...]`):
-            Privileged labels with at least one peer.
-        unmatched (`tuple[str, ...]`):
-            Privileged labels without: the gap says nothing about them.
+        gap (`float`): Mean over the matched privileged labels of (mean AP of its peers - its AP); NaN if none is
+            matched.
+        matched, unmatched (`tuple[str, ...]`): Privileged labels with at least one peer, and those without, of which
+            the gap says nothing.
     """
 
     gap: float
@@ -61,21 +60,17 @@ class GroupEvaluation:
     The result of [`evaluate_groups`].
 
     Attributes:
-        by_group (`pd.DataFrame`):
-            Rows `all`, `privileged` and, if there are any, `non_privileged`. `labels`; `labels_counted` (with a
-            positive and a negative: those `map` is the mean of); `samples` (with a known label of the group);
-            `samples_f1` (those `sample_f1` is the mean of); then `map`, `sample_f1`, `accuracy`, `exact_match`, each
-            followed by its value for the [`BASELINES`] (`map_all_negative`, `map_label_prior`, ...).
-        by_label (`pd.DataFrame`):
-            One row per label, in the order of the partition: `role`, `known`, `positives`, `prevalence` (the AP of any
-            constant score), `threshold`, `ap`, `f1` (NaN if nothing is positive or predicted), `accuracy`,
-            `accuracy_all_negative`, `accuracy_label_prior`.
-        labels_without_positives (`tuple[str, ...]`):
-            Labels left out of every `map`.
-        labels_without_negatives (`tuple[str, ...]`):
-            Labels left out of every `map` because nothing is absent in the split: any ranking would have an AP of 1.
-        zero_division (`float`): The convention of `sample_f1`.
-        samples (`str`): The sample filter of `sample_f1`.
+        by_group (`pd.DataFrame`): Rows `all`, `privileged` and, if there are any, `non_privileged`. `labels`;
+            `labels_counted` (with a positive and a negative: those `map` is the mean of); `samples` (with a known
+            label of the group); `samples_f1` (those `sample_f1` is the mean of); then `map`, `sample_f1`, `accuracy`,
+            `exact_match`, each followed by its value for the [`BASELINES`] (`map_all_negative`, `map_label_prior`,
+            ...).
+        by_label (`pd.DataFrame`): One row per label, in the order of the partition: `role`, `known`, `positives`,
+            `prevalence` (the AP of any constant score), `threshold`, `ap`, `f1` (NaN if nothing is positive or
+            predicted), `accuracy`, `accuracy_all_negative`, `accuracy_label_prior`.
+        labels_without_positives, labels_without_negatives (`tuple[str, ...]`): Labels left out of every `map`: nothing
+            is present in the split, or nothing absent, so that any ranking would have an AP of 1.
+        zero_division (`float`), samples (`str`): Convention and sample filter of `sample_f1`.
     """
 
     by_group: pd.DataFrame
@@ -103,18 +98,10 @@ class GroupEvaluation:
 
     def matched_gap(self, factor: float = 2.0) -> MatchedGap:
         """
-        The gap between labels of similar prevalence.
-
-        Rare labels have a lower AP under any model, since chance is their prevalence; so with the rarest labels
+        The gap between labels of similar prevalence, as a [`MatchedGap`].
+         Rare labels have a lower AP under any model, since chance is their prevalence; so with the rarest labels
         privileged, [`gap`] mostly measures rarity. Here each privileged label is compared with its *peers*: all held
         labels whose prevalence lies within `factor` of its own, either way.
-
-        Args:
-            factor (`float`, *optional*, defaults to `2.0`):
-                At least 1.
-
-        Returns:
-            [`MatchedGap`], which also names the labels without a peer.
 
         Raises:
             ValueError: If `factor` is below 1.
@@ -137,13 +124,8 @@ class GroupEvaluation:
     def bands(self, counts: Mapping[str, int] | None = None) -> pd.DataFrame:
         """
         mAP of frequent, middling and rare labels: the usual long-tail view.
-
-        Labels are ranked by `counts`; the first third is `head`, the last third `tail`. Labels with equal counts share
-        a band, the more frequent one.
-
-        Args:
-            counts (`Mapping[str, int]`, *optional*):
-                Name -> positives in train. By default the positives of the evaluated split.
+         Labels are ranked by `counts` (name -> positives in train; by default the positives of the evaluated split);
+        the first third is `head`, the last third `tail`. Labels with equal counts share a band, the more frequent one.
 
         Returns:
             `pd.DataFrame` with rows `head`, `mid`, `tail` and columns `labels`, `labels_counted`, `map`, `min_count`,
@@ -223,13 +205,8 @@ def evaluate_groups(
         thresholds (`ArrayLike`, *optional*):
             One logit per label, from which on (>=) it is predicted; one number for all. Default 0, probability 0.5.
             Tune them on validation data, never on the split evaluated here.
-        zero_division (`float`, *optional*, defaults to `0`):
-            See [`sample_f1`]: 0, 1 or NaN.
-        samples (`str`, *optional*, defaults to `"all"`):
-            See [`sample_f1`]: `"all"`, `"any_label"` or `"group_positive"`. It concerns sample-F1 alone.
-
-    Returns:
-        [`GroupEvaluation`].
+        zero_division, samples (*optional*, default to `0` and `"all"`):
+            Of sample-F1 alone, see [`sample_f1`].
 
     Raises:
         ValueError: If shapes differ, a label is not 1, 0 or -1, a score is NaN or infinite, or an option is invalid.
@@ -274,7 +251,7 @@ def evaluate_groups(
         rows.append(row)
     by_label: dict[str, Any] = {"role": [partition.role_of(name) for name in partition.names]}
     by_label |= {"known": known, "positives": positives, "prevalence": prevalence, "threshold": limits, "ap": ap}
-    by_label |= {"f1": _label_f1(y, predictions[""])}
+    by_label |= {"f1": f1_along(0, y, predictions[""])}
     for suffix, predicted in predictions.items():
         by_label[f"accuracy{suffix}"] = _label_accuracy(y, predicted)
     return GroupEvaluation(
@@ -289,22 +266,7 @@ def evaluate_groups(
 
 def frame_to_dict(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """`{row: {column: value}}` of plain Python numbers and strings, with `None` for NaN."""
-    return {
-        str(index): {str(name): _plain(value) for name, value in row.items()}
-        for index, row in frame.astype(object).iterrows()
-    }
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _label_f1(labels: NDArray[np.int8], predictions: NDArray[np.bool_]) -> NDArray[np.float64]:
-    true_positives = ((labels == 1) & predictions).sum(axis=0)
-    denominator = (labels == 1).sum(axis=0) + ((labels >= 0) & predictions).sum(axis=0)
-    undefined = np.full(labels.shape[1], np.nan)
-    return np.divide(2.0 * true_positives, denominator, out=undefined, where=denominator > 0)
+    return frame.astype(object).where(frame.notna(), None).to_dict(orient="index")
 
 
 def _label_accuracy(labels: NDArray[np.int8], predictions: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ Without it a violation of the mean passes in 13 % of samples instead of 5 % (`be
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
@@ -107,23 +108,16 @@ class HeldPrecision:
         lacking = "has positives and negatives in two series of these images: nothing can be tested. Give more images."
         self._columns, self.untested = testable_columns(partition, known, lacking)
         """Held labels of which nothing can be shown here."""
-        self._drawn_reference: Floats | None = None
 
     def candidate(self, name: str, logits: NDArray[np.floating]) -> Candidate:
         """
-        One candidate's gain and held measures.
-
-        Args:
-            name (`str`):
-                What it is called.
-            logits (`np.ndarray`):
-                `[N, T]`, on the same images.
+        One candidate's gain and held measures, from its `[N, T]` logits on the same images.
 
         Raises:
             ValueError: If a logit is not finite or the shape is another one.
         """
         _, scores = check_labels_and_scores(self._labels, logits, self._names)
-        drawn = self._draw(scores, best=False) - self._drawn_of_reference()
+        drawn = self._draw(scores, best=False) - self._drawn_reference
         deltas = 100 * (average_precision(self._labels, scores) - average_precision(self._labels, self._reference))
         held = {}
         columns = self._columns["non_privileged"]
@@ -155,10 +149,9 @@ class HeldPrecision:
         of_series = np.bincount(self._clusters, weights=shares)
         return float((of_series**2).sum())  # they add up to 1
 
-    def _drawn_of_reference(self) -> Floats:
-        if self._drawn_reference is None:
-            self._drawn_reference = self._draw(self._reference, best=True)
-        return self._drawn_reference
+    @functools.cached_property
+    def _drawn_reference(self) -> Floats:
+        return self._draw(self._reference, best=True)
 
     def _draw(self, scores: Floats, best: bool) -> Floats:
         """`[T, resamples]` average precision in points, with the added positive where labels are held one by one."""

@@ -18,7 +18,7 @@ def paper_protocol_map(
     labels: ArrayLike, scores: ArrayLike, partition: Partition, *, batch_size: int = 32
 ) -> dict[str, float]:
     """
-    Mean over batches of the batch's own mAP. **Not** the mAP of the split, and far above it.
+    Mean over batches of the batch's own mAP, by group. **Not** the mAP of the split, and far above it.
 
     Within a batch of 32 a rare label mostly has one positive among few rivals, so that its average precision is high;
     the average over batches is no estimate of anything on the split, and changes with the batch size and the order of
@@ -27,17 +27,10 @@ def paper_protocol_map(
     the same; scores are float32 probabilities.
 
     Args:
-        labels (`ArrayLike`):
-            Shape `[N, T]`, in the order of evaluation: 1, 0, or -1 for unknown (excluded; that code knows none).
-        scores (`ArrayLike`):
-            Shape `[N, T]`: logits.
-        partition (`Partition`):
-            Its names are the `T` label names, in the order of the columns.
+        labels, scores, partition:
+            As in [`evaluate_groups`], in the order of evaluation; unknown labels are excluded (that code knows none).
         batch_size (`int`, *optional*, defaults to `32`):
             Samples per batch.
-
-    Returns:
-        `dict`: `all`, `privileged` and, if there are any, `non_privileged`.
 
     Raises:
         ValueError: If shapes differ, a label or score is invalid, or `batch_size` is below 1.

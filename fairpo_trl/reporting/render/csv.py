@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
+
+import pandas as pd
 
 from fairpo_trl.reporting.comparison_results import LabelComparison
 from fairpo_trl.reporting.label_results import GROUPS, METRICS
@@ -77,12 +77,7 @@ def labels_csv(comparison: LabelComparison) -> str:
 
 
 def _csv(rows: list[dict[str, Any]], columns: list[str]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-    return out.getvalue()
+    return pd.DataFrame(rows, columns=columns).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _names(names: list[str] | None) -> str | None:
