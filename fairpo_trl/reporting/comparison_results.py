@@ -25,8 +25,7 @@ class MethodResult(Part):
 
     Attributes:
         name, label (`str`): For programs and for people.
-        section (`str`): Part of the table, see [`Section`].
-        head (`str`): Name of its head.
+        section, head (`str`): Part of the table, see [`Section`], and name of its head.
         groups (`dict`): Group -> metric -> mean; `paper_map` follows the per-batch protocol of the slides and is
             comparable with nothing else.
         seeds (`int`, *optional*), seconds (`float`, *optional*): Of its runs.

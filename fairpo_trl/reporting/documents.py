@@ -13,7 +13,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +32,8 @@ from fairpo_trl.hub.privacy import public
 
 Role: TypeAlias = Literal["privileged", "non_privileged"]
 """`privileged` names should get better, `non_privileged` ("held") ones must not get worse."""
+
+T = TypeVar("T")
 
 ROLES: tuple[Role, Role] = ("privileged", "non_privileged")
 
@@ -76,6 +78,17 @@ class Part(BaseModel):
     """A part of a document: it has these fields and no others, and is never changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Both(Part, Generic[T]):
+    """The same of the reference and of the trained model."""
+
+    reference: T
+    trained: T
+
+    def by_model(self) -> dict[str, T]:
+        """By the model's name."""
+        return {"reference": self.reference, "trained": self.trained}
 
 
 class Interval(Part):

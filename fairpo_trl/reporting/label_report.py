@@ -187,7 +187,7 @@ def calibration_block(results: LabelResults) -> Block | None:
     """Expected calibration error and Brier score by group, before and after a temperature; `None` if not measured."""
     if results.calibration is None:
         return None
-    found = {"reference": results.calibration.reference, "trained": results.calibration.trained}
+    found = results.calibration.by_model()
     columns = {
         "ece": "ECE",
         "ece_temperature": "ECE with\ntemperature",

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.reporting.cells import Cell
 from fairpo_trl.reporting.documents import (
+    Both,
     Count,
     Document,
     Facts,
@@ -112,17 +113,6 @@ class ComparisonPart(Part):
     level: Number
 
 
-class Evaluations(Part):
-    """Of the reference and of the trained model, on the same split."""
-
-    reference: GroupEvaluationPart
-    trained: GroupEvaluationPart
-
-    def both(self) -> dict[str, GroupEvaluationPart]:
-        """By the model's name."""
-        return {"reference": self.reference, "trained": self.trained}
-
-
 class Hinge(Part):
     """Share of held pairs, and of held labels in the mean, whose BCE is at most the reference's + `eps` (nats)."""
 
@@ -156,20 +146,6 @@ class FurtherTable(Part):
         for row in self.rows:
             require(len(row) == len(self.header), f"{len(self.header)} columns, but a row of {len(row)}")
         return self
-
-
-class Shares(Part):
-    """A share of the reference and of the trained model."""
-
-    reference: MaybeNumber
-    trained: MaybeNumber
-
-
-class Calibration(Part):
-    """`calibration_by_group` of both models as `{group: {"ece": ..., "ece_temperature": ..., "brier": ...}}`."""
-
-    reference: Frame
-    trained: Frame
 
 
 class LabelSample(Part):
@@ -230,13 +206,13 @@ class LabelResults(LabelDocument):
     One run. Further attributes than [`LabelDocument`]'s:
 
     Attributes:
-        method (`str`): Its method.
-        evaluations, comparison: Of both models, and of the trained one with the reference. With F1 as the measure,
-            `comparison` holds `f1_reference` and `f1` where it has those of average precision otherwise.
-        hinge ([`Hinge`]), confusion ([`Shares`]): Held pairs no worse than the reference; share of present privileged
-            labels that some absent label outscores. Both may be `None` for label sets.
+        method (`str`): Its method. evaluations, comparison: Of both models on the same split, and of the trained one
+            with the reference. With F1 as
+            the measure, `comparison` holds `f1_reference` and `f1` where it has those of average precision otherwise.
+        hinge ([`Hinge`]): Held pairs no worse than the reference; may be `None` for label sets, as `confusion`.
+        confusion (`Both[float]`): Share of present privileged labels that some absent label outscores.
         seeds (`list[int]`, *optional*): Of the training.
-        calibration ([`Calibration`], *optional*): By group.
+        calibration (`Both[dict]`, *optional*): `calibration_by_group` as `{group: {"ece": ..., "brier": ..., ...}}`.
         weights_history (`list[dict[str, float]]`, *optional*): Group weights by optimizer step.
         samples (`list[LabelSample]`, *optional*): Images with the best labels of both models.
         tables (`list[FurtherTable]`, *optional*): What else was measured.
@@ -245,19 +221,19 @@ class LabelResults(LabelDocument):
     VERBATIM: ClassVar[Mapping[str, frozenset[str]]] = {"samples": frozenset({"image"})}
 
     method: str
-    evaluations: Evaluations
+    evaluations: Both[GroupEvaluationPart]
     comparison: ComparisonPart
     hinge: Hinge
-    confusion: Shares
+    confusion: Both[MaybeNumber]
     seeds: list[Count] = []
-    calibration: Calibration | None = None
+    calibration: Both[Frame] | None = None
     weights_history: History = []
     samples: list[LabelSample] = []
     tables: list[FurtherTable] = []
 
     @model_validator(mode="after")
     def _known_labels(self) -> LabelResults:
-        for name, evaluated in self.evaluations.both().items():
+        for name, evaluated in self.evaluations.by_model().items():
             self.check_labels(f"evaluations.{name}.by_label", evaluated.by_label, complete=True)
         self.check_labels("comparison.by_label", self.comparison.by_label, complete=True)
         for i, sample in enumerate(self.samples):

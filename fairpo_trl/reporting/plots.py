@@ -57,15 +57,7 @@ def plot_margins(results: Results, path: str | os.PathLike[str]) -> Path:
     """
     Margin of every attribute (log-ratio difference of the pair against the reference, nats) over optimizer steps.
 
-    Args:
-        results, path:
-            As in [`plot_weights`], with `margins_history`.
-
-    Returns:
-        `Path`: the path.
-
-    Raises:
-        ValueError: If there is no margins history.
+    As [`plot_weights`], of a run with `margins_history`.
     """
     figure, axes = new_figure(7.5, 4.2)
     axes.axhline(0, color=BAND, linewidth=1)

@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from fairpo_trl.reporting.documents import (
     ROLES,
+    Both,
     Count,
     Document,
     Facts,
@@ -90,27 +91,17 @@ class AttributeResult(Part):
         return next((rates.difference for rates in self.win_rate.values()), None)
 
 
-class Guards(Part):
-    """Means and shares by name (see `TextGuards.to_dict`) of the reference's and the trained model's completions."""
-
-    reference: dict[str, Number]
-    trained: dict[str, Number]
-
-
-class SampleScores(Part):
-    """How much of one attribute a judge saw in either text, in its own unit."""
-
-    reference: Number
-    trained: Number
-
-
 class Sample(Part):
-    """One prompt with what either model wrote, word for word; `scores`: attribute -> the first judge's scores."""
+    """
+    One prompt with what either model wrote, word for word.
+
+    `scores`: attribute -> how much of it the first judge saw in either text, in its own unit.
+    """
 
     prompt: str
     reference: str
     trained: str
-    scores: dict[str, SampleScores] = {}
+    scores: dict[str, Both[Number]] = {}
 
 
 class Regression(Sample):
@@ -142,7 +133,8 @@ class Results(Document):
         settings (`dict`, *optional*): Options by name.
         seeds (`list[int]`, *optional*): Seeds of the training.
         seconds (`float`, *optional*): Wall-clock seconds.
-        guards ([`Guards`], *optional*): Whether the text stays sound.
+        guards (`Both[dict[str, float]]`, *optional*): Whether the text stays sound: means and shares by name (see
+            `TextGuards.to_dict`) of either model's completions.
         weights_history, margins_history (`list[dict[str, float]]`, *optional*): Group weights (or multipliers), and
             margins per attribute (nats: log-ratio difference of preferred and rejected text against the reference),
             by optimizer step.
@@ -169,7 +161,7 @@ class Results(Document):
     seeds: list[Count] = []
     hardware: str | None = None
     seconds: Number | None = None
-    guards: Guards | None = None
+    guards: Both[dict[str, Number]] | None = None
     weights_history: History = []
     margins_history: History = []
     samples: list[Sample] = []

@@ -142,7 +142,7 @@ def label_verdict(results: LabelResults) -> Verdict:
         if value is not None:
             before, after = (
                 percent(evaluated.by_group.get(group, {}).get(measure.lower()))
-                for evaluated in results.evaluations.both().values()
+                for evaluated in results.evaluations.by_model().values()
             )
             tiles.append(Tile(f"{name}, change of {measure}", Change(value), f"{before} → {after} %"))
     about = f"{len(surely) or 'none'} with the whole interval" if fell else "none"

@@ -63,8 +63,7 @@ def load_coco_2014(
 
     Args:
         data_dir (`str` or `Path`):
-            Folder with `annotations/` and the images in `train2014/` and `val2014/`, or in `images/train2014/` and
-            `images/val2014/`.
+            Folder with `annotations/` and the images in `train2014/` and `val2014/`, or in `images/` below them.
         keep_unlabeled (`bool`, *optional*, defaults to `False`):
             Whether to keep images without any label. The field drops them; the number is in the notes.
         missing_images (`str`, *optional*, defaults to `"raise"`):
@@ -91,21 +90,9 @@ def load_coco_2017(
     label_order: LabelOrder = "id",
 ) -> dict[str, MultiLabelSplit]:
     """
-    Loads MS-COCO 2017: the same photographs and labels as [`load_coco_2014`], divided otherwise (118,287 and 5,000
-    images) and named by their number alone. train2017 is `"train"`, val2017 is `"test"`; figures of the two years do
-    not compare.
-
-    Args:
-        data_dir (`str` or `Path`):
-            Folder with `annotations/` and the images in `train2017/` and `val2017/`, or in `images/` below them.
-        keep_unlabeled, missing_images, label_order:
-            As in [`load_coco_2014`].
-
-    Returns:
-        `dict[str, MultiLabelSplit]`: `"train"` and `"test"`.
-
-    Raises:
-        FileNotFoundError, ValueError: As [`load_coco_2014`].
+    Loads MS-COCO 2017 as [`load_coco_2014`] does: the same photographs and labels, divided otherwise (118,287 and
+    5,000 images) and named by their number alone. train2017 is `"train"`, val2017 is `"test"`; figures of the two
+    years do not compare.
     """
     return _load("2017", data_dir, keep_unlabeled, missing_images, label_order)
 

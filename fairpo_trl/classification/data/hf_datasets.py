@@ -38,10 +38,8 @@ def from_dataset(
             `"objects.category"` takes the category of every object.
         label_names (`Sequence[str]`, *optional*):
             All labels, in the order wanted. `None`: the names of the `ClassLabel`, or those that occur, sorted.
-        id_column (`str`, *optional*):
-            Column of unique ids; `None` numbers the rows of each split.
-        series_column (`str`, *optional*):
-            Column that names the series of near-duplicates a row belongs to.
+        id_column, series_column (`str`, *optional*):
+            Column of unique ids (`None` numbers the rows of each split), and of the series of near-duplicates.
         keep_unlabeled (`bool`, *optional*, defaults to `True`):
             Whether to keep rows without any label; their number is in the notes.
 

@@ -37,12 +37,8 @@ def load_label_studio(
         image_root (`str` or `Path`, *optional*):
             Folder of the images; `None` is that of the file. An uploaded image lies there under the name it has at the
             end of its address, one of local storage under its path behind `?d=`.
-        label_names (`Sequence[str]`, *optional*):
-            All labels, in the order wanted; `None`: those that occur, sorted.
-        keep_unlabeled (`bool`, *optional*, defaults to `True`):
-            Whether to keep annotated images without any label.
-        missing_images (`str`, *optional*, defaults to `"raise"`):
-            `"raise"`, or `"skip"` with the number in the notes.
+        label_names, keep_unlabeled, missing_images:
+            As in [`~fairpo_trl.classification.data.tables.load_table`].
 
     Returns:
         `dict[str, MultiLabelSplit]`: the splits that occur, train first.

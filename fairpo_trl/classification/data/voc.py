@@ -40,12 +40,8 @@ def load_voc(
     Args:
         data_dir (`str` or `Path`):
             Folder with `Annotations/` and `JPEGImages/`, or with both kinds of files in it.
-        label_names (`Sequence[str]`, *optional*):
-            All labels, in the order wanted; `None`: those that occur, sorted.
-        keep_unlabeled (`bool`, *optional*, defaults to `True`):
-            Whether to keep images without any label.
-        missing_images (`str`, *optional*, defaults to `"raise"`):
-            `"raise"`, or `"skip"` with the number in the notes.
+        label_names, keep_unlabeled, missing_images:
+            As in [`~fairpo_trl.classification.data.tables.load_table`].
 
     Returns:
         `dict[str, MultiLabelSplit]`: `"train"` and, with lists, `"test"`.

@@ -82,12 +82,7 @@ def confusion_of_privileged(labels: ArrayLike, scores: ArrayLike, partition: Par
 
 def most_confused_pairs(before: Confusion, after: Confusion, k: int = 10) -> pd.DataFrame:
     """
-    The label pairs that are confused most often, by either model, and how that changed.
-
-    Args:
-        before (`Confusion`): Of the reference.
-        after (`Confusion`): Of the trained model, on the same split.
-        k (`int`, *optional*, defaults to `10`): Number of rows.
+    The `k` label pairs that are confused most often, by the reference (`before`) or the trained model (`after`).
 
     Returns:
         `pd.DataFrame` with columns `label`, `confused_with`, `opportunities`, `before`, `after`, `change`, ordered by
