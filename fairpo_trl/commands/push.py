@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import get_token
+from rich.filesize import decimal
 
 from fairpo_trl.commands.parsing import CommandParser
 from fairpo_trl.hub.compose import CardFacts, compose_card
-from fairpo_trl.hub.contents import saved_kind
+from fairpo_trl.hub.contents import PlannedFile, saved_kind
 from fairpo_trl.hub.push import PushPlan, check_repo_id, plan_push, upload
 from fairpo_trl.hub.results import read_any_results
 
@@ -103,8 +105,11 @@ def run(args: PushArguments) -> PushPlan | None:
     beside = folder / "results.json"
     path = args.results or (beside if beside.is_file() else None)
     results = read_any_results(path, classifier=kind == "classifier") if path is not None else None
-    if not args.dry_run:
-        _require_login()
+    if not args.dry_run and get_token() is None:
+        raise OSError(
+            "Nobody is logged in to the Hub: run `hf auth login`, or set HF_TOKEN to a token that may write. "
+            "`--dry_run` needs none."
+        )
     with ExitStack() as stack:
         if args.merged:
             # PEFT and transformers take seconds to load, and no other push needs them.
@@ -123,38 +128,23 @@ def run(args: PushArguments) -> PushPlan | None:
         else:
             address = upload(plan, revision=args.revision, commit_message=args.commit_message)
             visible = "private" if plan.private else "public"
-            print(f"Pushed to {address} ({visible}): {len(plan.files)} files, {_size(_total(plan))}.")
+            print(f"Pushed to {address} ({visible}): {len(plan.files)} files, {_size(plan.files)}.")
     return plan
-
-
-def _require_login() -> None:
-    if get_token() is None:
-        raise OSError(
-            "Nobody is logged in to the Hub: run `hf auth login`, or set HF_TOKEN to a token that may write. "
-            "`--dry_run` needs none."
-        )
 
 
 def _print_plan(plan: PushPlan, results: str | Path | None) -> None:
     visible = "private" if plan.private else "PUBLIC"
     print(f"Would create (or update) the {visible} repository {plan.repo_id} with this {plan.kind}:")
     for file in plan.files:
-        note = "" if file.content is None else "  written for the Hub" if file.name == "README.md" else "  paths cut"
-        print(f"  {_size(file.size):>10}  {file.name}{note}")
-    print(f"  {_size(_total(plan)):>10}  in {len(plan.files)} files")
+        written = "  written for the Hub" if file.name == "README.md" else "  paths cut"
+        note = written if isinstance(file.content, bytes) else ""
+        print(f"  {_size([file]):>10}  {file.name}{note}")
+    print(f"  {_size(plan.files):>10}  in {len(plan.files)} files")
     if plan.left_out:
         print(f"Stays here: {', '.join(plan.left_out)}")
     print(f"Results: {results if results is not None else 'none (`--results`)'}")
     print(f"Nothing was sent. The card:\n\n{plan.card}")
 
 
-def _total(plan: PushPlan) -> int:
-    return sum(file.size for file in plan.files)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
+def _size(files: Sequence[PlannedFile]) -> str:
+    return decimal(sum(file.size for file in files))

@@ -46,13 +46,8 @@ def escaped(text: Any) -> str:
 
 def fill(template: str, **values: Any) -> str:
     """
-    A part of a card from its template in `templates/`.
-
-    Args:
-        template (`str`):
-            Name of the file, without `.md`.
-        **values (`Any`):
-            What it names. Text that is no code goes through its filter `shown` (see [`escaped`]).
+    A part of a card: the template of this name in `templates/`, filled. Text in it that is no code goes through its
+    filter `shown` (see [`escaped`]).
     """
     return _templates().get_template(f"{template}.md").render(papers=PAPERS, **values).strip()
 
@@ -76,15 +71,8 @@ def eval_result(
     about: tuple[str, str, str, str], metric: str, name: str, value: float, ends: tuple[float, float] | None = None
 ) -> EvalResult:
     """
-    A number for the Hub's `model-index`.
-
-    Args:
-        about (`tuple[str, str, str, str]`):
-            Task and data, each as the Hub spells it and for people.
-        metric, name (`str`):
-            What was measured, likewise.
-        value (`float`), ends (`tuple[float, float]`, *optional*):
-            What came out, with its interval.
+    A number, with the ends of its interval, for the Hub's `model-index`; `about`: task and data, each as the Hub
+    spells it and for people, as `metric` and `name` are.
     """
     return EvalResult(
         task_type=about[0],

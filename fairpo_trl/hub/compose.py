@@ -66,7 +66,7 @@ def compose_card(
     adapter: str | Path | None = None,
 ) -> str:
     """
-    Writes the card; nothing is written to disk.
+    The card, front matter and Markdown; nothing is written to disk.
 
     The card in the folder stays, but for how to load the model (the repository has its name now) and what the results
     replace; a section on use, limits or licences that is there already is the author's.
@@ -78,15 +78,12 @@ def compose_card(
             What it is.
         repo_id (`str`):
             Hub id it will have.
-        results (`dict`, *optional*):
-            The results of the run; see [`~fairpo_trl.hub.results.read_any_results`].
+        results ([`~fairpo_trl.reporting.Results`] or [`~fairpo_trl.reporting.LabelResults`], *optional*):
+            Those of the run.
         facts ([`CardFacts`], *optional*):
             Licences and data.
         adapter (`str` or `Path`, *optional*):
             For a merged model: the adapter, whose card, partition and base it has.
-
-    Returns:
-        `str`: front matter and Markdown.
 
     Raises:
         ValueError: If the card in the folder cannot be read, or the results are of another model.

@@ -24,11 +24,7 @@ Kind = Literal["adapter", "model", "classifier"]
 CLASSIFIER_TYPE = "fairpo_multilabel"
 """`model_type` of a `MultiLabelClassifier`."""
 
-_WEIGHTS = {
-    "adapter": "adapter_model.safetensors",
-    "model": "model.safetensors",
-    "classifier": "model.safetensors",
-}
+_WEIGHTS = {"adapter": "adapter_model.safetensors"} | dict.fromkeys(("model", "classifier"), "model.safetensors")
 # Everything else stays on this machine.
 _TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
@@ -54,39 +50,26 @@ class PlannedFile:
 
     Attributes:
         name (`str`): Its path in the repository.
-        source (`Path`, *optional*): The local file, where it is sent as it is.
-        content (`bytes`, *optional*): What is sent instead, where the local file names this machine or there is none.
+        content (`Path` or `bytes`): The local file, or what is sent instead where that names this machine or there is
+            none.
     """
 
     name: str
-    source: Path | None = None
-    content: bytes | None = None
+    content: Path | bytes
 
     @property
     def size(self) -> int:
         """Bytes."""
-        if self.content is not None:
-            return len(self.content)
-        assert self.source is not None
-        return self.source.stat().st_size
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
     def read(self) -> bytes:
         """What is sent."""
-        if self.content is not None:
-            return self.content
-        assert self.source is not None
-        return self.source.read_bytes()
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
 
 def model_files(folder: str | os.PathLike[str], kind: Kind) -> list[PlannedFile]:
     """
-    The files of a saved model that may leave, without its card; what is not named here stays.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            A saved model, or a checkpoint of a run.
-        kind (`str`):
-            What it is; see [`saved_kind`].
+    The files of a saved model, or of a checkpoint, that may leave, without its card; what is not named here stays.
 
     Raises:
         FileNotFoundError: If weights are missing.
@@ -95,8 +78,8 @@ def model_files(folder: str | os.PathLike[str], kind: Kind) -> list[PlannedFile]
     folder = Path(folder)
     _refuse_pickles(folder)
     names = [*_weight_files(folder, kind), "adapter_config.json" if kind == "adapter" else "config.json"]
-    if kind == "model":
-        names += [name for name in ("generation_config.json",) if (folder / name).exists()]
+    if kind == "model" and (folder / "generation_config.json").exists():
+        names.append("generation_config.json")
     present = sorted(path.name for path in folder.iterdir())
     if kind != "classifier":
         names += [name for name in _TOKENIZER if name in present]
@@ -293,5 +276,5 @@ def _planned(folder: Path, name: str) -> PlannedFile:
         public = public_config(config)
         if public != config:
             text = json.dumps(public, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-            return PlannedFile(name, content=text.encode())
+            return PlannedFile(name, text.encode())
     return PlannedFile(name, path)

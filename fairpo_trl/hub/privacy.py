@@ -32,20 +32,7 @@ from fairpo_trl.hub.secrets import HIDDEN, SECRET_NAME, secret_in, without_secre
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b|\b[\w.-]+@[\w.-]+(?=:[/\\~.\w])")
 _PRIVATE_IP = re.compile(r"(?<![\d.])(?:10|192\.168|172\.(?:1[6-9]|2\d|3[01]))(?:\.\d{1,3}){2,3}(?![\d.]*\d)")
 _PRIVATE_SUFFIX = (".local", ".internal", ".lan", ".corp", ".intranet", ".home", ".private", ".cluster")
-_NAMES_NOBODY = {
-    "root",
-    "user",
-    "users",
-    "home",
-    "ubuntu",
-    "admin",
-    "runner",
-    "docker",
-    "test",
-    "work",
-    "data",
-    "guest",
-}
+_NAMES_NOBODY = set("root user users home ubuntu admin runner docker test work data guest".split())
 
 # ---- paths ----
 
@@ -279,14 +266,8 @@ def public_command(arguments: Sequence[str]) -> str:
 
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
-    A configuration (of an adapter, a model or a tokenizer) with the last part of each path where the path was.
-
-    Args:
-        config (`Mapping[str, Any]`):
-            The parsed JSON. A Hub id stays, also where the config names its snapshot in the cache.
-
-    Returns:
-        `dict[str, Any]`: equal to `config` if nothing in it is local.
+    A configuration (of an adapter, a model or a tokenizer) with the last part of each path where the path was; equal
+    to `config` if nothing in it is local. A Hub id stays, also where the config names its snapshot in the cache.
     """
     public_one = {key: _public_setting(value) for key, value in config.items()}
     for key in ("base_model_name_or_path", "_name_or_path", "name_or_path"):
@@ -360,11 +341,7 @@ def plain_file(folder: str | os.PathLike[str], name: str) -> Path:
     """
     A file that may leave because it lies in the folder itself: no link, no way out of the folder.
 
-    Args:
-        folder (`str` or `os.PathLike`):
-            The folder; it may be reached over a link.
-        name (`str`):
-            Path relative to it, with slashes.
+    The folder itself may be reached over a link; `name` is a path relative to it, with slashes.
 
     Raises:
         FileNotFoundError: If it is not there.

@@ -75,9 +75,6 @@ def plan_push(folder: str | os.PathLike[str], repo_id: str | None, card: str, *,
         private (`bool`, *optional*, defaults to `True`):
             Whether only its owner may see the repository.
 
-    Returns:
-        [`PushPlan`]
-
     Raises:
         FileNotFoundError: If there is no such folder, or weights are missing.
         ValueError: If the folder is not a saved model or not a whole one, holds files that run code when they are
@@ -87,7 +84,7 @@ def plan_push(folder: str | os.PathLike[str], repo_id: str | None, card: str, *,
     kind = saved_kind(folder)
     if kind == "model" and not has_tokenizer(folder):
         raise FileNotFoundError(f"{folder} has no tokenizer: save it there (`tokenizer.save_pretrained(...)`).")
-    files = [PlannedFile("README.md", content=card.encode()), *model_files(folder, kind)]
+    files = [PlannedFile("README.md", card.encode()), *model_files(folder, kind)]
     refuse_private(files, folder)
     sent = {Path(file.name).parts[0] for file in files}
     left_out = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir() if path.name not in sent)
@@ -123,18 +120,15 @@ def check_repo_id(repo_id: str | None, folder: str | os.PathLike[str]) -> str:
 
 def upload(plan: PushPlan, *, revision: str | None = None, commit_message: str = "Upload with fairpo push") -> str:
     """
-    Creates the repository if it is not there, and uploads the files of a plan and no others.
+    Creates the repository if it is not there, uploads the files of a plan and no others, and returns its address.
 
     Args:
         plan ([`PushPlan`]):
             What to send.
         revision (`str`, *optional*):
             Branch, created if needed; `None` is `main`.
-        commit_message (`str`, *optional*):
+        commit_message (`str`, *optional*, defaults to `"Upload with fairpo push"`):
             Message of the commit.
-
-    Returns:
-        `str`: the address of the repository.
 
     Raises:
         ValueError: If the repository exists and everyone sees it, while the plan is private.
@@ -165,41 +159,30 @@ def upload(plan: PushPlan, *, revision: str | None = None, commit_message: str =
     except HfHubHTTPError as error:
         status = error.response.status_code
         told = _STATUS.get(status, "failed ({status}): try again later").format(owner=owner, status=status)
-        raise OSError(f"Push to {plan.repo_id}: the Hub {told}. {_server_message(error)}".strip()) from error
+        said = " ".join((error.server_message or "").split())[:200]
+        raise OSError(f"Push to {plan.repo_id}: the Hub {told}." + (f" It says: {said}" if said else "")) from error
     except HTTPError as error:  # no answer at all
         raise OSError(f"The Hub at {api.endpoint} cannot be reached ({type(error).__name__}).") from error
     return str(address)
 
 
-def _server_message(error: HfHubHTTPError) -> str:
-    """What the server adds, on one line."""
-    return f"It says: {' '.join(error.server_message.split())[:200]}" if error.server_message else ""
-
-
 def stage(files: Sequence[PlannedFile], folder: Path, *, keep: bool = False) -> None:
     """
-    The repository as a folder: what is sent, and nothing else.
+    The repository as a folder, empty before: what is sent, and nothing else.
 
-    Args:
-        files (`Sequence[PlannedFile]`):
-            What is sent.
-        folder (`Path`):
-            An empty folder.
-        keep (`bool`, *optional*, defaults to `False`):
-            Whether the content must outlast the local files, as for an upload in the background.
+    `keep`: whether the content must outlast the local files, as for an upload in the background.
     """
     for file in files:
         target = folder / file.name
         target.parent.mkdir(exist_ok=True)
-        if file.content is not None:
+        if isinstance(file.content, bytes):
             target.write_bytes(file.content)
             continue
-        assert file.source is not None
         try:
             # A second name of the same content costs no space, and lives on when a checkpoint is deleted.
-            os.link(file.source, target) if keep else target.symlink_to(file.source.resolve())
+            os.link(file.content, target) if keep else target.symlink_to(file.content.resolve())
         except OSError:  # a system without links, or another disk
-            shutil.copyfile(file.source, target)
+            shutil.copyfile(file.content, target)
 
 
 def push_from_trainer(
@@ -225,7 +208,7 @@ def push_from_trainer(
         blocking (`bool`):
             Whether to return only once everything is sent.
         token, revision (`str`, *optional*):
-            As for the Hub.
+            Those of the arguments by default.
         checkpoint_as (`str`, *optional*):
             Folder in the repository for the checkpoint; `None` sends the model alone.
 
@@ -241,7 +224,7 @@ def push_from_trainer(
     if checkpoint_as is None:
         files = model_files(folder, kind)
         if (output / "README.md").is_file():
-            files.insert(0, PlannedFile("README.md", content=public_readme(output / "README.md").encode()))
+            files.insert(0, PlannedFile("README.md", public_readme(output / "README.md").encode()))
     else:
         files = checkpoint_files(folder, kind)
     refuse_private(files, folder)

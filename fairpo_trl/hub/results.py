@@ -26,13 +26,8 @@ AnyResults: TypeAlias = Results | LabelResults
 
 def read_any_results(path: str | Path, classifier: bool) -> AnyResults:
     """
-    Reads the results of one run.
-
-    Args:
-        path (`str` or `Path`):
-            `results.json` of `fairpo evaluate`, or of a training recipe.
-        classifier (`bool`):
-            Whether a classifier is pushed, or a language model.
+    Reads the results of one run: `results.json` of `fairpo evaluate`, or of a training recipe; `classifier`: whether
+    one is pushed, or a language model.
 
     Raises:
         FileNotFoundError: If there is no such file.

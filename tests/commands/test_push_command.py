@@ -263,7 +263,7 @@ def test_a_dry_run_shows_everything_and_sends_and_writes_nothing(adapter, hub, m
     shown = capsys.readouterr().out
     assert "Would create (or update) the private repository me/tiny with this adapter:" in shown
     for file in plan.files:
-        assert re.search(rf"^ +[\d.]+ k?B  {re.escape(file.name)}( |$)", shown, flags=re.MULTILINE), file.name
+        assert re.search(rf"^ +[\d.]+ (kB|bytes)  {re.escape(file.name)}( |$)", shown, flags=re.MULTILINE), file.name
     left = next(line for line in shown.splitlines() if line.startswith("Stays here: "))
     for name in ("checkpoint-1/", "checkpoint-2/", "runs/", "training_args.bin", "results.json"):
         assert name in left
