@@ -17,15 +17,7 @@ from fairpo_trl.commands.parsing import CommandParser
 def make_parser(
     kind: type[ClassificationArguments] = ClassificationArguments, command: str = "fairpo classification"
 ) -> CommandParser:
-    """
-    Parser of a run: YAML with `--config`, every option also on the command line.
-
-    Args:
-        kind (`type`, *optional*, defaults to [`ClassificationArguments`]):
-            The options beside those of the trainer.
-        command (`str`, *optional*, defaults to `"fairpo classification"`):
-            What is typed to call it, for help and errors.
-    """
+    """Parser of a run, called as `command`; `kind` has the options beside those of the trainer."""
     training = {entry.name for entry in fields(TrainingArguments)}
     shared = [entry.name for entry in fields(LabelArguments)]
     return CommandParser(

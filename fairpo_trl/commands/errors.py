@@ -13,7 +13,6 @@ from fairpo_trl.commands.terminal import clean_terminal
 MISTAKE = 2
 """Exit code of a command that was called with something it cannot work on, as argparse has it."""
 
-
 FAILED = 1
 """Exit code of a run that began well and came to a loss or gradient that is not finite."""
 
@@ -46,7 +45,7 @@ def exit_clearly(work: Callable[[list[str]], object], arguments: Sequence[str]) 
         work (`Callable[[list[str]], object]`):
             Takes the arguments without `--debug`.
         arguments (`Sequence[str]`):
-            As given, without the name of the program.
+            Without the name of the program.
 
     Raises:
         SystemExit: With code 2 after bad input, 1 after a number that is not finite.
@@ -56,17 +55,13 @@ def exit_clearly(work: Callable[[list[str]], object], arguments: Sequence[str]) 
     # transformers says again and again that an attribute which TRL reads has a new name.
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*is deprecated.*")
     with clean_terminal():
-        _run(work, kept, debug)
-
-
-def _run(work: Callable[[list[str]], object], kept: list[str], debug: bool) -> None:
-    try:
-        work(kept)
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if debug:
-            raise
-        rank = os.environ.get("RANK", "0")
-        where = "" if rank == "0" else f"[rank {rank}] "
-        message = str(error).strip() or type(error).__name__
-        print(f"{where}error: {message}\n(`--debug` shows where this was found.)", file=sys.stderr)
-        raise SystemExit(FAILED if isinstance(error, FloatingPointError) else MISTAKE) from None
+        try:
+            work(kept)
+        except (ValueError, OSError, ImportError, FloatingPointError) as error:
+            if debug:
+                raise
+            rank = os.environ.get("RANK", "0")
+            where = "" if rank == "0" else f"[rank {rank}] "
+            message = str(error).strip() or type(error).__name__
+            print(f"{where}error: {message}\n(`--debug` shows where this was found.)", file=sys.stderr)
+            raise SystemExit(FAILED if isinstance(error, FloatingPointError) else MISTAKE) from None

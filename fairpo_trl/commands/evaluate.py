@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
-from fairpo_trl.commands.evaluate_inputs import EvaluateArguments, distinct_prompts
-from fairpo_trl.commands.evaluate_judges import JudgeArguments, load_judges
-from fairpo_trl.commands.evaluate_models import (
+from fairpo_trl.commands.evaluate_inputs import (
+    EvaluateArguments,
     candidate_names,
     check_templates,
+    distinct_prompts,
     find_reference,
     find_source,
     loaded_here,
@@ -25,6 +25,7 @@ from fairpo_trl.commands.evaluate_models import (
     text_parser,
     write,
 )
+from fairpo_trl.commands.evaluate_judges import JudgeArguments, load_judges
 from fairpo_trl.commands.evaluate_results import (
     AGAIN,
     REFERENCE,
@@ -48,6 +49,9 @@ from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.reporting import Results, print_results, write_html_report, write_report
 from fairpo_trl.reporting.documents import hardware
 
+
+SETTINGS = ("samples_per_prompt", "max_new_tokens", "temperature", "top_k", "top_p", "max_prompts", "dtype")
+"""Options that the results name."""
 
 GUARDED = 100
 """Prompts whose completions' log-prob under the reference is taken: enough for a mean."""
@@ -97,11 +101,12 @@ def run(
     """
     started = time.time()
     console = console or report_console()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("`fairpo evaluate` runs in one process: call it without a launcher.")
     specs, data = read_inputs(args, judging, "fairpo evaluate", console)
     names = candidate_names(args)
     prompts, attributes, pairs = distinct_prompts(args, data)
+    if len(prompts) > args.max_prompts:
+        chosen = np.random.default_rng(args.seed).choice(len(prompts), args.max_prompts, replace=False)
+        prompts = [prompts[i] for i in sorted(chosen.tolist())]
     assigned = assign_judges(specs, attributes)
     sources = {name: find_source(args, model) for name, model in names.items()}
     reference = find_reference(args, list(sources.values()))
@@ -132,6 +137,7 @@ def run(
     models.close()
     comparisons = judge_texts(texts, assigned, judges)
     documents = []
+    data_name = short_name(args.dataset_name or ", ".join(args.mixture or ()))
     described = {written: judge.description for written, judge in judges.items()}
     for name in names:
         found, own_run = comparisons[name], runs[name]
@@ -140,9 +146,9 @@ def run(
             "name": name,
             "reference_name": short_name(reference.name),
             "model": short_name(sources[name].name),
-            "data": _data_name(args, len(prompts)),
+            "data": f"{data_name}, {len(prompts)} prompts of {args.dataset_test_split}",
             "partition": {attribute: partition.role_of(attribute) for attribute in partition.names},
-            "settings": _settings(args),
+            "settings": {setting: getattr(args, setting) for setting in SETTINGS},
             "shared_draws": isinstance(reference, ModelSource) and name in loaded_here(sources),
             "seeds": [args.seed],
             "hardware": hardware(),
@@ -151,12 +157,11 @@ def run(
             "judges": judge_calls(found, assigned, described),
             "samples": samples_of(texts, name, found),
             "regressions": regressions_of(texts, name, found),
+            "command": command or None,
         }
-        told: dict[str, Any] = {"command": command}
         if own_run is not None:
-            told |= {"weights_history": own_run.weights_history, "margins_history": own_run.margins_history}
-        known = {part: value for part, value in told.items() if value}
-        documents.append(Results(**results, **known, seconds=time.time() - started))
+            results |= {"weights_history": own_run.weights_history, "margins_history": own_run.margins_history}
+        documents.append(Results(**results, seconds=time.time() - started))
     _report(args, documents, list(names), console)
     return documents
 
@@ -238,13 +243,3 @@ def _worst(document: Results) -> str:
         return "No attribute could be judged: every judge failed."
     name = min(found, key=found.__getitem__)
     return f"Worst attribute: {name} ({found[name]:+.2f} against the reference, less the reference against itself)."
-
-
-def _settings(args: EvaluateArguments) -> dict[str, object]:
-    names = ("samples_per_prompt", "max_new_tokens", "temperature", "top_k", "top_p", "max_prompts", "dtype")
-    return {name: getattr(args, name) for name in names}
-
-
-def _data_name(args: EvaluateArguments, prompts: int) -> str:
-    name = args.dataset_name or ", ".join(args.mixture or ())
-    return f"{short_name(name)}, {prompts} prompts of {args.dataset_test_split}"

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fairpo_trl.core.options import check_number
 from fairpo_trl.evaluation.http import check_address, host_of, keys_by_host
-from fairpo_trl.evaluation.http_judge import HttpAnswerer
 from fairpo_trl.evaluation.judges import KINDS, JudgeSpec, PairJudge, ScoreJudge, parse_descriptions
-from fairpo_trl.evaluation.llm_judge import Answerer, LlmJudge, LocalAnswerer
+from fairpo_trl.evaluation.llm_judge import Answerer, HttpAnswerer, LlmJudge, LocalAnswerer
 from fairpo_trl.evaluation.models import ModelSource, find_model
 from fairpo_trl.evaluation.score_judges import ClassifierJudge, CountJudge, PythonJudge
 
@@ -47,12 +47,10 @@ class JudgeArguments:
         if isinstance(self.judge_api_key_env, str):
             self.judge_api_key_env = [self.judge_api_key_env]
         for name in ("judge_max_tokens", "judge_attempts", "judge_concurrency"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+            check_number(name, getattr(self, name), least=1, whole=True)
         for name in ("judge_timeout", "judge_requests_per_minute"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"`{name}` must be positive, got {value}.")
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, positive=True)
 
 
 def check_judges(specs: Sequence[JudgeSpec], args: JudgeArguments) -> None:
@@ -93,10 +91,8 @@ def load_judges(
     The judges by the way they are written, each loaded once.
 
     Args:
-        specs (`Sequence[JudgeSpec]`):
-            What the user named.
-        args ([`JudgeArguments`]):
-            The options.
+        specs, args:
+            As in [`check_judges`].
         attributes (`Sequence[str]`):
             Every attribute, for `descriptions`.
         output (`Path`):
@@ -117,8 +113,7 @@ def load_judges(
         elif spec.kind == "python":
             found[str(spec)] = PythonJudge(spec.target)
         elif spec.kind == "llm":
-            answerer: Answerer = _endpoint(spec, args, keys) if is_endpoint(spec) else _local(spec, args, batch_size)
-            found[str(spec)] = LlmJudge(answerer, output / "verdicts", descriptions)
+            found[str(spec)] = LlmJudge(_answerer(spec, args, keys, batch_size), output / "verdicts", descriptions)
         else:
             source, name = _full_model(spec)
             found[str(spec)] = ClassifierJudge(
@@ -127,28 +122,16 @@ def load_judges(
     return found
 
 
-def _endpoint(spec: JudgeSpec, args: JudgeArguments, keys: Mapping[str, str]) -> HttpAnswerer:
-    assert spec.option is not None  # `check_judges` has looked
-    return HttpAnswerer(
-        spec.target,
-        spec.option,
-        api_key_env=keys.get(host_of(spec.target)),
-        max_tokens=args.judge_max_tokens,
-        timeout=args.judge_timeout,
-        attempts=args.judge_attempts,
-        requests_per_minute=args.judge_requests_per_minute,
-        concurrency=args.judge_concurrency,
-    )
-
-
-def _local(spec: JudgeSpec, args: JudgeArguments, batch_size: int) -> LocalAnswerer:
+def _answerer(spec: JudgeSpec, args: JudgeArguments, keys: Mapping[str, str], batch_size: int) -> Answerer:
+    if is_endpoint(spec):
+        assert spec.option is not None  # `check_judges` has looked
+        names = ("max_tokens", "timeout", "attempts", "requests_per_minute", "concurrency")
+        options = {name: getattr(args, f"judge_{name}") for name in names}
+        return HttpAnswerer(spec.target, spec.option, api_key_env=keys.get(host_of(spec.target)), **options)
     source, name = _full_model(spec)
+    length = args.judge_max_tokens
     return LocalAnswerer(
-        source.folder,
-        name=name,
-        fingerprint=source.fingerprint(),
-        max_new_tokens=args.judge_max_tokens,
-        batch_size=batch_size,
+        source.folder, name=name, fingerprint=source.fingerprint(), max_new_tokens=length, batch_size=batch_size
     )
 
 

@@ -55,7 +55,7 @@ def judge_texts(
     texts: ModelTexts, assigned: Mapping[str, Sequence[JudgeSpec]], judges: Mapping[str, ScoreJudge | PairJudge]
 ) -> dict[str, Comparisons]:
     """
-    Lets every judge say what it thinks; each is asked once per text or pair of texts.
+    Candidate -> its comparisons, for which each judge is asked once per text or pair of texts.
 
     Args:
         texts ([`ModelTexts`]):
@@ -64,9 +64,6 @@ def judge_texts(
             Attribute -> its judges.
         judges (`Mapping[str, ScoreJudge | PairJudge]`):
             A judge as it is written -> the judge.
-
-    Returns:
-        `dict[str, Comparisons]`: candidate -> its comparisons.
     """
     writings = {name: texts.writing(name) for name in texts.completions}
     scored: dict[str, dict[str, NDArray[np.float64]]] = {}
@@ -104,10 +101,8 @@ def attribute_results(
             entry["pairs"] = pairs[attribute]
             entry["final_weight"] = run.final_weights[attribute]
         for judge, comparison in comparisons[attribute].items():
-            row = comparison.win_rates(attribute, role, judge, seed)
-            if row is not None:
-                rates = {"trained": row.trained, "reference_vs_itself": row.reference_vs_itself}
-                rates["difference"] = row.difference
+            if (row := comparison.win_rates(attribute, role, judge, seed)) is not None:
+                rates = {name: getattr(row, name) for name in ("trained", "reference_vs_itself", "difference")}
                 entry.setdefault("win_rate", {})[judge] = _intervals(rates)
             if (flips := comparison.negative_flips()) is not None:
                 entry.setdefault("negative_flips", {})[judge] = {
@@ -140,9 +135,10 @@ def judge_calls(
     return {
         ", ".join(names): {
             "kind": descriptions[written],
-            "calls": sum(comparison.calls for comparison in tallies[written].values()),
-            "cached": sum(comparison.cached for comparison in tallies[written].values()),
-            "failures": sum(comparison.failures for comparison in tallies[written].values()),
+            **{
+                tally: sum(getattr(comparison, tally) for comparison in tallies[written].values())
+                for tally in ("calls", "cached", "failures")
+            },
         }
         for written, names in attributes.items()
     }

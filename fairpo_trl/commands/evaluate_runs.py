@@ -20,14 +20,10 @@ class RunFacts:
     From the state of a checkpoint.
 
     Attributes:
-        partition (`Partition`):
-            Who was privileged.
-        weights_history (`list[dict[str, float]]`):
-            Step and weight of each group, as logged.
-        margins_history (`list[dict[str, float]]`):
-            Step and margin of each attribute.
-        final_weights (`dict[str, float]`):
-            Attribute -> last weight of its group.
+        partition (`Partition`): Who was privileged.
+        weights_history (`list[dict[str, float]]`): Step and weight of each group, as logged.
+        margins_history (`list[dict[str, float]]`): Step and margin of each attribute.
+        final_weights (`dict[str, float]`): Attribute -> last weight of its group.
     """
 
     partition: Partition
@@ -38,14 +34,8 @@ class RunFacts:
 
 def read_run(folder: Path) -> RunFacts | None:
     """
-    The facts of the run whose output folder, or checkpoint, this is.
-
-    Args:
-        folder (`Path`):
-            A saved model.
-
-    Returns:
-        [`RunFacts`], *optional*: `None` if no state of FairPO is in the folder or in a checkpoint in it.
+    The facts of the run whose output folder, or checkpoint, this is; `None` if no state of FairPO is in the folder or
+    in a checkpoint in it.
 
     Raises:
         ValueError: If the state is damaged.

@@ -48,9 +48,8 @@ class SelectAfterwards(JudgeArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        SelectArguments(
-            margin=self.margin, level=self.level, scales=self.scales
-        )  # says what is wrong with them, before training
+        # Says what is wrong with them, before training.
+        SelectArguments(margin=self.margin, level=self.level, scales=self.scales)
         if not self.select:
             if self.judges:
                 raise ValueError("`judges` has no effect without `select`: set `--select true`, or leave it out.")
@@ -62,13 +61,8 @@ class SelectAfterwards(JudgeArguments):
 
 def make_parser(command: str = "fairpo generation", after: type | None = None) -> CommandParser:
     """
-    Parser of a run: YAML with `--config`, every option also on the command line.
-
-    Args:
-        command (`str`, *optional*, defaults to `"fairpo generation"`):
-            What is typed to call it, for help and errors.
-        after (`type`, *optional*):
-            A fourth dataclass, such as [`SelectAfterwards`]: how the model is tested afterwards.
+    Parser of a run, called as `command`; `after` is a fourth dataclass, such as [`SelectAfterwards`]: how the model is
+    tested afterwards.
     """
     inherited = {entry.name for entry in fields(DPOConfig)}
     training = {entry.name for base in DPOConfig.__mro__[1:-1] for entry in fields(base)} - {"max_length"}

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from datasets import DatasetDict
 from rich.console import Console
 
-from fairpo_trl.commands.evaluate_inputs import distinct_prompts
-from fairpo_trl.commands.evaluate_judges import JudgeArguments, load_judges
-from fairpo_trl.commands.evaluate_models import (
+from fairpo_trl.commands.evaluate_inputs import (
     check_templates,
+    distinct_prompts,
     find_reference,
     loaded_here,
     read_inputs,
@@ -24,6 +22,7 @@ from fairpo_trl.commands.evaluate_models import (
     text_parser,
     write,
 )
+from fairpo_trl.commands.evaluate_judges import JudgeArguments, load_judges
 from fairpo_trl.commands.evaluate_runs import choose_partition, read_run
 from fairpo_trl.commands.parsing import CommandParser
 from fairpo_trl.commands.select_inputs import (
@@ -37,9 +36,7 @@ from fairpo_trl.core.messages import shortened
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.evaluation.comparison import Writing
 from fairpo_trl.evaluation.completions import Prompt
-from fairpo_trl.evaluation.held_pairs import HeldPairLosses
-from fairpo_trl.evaluation.held_tasks import TaskResults
-from fairpo_trl.evaluation.held_texts import TextLogProbs, read_documents
+from fairpo_trl.evaluation.held_measures import HeldPairLosses, TaskResults, TextLogProbs, read_documents
 from fairpo_trl.evaluation.judges import JUDGE_NAMES, JudgeSpec, assign_judges
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource
 from fairpo_trl.evaluation.paths import Source, Step, copy_model
@@ -53,10 +50,6 @@ from fairpo_trl.preferences.rules import attribute_names, prompt_key
 from fairpo_trl.reporting import print_results
 from fairpo_trl.reporting.selection_results import SelectionResults
 from fairpo_trl.reporting.writers import write_selection
-
-
-MOST_PROMPTS = 10**9
-"""More than any data have: prompts are divided here, not cut."""
 
 
 def make_parser() -> CommandParser:
@@ -81,26 +74,11 @@ def run(
     """
     Tests the path, writes `selection.json`, its picture and the chosen model, and prints the verdict.
 
-    Texts are kept in the output folder: the same call after an interruption writes only what is missing.
-
-    Args:
-        args ([`SelectArguments`]):
-            Path, margins, level, data, sampling.
-        judging, console, command:
-            As in [`fairpo_trl.commands.evaluate.run`].
-
-    Returns:
-        [`~fairpo_trl.reporting.selection_results.SelectionResults`]
-
-    Raises:
-        FileNotFoundError: If data, a model or a file are not there.
-        ValueError: If an option is wrong or things do not go together; before any model is loaded.
-        OSError: If a judge cannot be reached, or the output cannot be written.
+    Texts are kept in the output folder: the same call after an interruption writes only what is missing. Arguments and
+    errors are those of [`fairpo_trl.commands.evaluate.run`].
     """
     started = time.time()
     console = console or report_console()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("`fairpo select` runs in one process: call it without a launcher.")
     specs, data = read_inputs(args, judging, "fairpo select", console)
     prompts, test_prompts, assigned = prompts_and_judges(args, specs, data)
     attributes = list(assigned)
@@ -188,7 +166,7 @@ def prompts_and_judges(
     Raises:
         ValueError: If there are too few prompts, some were trained on, or judges and attributes do not go together.
     """
-    every, attributes, _ = distinct_prompts(replace(args, max_prompts=MOST_PROMPTS), data)
+    every, attributes, _ = distinct_prompts(args, data)
     split = f"The split {args.dataset_train_split!r} has"
     _refuse_trained_on(every, _prompts_of_train(args, data, every), split)
     return *divide_prompts(args, every), assign_judges(specs, attributes)
@@ -198,15 +176,13 @@ def hand_over(
     results: SelectionResults, steps: Sequence[Step], output: Path, console: Console | None = None
 ) -> Path | None:
     """
-    Writes `selection.json` with its report and picture, saves what was chosen with its card, and prints the verdict.
+    As [`~fairpo_trl.reporting.writers.write_selection`], and prints the verdict.
 
     Args:
-        results ([`~fairpo_trl.reporting.selection_results.SelectionResults`]):
-            What was found.
+        results, output:
+            What was found, and where it goes.
         steps (`Sequence[Step]`):
             The path that was tested.
-        output (`Path`):
-            Folder of the results.
         console (`Console`, *optional*):
             Where to print; the standard output by default.
 
@@ -240,11 +216,10 @@ def _measures(
     if asked and len(here) < len(sources):
         raise ValueError(f"`{asked[0]}` needs models that are loaded here: a server or a file gives texts only.")
     folder, found = Path(args.output_dir) / "measures", list[ModelMeasure]()
+    how: dict[str, Any] = {"batch_size": args.batch_size, "dtype": args.dtype}
     if args.held_texts:
-        documents = read_documents(args.held_texts)
-        found.append(
-            TextLogProbs(documents, models.open, folder, "held texts", args.held_texts_margin, dtype=args.dtype)
-        )
+        texts = read_documents(args.held_texts)
+        found.append(TextLogProbs(texts, models.open, folder, "held texts", args.held_texts_margin, args.dtype))
     if args.held_pairs:
         deciding = {prompt_key(prompt) for prompt in prompts}
         rows = data[args.dataset_test_split]
@@ -254,30 +229,11 @@ def _measures(
                 for row in rows
                 if attribute in attribute_names(row[args.attribute_column]) and prompt_key(row["prompt"]) in deciding
             ]
-            found.append(
-                HeldPairLosses(
-                    pairs,
-                    here[0],
-                    models.open,
-                    folder,
-                    f"{attribute}, loss of pairs",
-                    args.held_pairs_margin,
-                    batch_size=args.batch_size,
-                    dtype=args.dtype,
-                )
-            )
+            name, margin = f"{attribute}, loss of pairs", args.held_pairs_margin
+            found.append(HeldPairLosses(pairs, here[0], models.open, folder, name, margin, **how))
     for task in args.held_tasks or ():
-        found.append(
-            TaskResults(
-                task,
-                models.open,
-                folder,
-                args.held_tasks_margin,
-                args.held_tasks_path,
-                args.batch_size,
-                dtype=args.dtype,
-            )
-        )
+        margin, own = args.held_tasks_margin, args.held_tasks_path
+        found.append(TaskResults(task, models.open, folder, margin, own, **how))
     return found
 
 

@@ -9,15 +9,15 @@ from typing import get_args
 
 import numpy as np
 
-from fairpo_trl.commands.evaluate_inputs import EvaluateArguments
-from fairpo_trl.commands.evaluate_models import candidate_names, find_source
-from fairpo_trl.core.messages import unknown_names_message
-from fairpo_trl.core.options import check_choices
+from fairpo_trl.commands.evaluate_inputs import EvaluateArguments, candidate_names, find_source
+from fairpo_trl.core.options import check_choices, check_number
 from fairpo_trl.evaluation.bounds import FINITE, Bound
 from fairpo_trl.evaluation.completions import Prompt
+from fairpo_trl.evaluation.judges import parse_entries
 from fairpo_trl.evaluation.models import ModelSource
 from fairpo_trl.evaluation.paths import Source, Step, listed_path, scaled_path
 from fairpo_trl.evaluation.selection import SCALES, check_scales
+from fairpo_trl.tables import number_of
 from fairpo_trl.training.checkpoints import is_marked, list_checkpoints, require_complete
 
 
@@ -113,8 +113,7 @@ class SelectArguments(EvaluateArguments):
         if not 0 < self.margin < 1:
             raise ValueError(f"`margin` must be between 0 and 1, got {self.margin}: it is a difference of win rates.")
         for name in ("held_texts", "held_pairs", "held_tasks"):
-            if not getattr(self, f"{name}_margin") > 0:
-                raise ValueError(f"`{name}_margin` must be positive, got {getattr(self, f'{name}_margin')}.")
+            check_number(f"{name}_margin", getattr(self, f"{name}_margin"), positive=True)
             if name != "held_tasks" and getattr(self, name) and self.bound in FINITE:
                 raise ValueError(
                     f"`{name}` cannot be held with `bound {self.bound}`, which needs values of a known range: choose "
@@ -122,8 +121,7 @@ class SelectArguments(EvaluateArguments):
                 )
         if self.held_tasks_path and not self.held_tasks:
             raise ValueError("`held_tasks_path` has no effect without `held_tasks`: name the tasks.")
-        if self.test_prompts < 0:
-            raise ValueError(f"`test_prompts` must be at least 0, got {self.test_prompts}.")
+        check_number("test_prompts", self.test_prompts, whole=True)
         if self.scales is not None:
             check_scales(self.scales)
         if self.scales is not None and self.path != "scales":
@@ -131,28 +129,14 @@ class SelectArguments(EvaluateArguments):
 
 
 def parse_margins(args: SelectArguments, held: Sequence[str]) -> dict[str, float]:
-    """
-    The margin of every held attribute.
+    """The margin of every held attribute; see [`~fairpo_trl.evaluation.judges.parse_entries`]."""
 
-    Raises:
-        ValueError: If an entry is not of the form ATTRIBUTE=NUMBER, names an attribute that is not held, or one twice.
-    """
-    found: dict[str, float] = {}
-    for entry in args.margins or ():
-        name, _, value = entry.partition("=")
-        try:
-            margin = float(value)
-        except ValueError:
-            margin = 0.0
-        if not 0 < margin < 1:
-            raise ValueError(
-                f"`margins`: {entry!r} is not of the form ATTRIBUTE=NUMBER with a number between 0 and 1."
-            )
-        if name not in held:
-            raise ValueError(f"`margins`: {unknown_names_message('held attribute', [name], held)}")
-        if name in found:
-            raise ValueError(f"`margins` has two entries for {name!r}.")
-        found[name] = margin
+    def read(text: str) -> float | None:
+        margin = number_of(text)
+        return margin if margin is not None and 0 < margin < 1 else None
+
+    form = "ATTRIBUTE=NUMBER with a number between 0 and 1"
+    found = parse_entries("margins", form, args.margins or (), "held attribute", held, read)
     return {name: found.get(name, args.margin) for name in held}
 
 

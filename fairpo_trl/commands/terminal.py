@@ -25,10 +25,6 @@ class CleanStream:
     A text stream that takes control characters out of what is written; everything else is that of the stream.
 
     Colours pass where the stream is a terminal. A carriage return passes where a bar begins its line anew.
-
-    Args:
-        stream (`TextIO`):
-            Where the text goes.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -50,13 +46,8 @@ class CleanStream:
 
 def clean(text: str, colours: bool = False) -> str:
     """
-    A text without anything that a terminal would take for a command.
-
-    Args:
-        text (`str`):
-            One or more lines.
-        colours (`bool`, *optional*, defaults to `False`):
-            Whether colours and weights of letters stay (no blinking, no hidden text).
+    A text without anything that a terminal would take for a command; `colours`: whether colours and weights of letters
+    stay (no blinking, no hidden text).
     """
     if _MOVES.fullmatch(text):
         return text

@@ -14,8 +14,15 @@ if TYPE_CHECKING:
     from fairpo_trl.evaluation.judges import JudgeSpec, PairJudge, ScoreJudge, Verdicts, assign_judges, parse_judge
     from fairpo_trl.evaluation.length_control import length_controlled_win_rate
     from fairpo_trl.evaluation.selection import Candidate, Held, Selection, select
-    from fairpo_trl.evaluation.summary import WinRateRow, WinRateTable, compare_scores, compare_win_values
-    from fairpo_trl.evaluation.win_rates import Estimate, paired_bootstrap, win_rate
+    from fairpo_trl.evaluation.win_rates import (
+        Estimate,
+        WinRateRow,
+        WinRateTable,
+        compare_scores,
+        compare_win_values,
+        paired_bootstrap,
+        win_rate,
+    )
 
 __all__ = [
     "Candidate",
@@ -57,7 +64,6 @@ __getattr__ = lazily(
         "judges": "JudgeSpec PairJudge ScoreJudge Verdicts assign_judges parse_judge",
         "length_control": "length_controlled_win_rate",
         "selection": "Candidate Held Selection select",
-        "summary": "WinRateRow WinRateTable compare_scores compare_win_values",
-        "win_rates": "Estimate paired_bootstrap win_rate",
+        "win_rates": "Estimate WinRateRow WinRateTable compare_scores compare_win_values paired_bootstrap win_rate",
     },
 )

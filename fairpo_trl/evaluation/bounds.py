@@ -66,10 +66,9 @@ def lower_bounds(
             `t`, `bootstrap`, `betting` or `bernstein`, see above.
         level (`float`, *optional*, defaults to `0.05`):
             Largest chance of a bound above the true mean, between 0 and 0.5.
-        lowest (`float`, *optional*, defaults to `-1.0`):
-            Smallest value there can be, -1 for differences of win rates; `None` if there is none.
-        highest (`float`, *optional*, defaults to `1.0`):
-            Largest value there can be; only `betting` and `bernstein` need it.
+        lowest, highest (`float`, *optional*, defaults to `-1.0` and `1.0`):
+            Smallest and largest value there can be, as for differences of win rates; `None` if there is none. Only
+            `betting` and `bernstein` need the latter.
         seed (`int`, *optional*, defaults to `0`):
             Of the resampling, and of the order in which bets are made.
         resamples (`int`, *optional*, defaults to `10_000`):
@@ -142,19 +141,12 @@ def betting_wealth(
     values: NDArray[np.float64], mean: NDArray[np.float64] | float, level: float
 ) -> NDArray[np.float64]:
     """
-    Largest wealth of a gambler, who begins with 1 and bets that the mean is greater than a given one.
+    Largest wealth, `[columns]`, of a gambler who begins with 1 and bets, at a size for `level`, that the mean of
+    `values` is greater than `mean`.
 
-    Args:
-        values (`NDArray[np.float64]`):
-            `[examples, columns]` within 0 and 1, in an order that does not depend on the values.
-        mean (`NDArray[np.float64]` or `float`):
-            `[columns]` or one number within 0 and 1: the mean that is bet against.
-        level (`float`):
-            The level that the bets are sized for.
-
-    Returns:
-        `NDArray[np.float64]`: `[columns]`. If the true mean is at most `mean`, the wealth is a nonnegative
-        supermartingale and reaches `1 / level` with at most the chance `level` (Ville's inequality).
+    Values are `[examples, columns]` within 0 and 1, in an order that does not depend on them. If the true mean is at
+    most `mean`, the wealth is a nonnegative supermartingale and reaches `1 / level` with at most the chance `level`
+    (Ville's inequality).
     """
     bets = np.minimum(_predicted(values, level)[1], _LARGEST_BET / np.maximum(mean, 1e-12))
     log_wealth = np.log1p(bets * (values - mean)).cumsum(axis=0)
@@ -175,10 +167,7 @@ def resampled_bound(drawn: ArrayLike, examples: int, level: float = 0.05) -> flo
         examples (`int`):
             How many independent examples carry it, at least 2.
         level (`float`, *optional*, defaults to `0.05`):
-            Largest chance of a bound above the true value, between 0 and 0.5.
-
-    Returns:
-        `float`: the bound.
+            Largest chance of a bound above the true value.
 
     Raises:
         ValueError: If there are fewer than two examples, or no resample has a value.
@@ -196,12 +185,10 @@ class Resampled:
     A difference that is no mean over examples, such as one of average precisions; only the bound `bootstrap` has it.
 
     Attributes:
-        value (`float`):
-            The candidate's value less the reference's on all examples.
-        drawn (`ArrayLike`):
-            `[resamples]`: the same in bootstrap resamples of the examples; NaN where a resample has no value.
-        examples (`int`):
-            How many independent examples carry it, such as series with a positive.
+        value (`float`): The candidate's value less the reference's on all examples.
+        drawn (`ArrayLike`): `[resamples]`: the same in bootstrap resamples of the examples; NaN where a resample has
+            no value.
+        examples (`int`): How many independent examples carry it, such as series with a positive.
 
     A held measure of it with a `lowest` says that one example of that value was added before resampling, as the other
     bounds do.

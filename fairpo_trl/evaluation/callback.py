@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -157,17 +158,13 @@ class WinRateCallback(TrainerCallback):
         """Every process writes on a stretch of the prompts; all get all texts."""
         processes, rank = self._trainer.accelerator.num_processes, self._trainer.accelerator.process_index
         bounds = [len(self._prompts) * i // processes for i in range(processes + 1)]
-        start, end = bounds[rank], bounds[rank + 1]
+        start = bounds[rank]
         tokenizer = self._trainer.processing_class
         written = sample_completions(
             model,
             tokenizer,
-            self._prompts[start:end],
-            samples_per_prompt=self._sampling.samples_per_prompt,
-            max_new_tokens=self._sampling.max_new_tokens,
-            temperature=self._sampling.temperature,
-            top_k=self._sampling.top_k,
-            top_p=self._sampling.top_p,
+            self._prompts[start : bounds[rank + 1]],
+            **asdict(self._sampling),
             seed=seed,
             batch_size=self._batch_size,
             end_token_ids=end_tokens(model, tokenizer),

@@ -28,18 +28,13 @@ def row_keys(
     seed: int, prompt_indices: NDArray[np.integer], sample_indices: NDArray[np.integer]
 ) -> NDArray[np.uint64]:
     """
-    One 64-bit key per row, the identity of that row's stream of random numbers.
+    One 64-bit key per row, `[rows]`, the identity of that row's stream of random numbers.
 
     Args:
         seed (`int`):
             Any integer (taken modulo 2**64).
-        prompt_indices (`NDArray[np.integer]`):
-            `[rows]`, index of the prompt in the list given by the user.
-        sample_indices (`NDArray[np.integer]`):
-            `[rows]`, which sample of that prompt.
-
-    Returns:
-        `[rows]` unsigned 64-bit keys.
+        prompt_indices, sample_indices (`NDArray[np.integer]`):
+            `[rows]`, index of the prompt in the list given by the user, and which sample of it.
     """
     state = _mix(np.full(np.shape(prompt_indices), seed % 2**64, dtype=np.uint64))
     return _absorb(_absorb(state, prompt_indices), sample_indices)
@@ -58,10 +53,7 @@ def gumbel_noise(keys: NDArray[np.uint64], position: int, token_ids: NDArray[np.
         position (`int`):
             Index of the token within the completion, from 0.
         token_ids (`NDArray[np.integer]`):
-            `[rows, candidates]`.
-
-    Returns:
-        `[rows, candidates]` noise, finite.
+            `[rows, candidates]`, the shape of the noise, which is finite.
     """
     state = _absorb(keys, np.full(keys.shape, position))
     bits = _absorb(state[:, None], token_ids) >> np.uint64(11)  # 53 bits, what a double holds

@@ -1,16 +1,15 @@
 """One model against its reference in one attribute, as one judge sees it: outcomes, scores, the worst changes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairpo_trl.evaluation.completions import Prompt
-from fairpo_trl.evaluation.judges import PairJudge, ScoreJudge
+from fairpo_trl.evaluation.judges import PairJudge, ScoreJudge, Verdicts
 from fairpo_trl.evaluation.length_control import length_controlled_win_rate
-from fairpo_trl.evaluation.summary import WinRateRow, compare_win_values
-from fairpo_trl.evaluation.win_rates import Estimate, paired_bootstrap
+from fairpo_trl.evaluation.win_rates import Estimate, WinRateRow, all_pairs, compare_win_values, paired_bootstrap
 
 
 Writing = Sequence[Sequence[str]]
@@ -111,7 +110,7 @@ def score_writings(
         prompts (`Sequence[Prompt]`):
             `[prompts]`.
         writings (`Mapping[str, Writing]`):
-            Model -> its texts.
+            Model -> its `[prompts][samples]` texts.
 
     Returns:
         `dict[str, NDArray[np.float64]]`: Model -> `[prompts, samples]` scores, NaN where the judge failed.
@@ -138,18 +137,10 @@ def compare_by_scores(
     Compare all samples of a prompt with all of the reference's by their scores.
 
     Args:
-        trained ([`Writing`]):
-            The model's texts.
-        reference ([`Writing`]):
-            The reference's.
-        again ([`Writing`]):
-            The reference's with another seed.
-        trained_scores (`NDArray[np.float64]`):
-            `[prompts, samples]`, NaN where the judge failed; the two others likewise.
-        reference_scores (`NDArray[np.float64]`):
-            Of the reference's.
-        again_scores (`NDArray[np.float64]`):
-            Of the reference's second writing.
+        trained, reference, again ([`Writing`]):
+            The model's texts, the reference's, and the reference's with another seed.
+        trained_scores, reference_scores, again_scores (`NDArray[np.float64]`):
+            `[prompts, samples]` of each, NaN where the judge failed.
     """
     every = np.concatenate([trained_scores, reference_scores, again_scores], axis=1)
     kept = np.flatnonzero(~np.isnan(every).any(axis=1))
@@ -162,8 +153,8 @@ def compare_by_scores(
     lengths = _lengths(trained)[:, :, None] - _lengths(reference)[:, None, :]
     return Comparison(
         prompts=kept,
-        outcomes=_all_pairs(trained_scores[kept], reference_scores[kept]),
-        control=_all_pairs(again_scores[kept], reference_scores[kept]),
+        outcomes=all_pairs(trained_scores[kept], reference_scores[kept]),
+        control=all_pairs(again_scores[kept], reference_scores[kept]),
         length_differences=lengths.reshape(len(lengths), -1)[kept],
         changes=trained_scores[kept] - reference_scores[kept],
         trained=trained_scores[kept],
@@ -195,10 +186,8 @@ def compare_by_pairs(
         trained, reference, again:
             As in [`compare_by_scores`].
     """
-    shape = len(trained), len(trained[0])
-    asked = [prompt for prompt, row in zip(prompts, trained, strict=True) for _ in row]
-    verdicts = [judge.compare(attribute, asked, _flat(rows), _flat(reference)) for rows in (trained, again)]
-    outcomes, control = (found.outcomes.reshape(shape) for found in verdicts)
+    verdicts = [compare_writings(judge, attribute, prompts, rows, reference) for rows in (trained, again)]
+    outcomes, control = (found.outcomes for found in verdicts)
     kept = np.flatnonzero(~np.isnan(np.concatenate([outcomes, control], axis=1)).any(axis=1))
     return Comparison(
         prompts=kept,
@@ -214,14 +203,14 @@ def compare_by_pairs(
     )
 
 
-def _all_pairs(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`[kept, samples of A * samples of B]`: 1 where A scores higher, 0.5 for ties."""
-    first, second = a[:, :, None], b[:, None, :]
-    return ((first > second) + 0.5 * (first == second)).reshape(len(a), a.shape[1] * b.shape[1])
-
-
-def _flat(rows: Writing) -> list[str]:
-    return [text for row in rows for text in row]
+def compare_writings(
+    judge: PairJudge, attribute: str, prompts: Sequence[Prompt], writing: Writing, reference: Writing
+) -> Verdicts:
+    """Verdicts on each sample and the reference's of the same number; their outcomes are `[prompts, samples]`."""
+    asked = [prompt for prompt, row in zip(prompts, writing, strict=True) for _ in row]
+    first, second = ([text for row in rows for text in row] for rows in (writing, reference))
+    found = judge.compare(attribute, asked, first, second)
+    return replace(found, outcomes=found.outcomes.reshape(len(writing), -1))
 
 
 def _lengths(rows: Writing) -> NDArray[np.float64]:

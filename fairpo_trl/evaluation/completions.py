@@ -39,12 +39,9 @@ class Completion:
     What a model wrote after one prompt.
 
     Attributes:
-        text (`str`):
-            Decoded tokens, special tokens left out.
-        token_ids (`tuple[int, ...]`):
-            The tokens, without the end token.
-        ended (`bool`):
-            Whether the model ended by itself; `False` if it was cut at the length limit.
+        text (`str`): Decoded tokens, special tokens left out.
+        token_ids (`tuple[int, ...]`): The tokens, without the end token.
+        ended (`bool`): Whether the model ended by itself; `False` if it was cut at the length limit.
     """
 
     text: str
@@ -54,17 +51,10 @@ class Completion:
 
 def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """
-    Token ids of one prompt, ready to be continued.
+    Token ids of one prompt, at least one, ready to be continued.
 
-    Args:
-        tokenizer ([`PreTrainedTokenizerBase`]):
-            Needs a chat template for conversational prompts.
-        prompt ([`Prompt`]):
-            Text is tokenized as it is (with the tokenizer's special tokens); a conversation goes through the chat
-            template, followed by the header of the assistant's turn, or left open if it ends with an assistant turn.
-
-    Returns:
-        `list[int]`: Token ids, at least one.
+    Text is tokenized as it is (with the tokenizer's special tokens); a conversation goes through the chat template,
+    followed by the header of the assistant's turn, or left open if it ends with an assistant turn.
 
     Raises:
         ValueError: If the prompt has no tokens, or is neither text nor messages.
@@ -101,18 +91,7 @@ def evaluation_mode(model: Model) -> Iterator[None]:
 
 
 def left_pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Pad on the left with token 0, which the mask hides.
-
-    Args:
-        rows (`Sequence[Sequence[int]]`):
-            Token ids, one sequence per row, of any lengths.
-        device (`torch.device`):
-            Where the tensors go.
-
-    Returns:
-        `tuple[torch.Tensor, torch.Tensor]`: Token ids and attention mask, both `[rows, longest]`, integer.
-    """
+    """Token ids, padded on the left with token 0, and the attention mask that hides it, both `[rows, longest]`."""
     longest = max(len(row) for row in rows)
     ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
@@ -203,16 +182,8 @@ def sample_completions(
         ValueError: If a setting is out of its range, or there is no end token.
         FloatingPointError: If the model's logits are not finite (it has diverged).
     """
-    for option, value in (
-        ("samples_per_prompt", samples_per_prompt),
-        ("max_new_tokens", max_new_tokens),
-        ("batch_size", batch_size),
-    ):
-        check_number(option, value, least=1, whole=True)
-    check_number("temperature", temperature)
-    check_number("top_k", top_k, whole=True)
-    if not 0 < top_p <= 1:
-        raise ValueError(f"`top_p` must be within (0, 1], got {top_p}.")
+    counts = {"samples_per_prompt": samples_per_prompt, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    check_sampling(temperature, top_k, top_p, **counts)
     if isinstance(prompts, str):
         raise ValueError(f"`prompts` must be a list of prompts, got the text {shortened(prompts)}: pass it in a list.")
     if end_token_ids is None:
@@ -234,6 +205,16 @@ def sample_completions(
                 written[batch[row]] = Completion(text=text, token_ids=tuple(ids), ended=ended)
                 bar.update()
     return [[written[p, s] for s in range(samples_per_prompt)] for p in range(len(prompts))]
+
+
+def check_sampling(temperature: float, top_k: int, top_p: float, **counts: int) -> None:
+    """Raises `ValueError`, naming the option, unless these and the counts, all at least 1, are in their range."""
+    for option, value in counts.items():
+        check_number(option, value, least=1, whole=True)
+    check_number("temperature", temperature)
+    check_number("top_k", top_k, whole=True)
+    if not 0 < top_p <= 1:
+        raise ValueError(f"`top_p` must be within (0, 1], got {top_p}.")
 
 
 @dataclass(frozen=True)

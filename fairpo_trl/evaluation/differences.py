@@ -17,7 +17,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fairpo_trl.evaluation.comparison import Writing, score_writings
+from fairpo_trl.evaluation.comparison import Writing, compare_writings, score_writings
 from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.judges import PairJudge, ScoreJudge
 from fairpo_trl.evaluation.win_rates import win_rate
@@ -29,10 +29,8 @@ class Differences:
     One candidate in one attribute as one judge sees it.
 
     Attributes:
-        values (`NDArray[np.float64]`):
-            `[prompts]` differences of win rates within -1 and 1.
-        lost (`int`):
-            Texts of the candidate that the judge could not score, which count as lost.
+        values (`NDArray[np.float64]`): `[prompts]` differences of win rates within -1 and 1.
+        lost (`int`): Texts of the candidate that the judge could not score, which count as lost.
     """
 
     values: NDArray[np.float64]
@@ -49,7 +47,7 @@ class AttributeMeasure:
         judge ([`~fairpo_trl.evaluation.judges.ScoreJudge`] or [`~fairpo_trl.evaluation.judges.PairJudge`]):
             Who judges.
         prompts (`Sequence`):
-            The prompts.
+            `[prompts]`.
         reference (`Sequence[Sequence[str]]`):
             `[prompts][samples]` texts of the reference.
         again (`Sequence[Sequence[str]]`):
@@ -70,7 +68,7 @@ class AttributeMeasure:
         self.attribute, self._judge, self._reference = attribute, judge, reference
         self._scores: NDArray[np.float64] | None = None
         if hasattr(judge, "compare"):
-            control = self._outcomes(prompts, again)
+            control = self._outcomes(prompts, again, reference)
             kept = ~np.isnan(control).any(axis=1)
             self.control = control[kept].mean(axis=1)
         else:
@@ -88,11 +86,8 @@ class AttributeMeasure:
 
     def differences(self, candidate: Writing) -> Differences:
         """
-        The candidate's win rate against the reference less that of the reference against itself, per prompt.
-
-        Args:
-            candidate (`Sequence[Sequence[str]]`):
-                `[prompts][samples]` texts, on all prompts.
+        The candidate's win rate against the reference less that of the reference against itself, per prompt, from its
+        `[prompts][samples]` texts on all prompts.
         """
         own = [candidate[int(i)] for i in self.kept]
         if self._scores is None:
@@ -104,12 +99,5 @@ class AttributeMeasure:
         values = win_rate(np.where(np.isnan(scores), -np.inf, scores), self._scores)
         return Differences(values - self.control, lost)
 
-    def _outcomes(
-        self, prompts: Sequence[Prompt], candidate: Writing, reference: Writing | None = None
-    ) -> NDArray[np.float64]:
-        """`[prompts, samples]` outcomes of each sample against the reference's of the same number."""
-        other = self._reference if reference is None else reference
-        asked = [prompt for prompt, row in zip(prompts, candidate, strict=True) for _ in row]
-        first, second = ([text for row in rows for text in row] for rows in (candidate, other))
-        verdicts = cast(PairJudge, self._judge).compare(self.attribute, asked, first, second)
-        return verdicts.outcomes.reshape(len(candidate), -1)
+    def _outcomes(self, prompts: Sequence[Prompt], candidate: Writing, reference: Writing) -> NDArray[np.float64]:
+        return compare_writings(cast(PairJudge, self._judge), self.attribute, prompts, candidate, reference).outcomes

@@ -27,21 +27,14 @@ class TextGuards:
     Counts over a set of completions; shares and means are properties, never rounded.
 
     Attributes:
-        completions (`int`):
-            Number of completions.
-        words (`int`):
-            Words (separated by white space) in all completions together.
-        repeating (`int`):
-            Completions in which some 4-gram of words occurs at least twice.
-        short (`int`):
-            Completions of at most 3 words.
-        unended (`int`):
-            Completions cut at the length limit, without an end token.
-        distinct (`int`):
-            Different texts among the completions.
-        log_prob_sum (`float`, *optional*):
-            Sum over completions of the mean log-probability per token (nats) under the reference model; `None` if it
-            was not computed.
+        completions (`int`): Number of completions.
+        words (`int`): Words (separated by white space) in all completions together.
+        repeating (`int`): Completions in which some 4-gram of words occurs at least twice.
+        short (`int`): Completions of at most 3 words.
+        unended (`int`): Completions cut at the length limit, without an end token.
+        distinct (`int`): Different texts among the completions.
+        log_prob_sum (`float`, *optional*): Sum over completions of the mean log-probability per token (nats) under the
+            reference model; `None` if it was not computed.
     """
 
     completions: int
@@ -67,10 +60,10 @@ class TextGuards:
         return numbers
 
 
-def has_repeated_ngram(text: str, size: int = REPEATED_WORDS) -> bool:
-    """Whether some run of `size` words occurs at least twice in `text` (case ignored, overlaps count)."""
+def has_repeated_ngram(text: str) -> bool:
+    """Whether some run of `REPEATED_WORDS` words occurs at least twice (case ignored, overlaps count)."""
     words = text.lower().split()
-    runs = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+    runs = [tuple(words[i : i + REPEATED_WORDS]) for i in range(len(words) - REPEATED_WORDS + 1)]
     return len(set(runs)) < len(runs)
 
 

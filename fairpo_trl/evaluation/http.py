@@ -7,17 +7,18 @@ import json
 import os
 import random
 import re
-import threading
 import time
 import zlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
-import httpcore2
+import anyio
 import httpx2
+from anyio.from_thread import start_blocking_portal
 
+from fairpo_trl.core.options import check_number
 from fairpo_trl.hub.privacy import is_private_host
 
 
@@ -71,8 +72,8 @@ class ChatClient:
             Requests under way at once.
         backoff (`float`, *optional*, defaults to `1.0`):
             Seconds before the second attempt; doubled each time, with up to a quarter added at random.
-        sleep (`Callable[[float], object]`, *optional*):
-            Waits between attempts, for tests; by default until the time is over or everything given up.
+        sleep (`Callable`, *optional*, defaults to `anyio.sleep`):
+            Waits between attempts.
         what (`str`, *optional*, defaults to `"judge"`):
             What errors call the model.
 
@@ -91,24 +92,24 @@ class ChatClient:
         requests_per_minute: float | None = None,
         concurrency: int = 4,
         backoff: float = 1.0,
-        sleep: Callable[[float], object] | None = None,
+        sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
         what: str = "judge",
     ) -> None:
         self.url = f"{check_address(address, with_key=api_key_env is not None)}/chat/completions"
-        if min(attempts, concurrency) < 1 or timeout <= 0 or backoff < 0:
-            raise ValueError("Attempts, concurrency and timeout of an endpoint must be positive.")
-        if requests_per_minute is not None and requests_per_minute <= 0:
-            raise ValueError(f"`judge_requests_per_minute` must be positive, got {requests_per_minute}.")
+        numbers = {"timeout": timeout, "attempts": attempts, "concurrency": concurrency}
+        for name, value in (numbers | {"requests_per_minute": requests_per_minute}).items():
+            if value is not None:
+                check_number(name, value, positive=True)
+        check_number("backoff", backoff)
         # Asked for without packing; what comes packed all the same is unpacked within bounds.
         self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
         if api_key_env is not None:
             self._headers["Authorization"] = f"Bearer {read_key(api_key_env)}"
         self.description = f"{model} at {httpx2.URL(address).host}"
-        self.model, self._what, self._timeout = model, what, timeout
+        self.model, self._what, self._timeout, self._sleep = model, what, timeout, sleep
         self._attempts, self._concurrency, self._backoff = attempts, concurrency, backoff
         self._pause = 0.0 if requests_per_minute is None else 60 / requests_per_minute
-        self._next_start, self._lock, self._given_up = 0.0, threading.Lock(), threading.Event()
-        self._sleep = sleep or self._given_up.wait
+        self._next_start = 0.0
 
     def ask(self, bodies: Sequence[Mapping[str, Any]]) -> Generator[tuple[int, Reply | None], None, None]:
         """
@@ -123,89 +124,75 @@ class ChatClient:
         """
         if not bodies:
             return
-        self._given_up.clear()
+        turns = anyio.Semaphore(self._concurrency)
         limits = httpx2.Limits(max_connections=self._concurrency)
-        with (
-            httpx2.Client(headers=self._headers, timeout=self._timeout, limits=limits) as client,
-            ThreadPoolExecutor(self._concurrency) as pool,
-        ):
-            deadlines = _bound_in_time(client)
+        client = httpx2.AsyncClient(headers=self._headers, timeout=None, limits=limits)  # `_try` has the deadline
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
             waiting = enumerate(bodies)
-            # A few ahead, not all: what is given up then leaves no queue behind.
-            running = {
-                pool.submit(self._try, client, deadlines, body): i
-                for i, body in itertools.islice(waiting, 2 * self._concurrency)
-            }
+
+            def begin(count: int) -> dict[Future[Reply | None], int]:
+                some = itertools.islice(waiting, count)
+                return {portal.start_task_soon(self._try, client, turns, body): i for i, body in some}
+
+            running = begin(2 * self._concurrency)  # a few ahead: the server does not wait for the reader
             try:
                 while running:
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
                     # What was answered is handed over, and so kept, before an error ends everything.
                     for done in sorted(finished, key=lambda future: future.exception() is not None):
                         index, reply = running.pop(done), done.result()
-                        for i, body in itertools.islice(waiting, 1):
-                            running[pool.submit(self._try, client, deadlines, body)] = i
+                        running |= begin(1)
                         yield index, reply
             finally:
-                self._given_up.set()
-                pool.shutdown(wait=False, cancel_futures=True)
+                for future in running:
+                    future.cancel()
 
-    def _try(self, client: httpx2.Client, deadlines: "_Deadlines", body: Mapping[str, Any]) -> Reply | None:
+    async def _try(self, client: httpx2.AsyncClient, turns: anyio.Semaphore, body: Mapping[str, Any]) -> Reply | None:
         """One chat until it is answered or its attempts are used up."""
-        unreachable = False
-        for attempt in range(self._attempts):
-            if self._given_up.is_set():
-                return None
-            self._wait_for_turn()
-            asked_to_wait = None
-            deadlines.end = time.monotonic() + self._timeout
-            try:
-                with client.stream("POST", self.url, json={"model": self.model, **body}) as response:
+        async with turns:
+            unreachable = False
+            for attempt in range(self._attempts):
+                await self._wait_for_turn()
+                asked_to_wait = None
+                try:
+                    with anyio.fail_after(self._timeout):
+                        async with client.stream("POST", self.url, json={"model": self.model, **body}) as response:
+                            unreachable = False
+                            if response.status_code in _REFUSALS:
+                                raise OSError(self._refused(_REFUSALS[response.status_code]))
+                            if response.is_redirect:
+                                raise OSError(self._refused("redirects: name the address it redirects to"))
+                            if response.is_success and (reply := await _read_reply(response)) is not None:
+                                return reply
+                            if not response.is_success and response.status_code not in RETRIED:
+                                return None  # this chat is refused, perhaps as too long; the next may not be
+                            asked_to_wait = _retry_after(response.headers)
+                except httpx2.ConnectError:
+                    unreachable = True
+                except (httpx2.TransportError, TimeoutError):  # of the deadline, and broken connections
                     unreachable = False
-                    if response.status_code in _REFUSALS:
-                        raise OSError(f"The {self._what} {self.description} {_REFUSALS[response.status_code]}.")
-                    if response.is_redirect:
-                        raise OSError(
-                            f"The {self._what} {self.description} redirects: name the address it redirects to."
-                        )
-                    if response.is_success and (reply := _read_reply(response)) is not None:
-                        return reply
-                    if not response.is_success and response.status_code not in RETRIED:
-                        return None  # this chat is refused, perhaps as too long; the next may not be
-                    asked_to_wait = _retry_after(response.headers)
-            except httpx2.ConnectError:
-                unreachable = True
-            except httpx2.TransportError:  # timeouts, broken connections
-                unreachable = False
-            if attempt + 1 < self._attempts:
-                own = self._backoff * 2**attempt * (1 + random.random() / 4)
-                self._sleep(min(LONGEST_WAIT, max(own, asked_to_wait or 0.0)))
+                if attempt + 1 < self._attempts:
+                    own = self._backoff * 2**attempt * (1 + random.random() / 4)
+                    await self._sleep(min(LONGEST_WAIT, max(own, asked_to_wait or 0.0)))
         if unreachable:
-            raise OSError(
-                f"The {self._what} {self.description} cannot be reached. What it said until now is kept: start the "
-                "server, and give the same command again."
-            )
+            mend = "What it said until now is kept: start the server, and give the same command again"
+            raise OSError(self._refused(f"cannot be reached. {mend}"))
         return None
 
-    def _wait_for_turn(self) -> None:
-        if not self._pause:
-            return
-        with self._lock:
-            now = time.monotonic()
-            start = max(now, self._next_start)
-            self._next_start = start + self._pause
+    def _refused(self, why: str) -> str:
+        return f"The {self._what} {self.description} {why}."
+
+    async def _wait_for_turn(self) -> None:
+        now = time.monotonic()
+        start = max(now, self._next_start)
+        self._next_start = start + self._pause
         if start > now:
-            self._sleep(start - now)
+            await self._sleep(start - now)
 
 
 def check_address(address: str, with_key: bool = False) -> str:
     """
-    The base address without a slash at its end.
-
-    Args:
-        address (`str`):
-            As the user named it.
-        with_key (`bool`, *optional*, defaults to `False`):
-            Whether a key is sent there.
+    The base address without a slash at its end; `with_key`: whether a key is sent there.
 
     Raises:
         ValueError: If it is no http(s) address, holds a password, a query or a fragment, or texts or a key would go
@@ -260,16 +247,14 @@ def read_key(name: str) -> str:
 
 def keys_by_host(entries: Sequence[str], addresses: Sequence[str]) -> dict[str, str]:
     """
-    Which variable holds the key of which endpoint, so that no key goes to another host.
+    Host, with its port if the address has one -> name of the variable that holds its key, so that no key goes to
+    another host.
 
     Args:
         entries (`Sequence[str]`):
             `NAME` for the only host, or `HOST=NAME` (with the port, as in the address) for each.
         addresses (`Sequence[str]`):
             The endpoints' base addresses.
-
-    Returns:
-        `dict[str, str]`: Host, with its port if the address has one -> name of the variable.
 
     Raises:
         ValueError: If it is not clear whose key it is, no endpoint has such a host, or there is no such variable.
@@ -300,10 +285,10 @@ def host_of(address: str) -> str:
     return httpx2.URL(address).netloc.decode()
 
 
-def _read_reply(response: httpx2.Response) -> Reply | None:
+async def _read_reply(response: httpx2.Response) -> Reply | None:
     """The text of a chat completion; `None` if the body is something else, or too much."""
     packed = bytearray()
-    for chunk in response.iter_raw():
+    async for chunk in response.aiter_raw():
         packed += chunk
         if len(packed) > LARGEST_BODY:
             return None
@@ -336,58 +321,3 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None
-
-
-# ---- one deadline for a whole request ----
-
-
-class _Deadlines(threading.local):
-    """When the request of this thread has to be over; httpx's own timeouts begin anew with every byte."""
-
-    end: float = float("inf")
-
-    def left(self, timeout: float | None, error: type[Exception]) -> float:
-        left = self.end - time.monotonic()
-        if left <= 0:
-            raise error("the request took too long")
-        return min(left, timeout or left)
-
-
-class _Stream(httpcore2.NetworkStream):
-    def __init__(self, stream: httpcore2.NetworkStream, deadlines: _Deadlines) -> None:
-        self._stream, self._deadlines = stream, deadlines
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._deadlines.left(timeout, httpcore2.ReadTimeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._deadlines.left(timeout, httpcore2.WriteTimeout))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(self, *args: Any, **options: Any) -> httpcore2.NetworkStream:
-        return _Stream(self._stream.start_tls(*args, **options), self._deadlines)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class _Backend(httpcore2.NetworkBackend):
-    def __init__(self, backend: httpcore2.NetworkBackend, deadlines: _Deadlines) -> None:
-        self._backend, self._deadlines = backend, deadlines
-
-    def connect_tcp(self, *args: Any, **options: Any) -> httpcore2.NetworkStream:
-        return _Stream(self._backend.connect_tcp(*args, **options), self._deadlines)
-
-    def sleep(self, seconds: float) -> None:
-        self._backend.sleep(seconds)
-
-
-def _bound_in_time(client: httpx2.Client) -> _Deadlines:
-    """Lets every connection of a client, over a proxy too, look at the deadline of the thread that uses it."""
-    deadlines = _Deadlines()
-    transports: Iterable[Any] = [client._transport, *filter(None, client._mounts.values())]
-    for transport in transports:
-        transport._pool._network_backend = _Backend(transport._pool._network_backend, deadlines)
-    return deadlines

@@ -1,8 +1,8 @@
 """Judges of completions: what they have in common, and how a command line names them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, cast, get_args
+from typing import Literal, Protocol, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.evaluation.completions import Prompt
 
+
+T = TypeVar("T")
 
 Kind: TypeAlias = Literal["count", "reward", "classifier", "python", "llm"]
 
@@ -163,21 +165,30 @@ def assign_judges(specs: Sequence[JudgeSpec], attributes: Sequence[str]) -> dict
     return found
 
 
-def parse_descriptions(entries: Sequence[str], attributes: Sequence[str]) -> Mapping[str, str]:
+def parse_entries(
+    option: str, form: str, entries: Sequence[str], what: str, known: Sequence[str], read: Callable[[str], T | None]
+) -> dict[str, T]:
     """
-    Read `ATTRIBUTE=what it means`, which LLM judges are told.
+    Read entries `NAME=VALUE` of an option, at most one for each name; `read` gives a value, `None` for what is none.
 
     Raises:
-        ValueError: If an entry is not of this form, or names an unknown attribute or one twice.
+        ValueError: If an entry is not of the `form`, or names something unknown or twice.
     """
-    found: dict[str, str] = {}
+    found: dict[str, T] = {}
     for entry in entries:
-        attribute, _, text = entry.partition("=")
-        if not (attribute and text.strip()):
-            raise ValueError(f"`descriptions`: {entry!r} is not of the form ATTRIBUTE=what it means.")
-        if attribute not in attributes:
-            raise ValueError(f"`descriptions`: {unknown_names_message('attribute', [attribute], attributes)}")
-        if attribute in found:
-            raise ValueError(f"`descriptions` describes {attribute!r} twice.")
-        found[attribute] = text.strip()
+        name, _, text = entry.partition("=")
+        value = read(text.strip())
+        if not name or value is None:
+            raise ValueError(f"`{option}`: {entry!r} is not of the form {form}.")
+        if name not in known:
+            raise ValueError(f"`{option}`: {unknown_names_message(what, [name], known)}")
+        if name in found:
+            raise ValueError(f"`{option}` names {name!r} twice.")
+        found[name] = value
     return found
+
+
+def parse_descriptions(entries: Sequence[str], attributes: Sequence[str]) -> dict[str, str]:
+    """Read `ATTRIBUTE=what it means`, which LLM judges are told; see [`parse_entries`]."""
+    form = "ATTRIBUTE=what it means"
+    return parse_entries("descriptions", form, entries, "attribute", attributes, lambda text: text or None)

@@ -1,4 +1,6 @@
-"""A language model as judge: which of two texts has more of an attribute, in both orders; answers stay on disk."""
+"""
+A language model as judge, run here or behind an endpoint: which of two texts has more of an attribute, in both orders.
+"""
 
 import functools
 import json
@@ -7,15 +9,19 @@ import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from fairpo_trl.core.options import check_number
 from fairpo_trl.evaluation.completions import Prompt, context_length, end_tokens, sample_completions, tokenize_prompt
+from fairpo_trl.evaluation.http import ChatClient
 from fairpo_trl.evaluation.judges import Verdicts
+from fairpo_trl.evaluation.models import load_causal
+from fairpo_trl.evaluation.writing import named_if_damaged
 from fairpo_trl.files import write_json
 from fairpo_trl.hashing import sha256_of_json
 from fairpo_trl.loading import explained
@@ -92,50 +98,30 @@ class LlmJudge:
         self, attribute: str, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]
     ) -> Verdicts:
         """
-        Compares texts; equal ones are a tie without a question.
-
-        Args:
-            attribute (`str`):
-                In which respect.
-            prompts (`Sequence[Prompt]`):
-                `[comparisons]`.
-            first (`Sequence[str]`):
-                `[comparisons]` texts.
-            second (`Sequence[str]`):
-                `[comparisons]` texts.
-
-        Returns:
-            `Verdicts`: the outcomes and what was asked.
+        Compares `first[i]` with `second[i]`; equal texts are a tie without a question.
 
         Raises:
             OSError: If the model cannot be reached, or fails again and again.
             ValueError: If a kept answer is damaged.
         """
-        asked: list[tuple[int, bool, str]] = []  # (comparison, swapped, question)
-        for i, (prompt, a, b) in enumerate(zip(prompts, first, second, strict=True)):
-            if a != b:
-                asked.append((i, False, self.question(attribute, prompt, a, b)))
-                asked.append((i, True, self.question(attribute, prompt, b, a)))
-        found: dict[str, Verdict | None] = {question: None for _, _, question in asked}
-        missing = []
-        for question in found:
-            found[question] = self._kept(question)
-            if found[question] is None:
-                missing.append(question)
+        asked: dict[int, tuple[str, str]] = {  # comparison -> its question in both orders
+            i: (self.question(attribute, prompt, a, b), self.question(attribute, prompt, b, a))
+            for i, (prompt, a, b) in enumerate(zip(prompts, first, second, strict=True))
+            if a != b
+        }
+        questions = dict.fromkeys(question for both in asked.values() for question in both)
+        found = {question: self._kept(question) for question in questions}
+        missing = [question for question, verdict in found.items() if verdict is None]
         found |= self._ask(missing)
-        outcomes = np.full(len(first), np.nan)
-        seen: dict[int, list[float]] = {}
-        for i, swapped, question in asked:
-            if (verdict := found[question]) is not None:
-                value = {"1": 1.0, "2": 0.0, "=": 0.5}[verdict]
-                seen.setdefault(i, []).append(1 - value if swapped else value)
-        for i, (a, b) in enumerate(zip(first, second, strict=True)):
-            if a == b:
-                outcomes[i] = 0.5
-            elif len(values := seen.get(i, [])) == 2:
-                outcomes[i] = values[0] if values[0] == values[1] else 0.5
+        value, outcomes = {"1": 1.0, "2": 0.0, "=": 0.5}, np.full(len(first), 0.5)
+        for i, both in asked.items():
+            one, other = (found[question] for question in both)
+            if one is None or other is None:
+                outcomes[i] = np.nan
+            elif value[one] == 1 - value[other]:  # else they disagree: a tie
+                outcomes[i] = value[one]
         failures = sum(found[question] is None for question in missing)
-        return Verdicts(outcomes, calls=len(missing), cached=len(asked) - len(missing), failures=failures)
+        return Verdicts(outcomes, calls=len(missing), cached=2 * len(asked) - len(missing), failures=failures)
 
     def question(self, attribute: str, prompt: Prompt, first: str, second: str) -> str:
         """The question about two texts. Its tags are a hash of all of them: no text can hold the tag that ends it."""
@@ -167,8 +153,6 @@ class LlmJudge:
                     )
         return found
 
-    # ---- answers on disk ----
-
     def _path(self, question: str) -> Path:
         key = {"version": _VERSION, "question": question, **self._answerer.identity}
         digest = sha256_of_json(key)
@@ -178,13 +162,11 @@ class LlmJudge:
         path = self._path(question)
         if not path.is_file():
             return None
-        try:
+        with named_if_damaged(path):
             verdict = json.loads(path.read_text(encoding="utf-8"))["verdict"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"The kept answer {path} is damaged ({error}): delete it.") from error
-        if verdict not in ("1", "2", "="):
-            raise ValueError(f"The kept answer {path} holds the verdict {verdict!r}: delete it.")
-        return verdict
+            if verdict not in get_args(Verdict):
+                raise ValueError(f"it holds the verdict {verdict!r}")
+            return cast(Verdict, verdict)
 
     def _keep(self, question: str, verdict: Verdict) -> None:
         path = self._path(question)
@@ -212,10 +194,8 @@ class LocalAnswerer:
     Args:
         folder (`Path`):
             The model, safetensors only; it is loaded when the first question comes.
-        name (`str`):
-            What it is called.
-        fingerprint (`str`):
-            A hash of it.
+        name, fingerprint (`str`):
+            What it is called, and a hash of it.
         max_new_tokens (`int`):
             Length limit of an answer.
         batch_size (`int`, *optional*, defaults to `16`):
@@ -239,11 +219,7 @@ class LocalAnswerer:
     @functools.cached_property
     def model(self) -> PreTrainedModel:
         """The model, on the GPU if there is one."""
-        with explained(self._folder, "judge"):
-            model = AutoModelForCausalLM.from_pretrained(
-                self._folder, dtype="auto", use_safetensors=True, trust_remote_code=False
-            )
-        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+        return load_causal(self._folder, what="judge").to("cuda" if torch.cuda.is_available() else "cpu")
 
     def answer(self, questions: Sequence[str]) -> Answers:
         """Answers in batches of similar length; a question beyond the context has no answer."""
@@ -268,3 +244,45 @@ class LocalAnswerer:
             )
             for i, (completion,) in zip(batch, completions, strict=True):
                 yield i, completion.text
+
+
+class HttpAnswerer:
+    """
+    An OpenAI-compatible endpoint: each question is a chat of one message, at temperature 0.
+
+    Args:
+        address (`str`):
+            Base address, as `http://localhost:8000/v1`.
+        model (`str`):
+            Name of the model there.
+        max_tokens (`int`, *optional*, defaults to `256`):
+            Length limit of an answer.
+        **options (`Any`):
+            Key, timeout, attempts and the like; see [`~fairpo_trl.evaluation.http.ChatClient`].
+
+    Raises:
+        ValueError: If the address, the name of the variable or a number is wrong.
+    """
+
+    def __init__(self, address: str, model: str, *, max_tokens: int = 256, **options: Any) -> None:
+        check_number("judge_max_tokens", max_tokens, positive=True, whole=True)
+        self._client, self._max_tokens = ChatClient(address, model, **options), max_tokens
+        self.description = self._client.description
+        self.identity: Mapping[str, str | int | float] = {
+            "address": self._client.url,
+            "model": model,
+            "max_tokens": max_tokens,
+        }
+
+    def answer(self, questions: Sequence[str]) -> Answers:
+        """
+        Yields answers as they come.
+
+        Raises:
+            OSError: If the server cannot be reached, or refuses the key, the model or the address.
+        """
+        settings = {"temperature": 0, "max_tokens": self._max_tokens}
+        bodies = [{"messages": [{"role": "user", "content": question}], **settings} for question in questions]
+        with closing(self._client.ask(bodies)) as replies:
+            for index, reply in replies:
+                yield index, None if reply is None else reply.text

@@ -55,7 +55,7 @@ class ModelSource:
 
 def find_model(name: str, *, base_model: str | None = None, tokenizer: str | None = None) -> ModelSource:
     """
-    Find a model and what it needs, without loading it.
+    Find a model and what it needs, without loading it; a Hub id is downloaded.
 
     Args:
         name (`str`):
@@ -64,9 +64,6 @@ def find_model(name: str, *, base_model: str | None = None, tokenizer: str | Non
             Base of an adapter, instead of the one that its configuration names.
         tokenizer (`str`, *optional*):
             Folder or Hub id of its tokenizer, instead of its own or the base's.
-
-    Returns:
-        `ModelSource`: Where everything is; a Hub id is downloaded.
 
     Raises:
         FileNotFoundError: If there is no such folder or Hub id, or the base is not there.
@@ -162,7 +159,6 @@ class LoadedModels:
 
     def __init__(self, dtype: str = "auto") -> None:
         self.dtype = dtype
-        self.loads = 0
         self._folder: Path | None = None
         self._model: Any = None
 
@@ -191,13 +187,15 @@ class LoadedModels:
     def _load(self, folder: Path) -> Any:
         if self._folder != folder:
             self.close()
-            with explained(folder):
-                model = AutoModelForCausalLM.from_pretrained(
-                    folder, dtype=self.dtype, use_safetensors=True, trust_remote_code=False
-                )
+            model = load_causal(folder, self.dtype)
             self._model, self._folder = model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), folder
-            self.loads += 1
         return self._model
+
+
+def load_causal(folder: Path, dtype: str = "auto", what: str = "model") -> Any:
+    """A full language model of a folder, on the CPU; errors call it `what`."""
+    with explained(folder, what):
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, trust_remote_code=False)
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:

@@ -12,7 +12,7 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,40 +20,30 @@ from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
-from fairpo_trl.evaluation.models import ModelSource
+from fairpo_trl.evaluation.models import ModelSource, load_causal
 from fairpo_trl.evaluation.selection import check_scales
 from fairpo_trl.evaluation.served import ServedModel, WrittenModel
 from fairpo_trl.files import sync_folder, write_json
 
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-_BESIDE = (
-    "tokenizer*",
-    "chat_template*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-)
+_BESIDE = "tokenizer* chat_template* special_tokens_map.json added_tokens.json vocab.* merges.txt *.model".split()
 """What travels with a model: its tokenizer."""
 
 _ZERO_AT_START = (True, False, None, "gaussian", "eva", "orthogonal")
 """Values of `init_lora_weights` that leave the base as it is, so that scale 0 is the reference."""
 
 _NOT_LINEAR = ("use_dora", "use_qalora", "kasa_config", "monteclora_config", "arrow_config")
-_MERGE = "merge it into its base (`fairpo_trl.generation.merging.merge_adapter`) and name the merged model"
+_INSTEAD = (
+    "Test checkpoints of the run instead (`path checkpoints`), or several adapters in their order (`path models`); or "
+    "merge it into its base (`fairpo_trl.generation.merging.merge_adapter`) and name the merged model."
+)
 
 
 def check_scalable(source: ModelSource) -> None:
     """
     Says whether the weights of an adapter can be scaled, without loading them.
-
-    Args:
-        source ([`~fairpo_trl.evaluation.models.ModelSource`]):
-            An adapter.
 
     Raises:
         ValueError: If it is no LoRA, or one that is not linear in `B` (DoRA) or has moved the base (PiSSA and the
@@ -63,27 +53,24 @@ def check_scalable(source: ModelSource) -> None:
     name = source.name
     if config.get("peft_type") != "LORA":
         raise ValueError(
-            f"{name!r} is an adapter of kind {config.get('peft_type')}, which has no scale: only LoRA has. "
-            f"{_instead()}"
+            f"{name!r} is an adapter of kind {config.get('peft_type')}, which has no scale: only LoRA has. {_INSTEAD}"
         )
     wrong = [option for option in _NOT_LINEAR if config.get(option)]
     if wrong:
         raise ValueError(
             f"{name!r} was trained with `{wrong[0]}`: its weights are not linear in the scale, so that a scaled "
-            f"adapter is no model between reference and trained model. {_instead()}"
+            f"adapter is no model between reference and trained model. {_INSTEAD}"
         )
     start = config.get("init_lora_weights", True)
     if start not in _ZERO_AT_START:
         raise ValueError(
             f"{name!r} was initialised with `init_lora_weights={start!r}`, which changes the base: scaled to 0 it is "
             "not the reference. Save it with PEFT's `path_initial_model_for_weight_conversion`, which makes a plain "
-            f"LoRA of it. {_instead()}"
+            f"LoRA of it. {_INSTEAD}"
         )
 
 
-def scale_adapter(
-    source: ModelSource, scale: float, output: str | os.PathLike[str], base: Callable[[], Any] | None = None
-) -> Path:
+def scale_adapter(source: ModelSource, scale: float, output: str | os.PathLike[str]) -> Path:
     """
     Writes a LoRA adapter with its scale baked in, as a folder that PEFT loads.
 
@@ -93,13 +80,7 @@ def scale_adapter(
         scale (`float`):
             0 is the reference, 1 the adapter as it is; at least 0.
         output (`str` or `os.PathLike`):
-            The new folder; whole or not there. One that is there is replaced.
-        base (`Callable`, *optional*):
-            Loads the base model. Only called if the adapter holds whole tensors (biases, `modules_to_save`), which
-            then lie between the base's and the adapter's.
-
-    Returns:
-        `Path`: `output`.
+            The new folder, as everywhere here whole or not there; one that is there is replaced.
 
     Raises:
         ValueError: If the adapter cannot be scaled (see [`check_scalable`]), holds a tensor that is neither LoRA's nor
@@ -109,7 +90,8 @@ def scale_adapter(
     check_scale(scale)
     tensors = load_file(source.folder / ADAPTER_FILES[1])
     whole = {name for name in tensors if not _is_lora(name)}
-    base_tensors = _base_tensors(source, base) if whole else {}
+    # Biases and `modules_to_save` lie between the base's and the adapter's.
+    base_tensors = load_causal(source.weights).state_dict() if whole else {}
     scaled = {}
     for name, tensor in tensors.items():
         if name in whole:
@@ -134,28 +116,18 @@ def interpolate_model(
     Writes the full model that lies the share `scale` of the way from a reference to a model trained from it.
 
     Args:
-        reference ([`~fairpo_trl.evaluation.models.ModelSource`]):
-            Where the path begins.
-        trained ([`~fairpo_trl.evaluation.models.ModelSource`]):
-            A full model of the same architecture.
+        reference, trained ([`~fairpo_trl.evaluation.models.ModelSource`]):
+            Full models of one architecture.
         scale (`float`):
             0 is the reference, 1 the trained model; at least 0.
         output (`str` or `os.PathLike`):
-            The new folder; whole or not there. One that is there is replaced.
-
-    Returns:
-        `Path`: `output`.
+            The new folder.
 
     Raises:
         ValueError: If the two have other tensors, shapes or ties, or the scale is negative.
     """
     check_scale(scale)
-    model = AutoModelForCausalLM.from_pretrained(
-        trained.folder, dtype="auto", use_safetensors=True, trust_remote_code=False
-    )
-    start = AutoModelForCausalLM.from_pretrained(
-        reference.folder, dtype="auto", use_safetensors=True, trust_remote_code=False
-    )
+    model, start = load_causal(trained.folder), load_causal(reference.folder)
     first, last = start.state_dict(), model.state_dict()
     if differing := differing_tensors(first, last):
         raise ValueError(
@@ -178,18 +150,7 @@ def interpolate_model(
 
 
 def copy_model(source: ModelSource, output: str | os.PathLike[str]) -> Path:
-    """
-    Copies what loads as a model, an adapter or a full one, and leaves all else of its folder (optimizer, logs).
-
-    Args:
-        source ([`~fairpo_trl.evaluation.models.ModelSource`]):
-            The model.
-        output (`str` or `os.PathLike`):
-            The new folder; whole or not there. One that is there is replaced.
-
-    Returns:
-        `Path`: `output`.
-    """
+    """Copies what loads as a model, an adapter or a full one, and leaves all else of its folder (optimizer, logs)."""
     full = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
     with _draft(Path(output)) as folder:
         _copy(source.folder, folder, full if source.base is None else ADAPTER_FILES)
@@ -229,17 +190,12 @@ def scaled_path(
     The models between a reference and a trained model, and beyond, from the safest.
 
     Args:
-        trained ([`~fairpo_trl.evaluation.models.ModelSource`]):
-            A LoRA adapter of the reference, or a full model trained from it.
-        reference ([`~fairpo_trl.evaluation.models.ModelSource`]):
-            The reference.
+        trained, reference ([`~fairpo_trl.evaluation.models.ModelSource`]):
+            A LoRA adapter of the reference, or a full model trained from it, and the reference.
         scales (`Sequence[float]`):
             Positive and rising.
         folder (`str` or `os.PathLike`):
             Where they are written.
-
-    Returns:
-        `list[Step]`: one per scale.
 
     Raises:
         ValueError: If the scales do not rise, or the adapter cannot be scaled.
@@ -249,28 +205,21 @@ def scaled_path(
         check_scalable(trained)
 
     def make(scale: float) -> ModelSource:
-        output = Path(folder) / f"scale-{scale:g}"
+        name, output = f"scale {scale:g}", Path(folder) / f"scale-{scale:g}"
         if trained.base is None:
-            written = interpolate_model(reference, trained, scale, output)
-            return ModelSource(f"scale {scale:g}", written, None, written)
-        written = scale_adapter(trained, scale, output)
-        return ModelSource(f"scale {scale:g}", written, trained.base, trained.tokenizer)
+            return ModelSource(name, interpolate_model(reference, trained, scale, output), None, output)
+        return ModelSource(name, scale_adapter(trained, scale, output), trained.base, trained.tokenizer)
 
     return [Step(f"scale {scale:g}", scale, functools.partial(make, scale)) for scale in scales]
 
 
 def listed_path(sources: Mapping[str, Source]) -> list[Step]:
-    """
-    Models in the order in which they are given, such as the checkpoints of a run.
+    """Models in the order in which they are given by their names, such as the checkpoints of a run."""
 
-    Args:
-        sources (`Mapping[str, ModelSource | ServedModel | WrittenModel]`):
-            Name -> model.
+    def step(name: str, source: Source) -> Step:
+        return Step(name, None, lambda: source)
 
-    Returns:
-        `list[Step]`: one per model.
-    """
-    return [Step(name, None, functools.partial(_given, source)) for name, source in sources.items()]
+    return [step(name, source) for name, source in sources.items()]
 
 
 def _adapter_config(source: ModelSource) -> dict[str, Any]:
@@ -278,13 +227,6 @@ def _adapter_config(source: ModelSource) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{source.name!r} is no adapter: it holds no {ADAPTER_FILES[0]}.")
     return dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _instead() -> str:
-    return (
-        "Test checkpoints of the run instead (`path checkpoints`), or several adapters in their order "
-        f"(`path models`); or {_MERGE}."
-    )
 
 
 def check_scale(scale: float) -> None:
@@ -297,17 +239,6 @@ def _is_lora(name: str) -> bool:
     return any(part in ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B") for part in name.split("."))
 
 
-def _base_tensors(source: ModelSource, base: Callable[[], Any] | None) -> dict[str, torch.Tensor]:
-    model = (
-        base()
-        if base is not None
-        else AutoModelForCausalLM.from_pretrained(
-            source.weights, dtype="auto", use_safetensors=True, trust_remote_code=False
-        )
-    )
-    return dict(model.state_dict())  # tied weights under each of their names
-
-
 def _matching(base: dict[str, torch.Tensor], name: str, tensor: torch.Tensor, source: ModelSource) -> torch.Tensor:
     """The base's tensor that a whole tensor of the adapter stands for."""
     own = name.removeprefix("base_model.model.").replace(".base_layer", "")
@@ -316,7 +247,7 @@ def _matching(base: dict[str, torch.Tensor], name: str, tensor: torch.Tensor, so
         why = "the base has none of this name" if found is None else f"in the base it is {tuple(found.shape)}"
         raise ValueError(
             f"{source.name!r} holds the tensor {name} {tuple(tensor.shape)}, but {why}: there is nothing between the "
-            f"two. {_instead()}"
+            f"two. {_INSTEAD}"
         )
     return found
 
@@ -356,12 +287,8 @@ def _draft(output: Path) -> Iterator[Path]:
     sync_folder(output.parent)
 
 
-def _copy(source: Path, folder: Path, patterns: tuple[str, ...]) -> None:
+def _copy(source: Path, folder: Path, patterns: Iterable[str]) -> None:
     for pattern in patterns:
         for path in sorted(source.glob(pattern)):
             if path.is_file() and not (folder / path.name).exists():
                 shutil.copyfile(path, folder / path.name)  # the content of links: the Hub's cache consists of them
-
-
-def _given(source: Source) -> Source:
-    return source

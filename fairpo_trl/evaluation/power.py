@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 import math
 
 from scipy.special import ndtr, stdtrit
@@ -23,6 +25,8 @@ def chance_to_pass(
     """
     Chance that one held measure passes, by the normal approximation of the bound `t`.
 
+    For several measures that must all pass it is an upper limit.
+
     Args:
         prompts (`int`):
             Number of prompts, at least 2.
@@ -30,15 +34,10 @@ def chance_to_pass(
             Standard deviation of the differences over prompts.
         difference (`float`, *optional*, defaults to `0.0`):
             The true mean difference to the reference.
-        margin (`float`, *optional*, defaults to `0.05`):
-            What it may fall by.
-        level (`float`, *optional*, defaults to `0.05`):
-            Level of the test.
+        margin, level (`float`, *optional*, defaults to `0.05`):
+            What it may fall by, and the level of the test.
         lowest (`float`, *optional*, defaults to `-1.0`):
             Smallest difference there can be, of which the bound adds one example; `None` if there is none.
-
-    Returns:
-        `float`: between 0 and 1. For several measures that must all pass it is an upper limit.
 
     Raises:
         ValueError: If there are fewer than two prompts or the spread is negative.
@@ -73,10 +72,10 @@ def prompts_needed(
         spread, difference, margin, level, lowest:
             As in [`chance_to_pass`].
         power (`float`, *optional*, defaults to `0.8`):
-            Chance to pass, between 0 and 1.
+            Between 0 and 1.
 
     Returns:
-        `int`, *optional*: the number; `None` if the difference itself lies at or below minus the margin (no number of
+        `int`, *optional*: `None` if the difference itself lies at or below minus the margin (no number of
         prompts helps), or a million would not do.
 
     Example:
@@ -88,17 +87,9 @@ def prompts_needed(
     if difference <= -margin:
         return None
 
-    def enough(prompts: int) -> bool:
-        chance = chance_to_pass(prompts, spread, difference=difference, margin=margin, level=level, lowest=lowest)
-        return chance >= power
-
-    high = 2
-    while not enough(high):
-        high *= 2
-        if high > MOST_PROMPTS:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    numbers = range(2, MOST_PROMPTS + 1)
+    chance = functools.partial(
+        chance_to_pass, spread=spread, difference=difference, margin=margin, level=level, lowest=lowest
+    )
+    place = bisect.bisect_left(numbers, power, key=chance)  # it rises with the number
+    return numbers[place] if place < len(numbers) else None

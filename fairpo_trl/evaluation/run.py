@@ -16,14 +16,7 @@ from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.differences import AttributeMeasure
 from fairpo_trl.evaluation.judges import PairJudge, ScoreJudge
 from fairpo_trl.evaluation.paths import Source, Step
-from fairpo_trl.evaluation.selection import (
-    Candidate,
-    CandidateTest,
-    Held,
-    Selection,
-    assess,
-    select_in_order,
-)
+from fairpo_trl.evaluation.selection import Candidate, CandidateTest, Held, Selection, assess, select_in_order
 
 
 class Write(Protocol):
@@ -158,21 +151,12 @@ def run_selection(
             Lets a model write.
         judged (`Sequence[JudgedAttribute]`):
             Attributes and judges; at least one is privileged.
-        prompts (`Sequence`):
-            Distinct prompts that decide.
-        test_prompts (`Sequence`, *optional*):
-            Distinct other prompts, on which only what is handed over is measured.
+        prompts, test_prompts (`Sequence`):
+            Distinct prompts that decide, and distinct others, on which only what is handed over is measured.
         measures (`Sequence[ModelMeasure]`, *optional*):
             Further things that are held.
-        level, bound, seed:
-            As in [`assess`]; the seed is that of the writing too.
-        measure_all (`bool`, *optional*, defaults to `False`):
-            Whether candidates after the first failure write too; they stay untested.
-        report (`Callable`, *optional*):
-            Called with each test as it is done.
-
-    Returns:
-        [`SelectionOutcome`]
+        level, bound, seed, measure_all, report:
+            As in [`~fairpo_trl.evaluation.selection.select_in_order`]; the seed is that of the writing too.
 
     Raises:
         ValueError: If nothing is privileged or held, or a number is not finite.

@@ -72,7 +72,7 @@ class ClassifierJudge:
     Args:
         folder (`Path`):
             The model with its tokenizer, safetensors only; it is loaded when the first text comes.
-        label (`str`):
+        label (`str`, *optional*):
             Index or name of a label; needed if there are several.
         with_prompt (`bool`):
             Whether it reads the prompt too.

@@ -51,16 +51,14 @@ class Held:
     One measure of one candidate that must not get worse.
 
     Attributes:
-        differences (`ArrayLike` or [`Resampled`]):
-            `[examples]`: the candidate's value less the reference's on the same example, higher is better. An example
-            is what was drawn at random: the prompt (the mean of its samples), the document, the question. Or what is
-            no mean over examples.
-        margin (`float`, *optional*, defaults to `0.05`):
-            How far the mean may fall, in the unit of the differences; positive.
-        lowest (`float`, *optional*, defaults to `-1.0`):
-            Smallest difference there can be; `None` if there is none. The default is that of win rates.
-        highest (`float`, *optional*, defaults to `1.0`):
-            Largest difference there can be; `None` if there is none.
+        differences (`ArrayLike` or [`Resampled`]): `[examples]`: the candidate's value less the reference's on the
+            same example, higher is better. An example is what was drawn at random: the prompt (the mean of its
+            samples), the document, the question. Or what is no mean over examples.
+        margin (`float`, *optional*, defaults to `0.05`): How far the mean may fall, in the unit of the differences;
+            positive.
+        lowest (`float`, *optional*, defaults to `-1.0`): Smallest difference there can be; `None` if there is none.
+            The default is that of win rates.
+        highest (`float`, *optional*, defaults to `1.0`): Largest difference there can be; `None` if there is none.
     """
 
     differences: ArrayLike | Resampled
@@ -75,16 +73,14 @@ class Candidate:
     What was measured of one candidate.
 
     Attributes:
-        name (`str`):
-            What it is called.
-        gain (`ArrayLike` or [`Resampled`]):
-            `[prompts]` privileged gain over the reference on each prompt, or one that is no mean over prompts.
-        held (`Mapping[str, Held]`):
-            Measure -> its differences.
-        gain_lowest (`float`, *optional*, defaults to `-1.0`):
-            Smallest gain there can be on a prompt; `None` if there is none.
-        gain_highest (`float`, *optional*, defaults to `1.0`):
-            Largest gain there can be on a prompt; `None` if there is none.
+        name (`str`): What it is called.
+        gain (`ArrayLike` or [`Resampled`]): `[prompts]` privileged gain over the reference on each prompt, or one that
+            is no mean over prompts.
+        held (`Mapping[str, Held]`): Measure -> its differences.
+        gain_lowest (`float`, *optional*, defaults to `-1.0`): Smallest gain there can be on a prompt; `None` if there
+            is none.
+        gain_highest (`float`, *optional*, defaults to `1.0`): Largest gain there can be on a prompt; `None` if there
+            is none.
     """
 
     name: str
@@ -241,19 +237,12 @@ def select_in_order(
     Args:
         measures (`Sequence[Callable]`):
             Measures one candidate each, from the safest.
-        level (`float`, *optional*, defaults to `0.05`):
-            See [`select`].
-        bound (`str`, *optional*, defaults to `"t"`):
-            See [`select`].
-        seed (`int`, *optional*, defaults to `0`):
-            See [`select`].
+        level, bound, seed:
+            As in [`select`].
         measure_all (`bool`, *optional*, defaults to `False`):
             Whether candidates after the first failure are measured too; they stay untested.
         report (`Callable`, *optional*):
             Called with each test as it is done.
-
-    Returns:
-        [`Selection`]
 
     Raises:
         ValueError: As [`select`].
@@ -271,22 +260,15 @@ def assess(
     candidate: Candidate, *, candidates: int = 1, level: float = 0.05, bound: Bound = "t", seed: int = 0
 ) -> CandidateTest:
     """
-    Tests one candidate by itself.
+    Tests one candidate by itself: it `passed` or `failed`.
 
     Args:
         candidate ([`Candidate`]):
             What was measured.
         candidates (`int`, *optional*, defaults to `1`):
             How many there are on the whole path, measured or not; 1 on examples that decide nothing.
-        level (`float`, *optional*, defaults to `0.05`):
-            Level of each held measure's test.
-        bound (`str`, *optional*, defaults to `"t"`):
-            Kind of the bounds.
-        seed (`int`, *optional*, defaults to `0`):
-            Of the bounds that draw.
-
-    Returns:
-        [`CandidateTest`]: `passed` or `failed`.
+        level, bound, seed:
+            As in [`select`]; each held measure is tested at the level itself.
 
     Raises:
         ValueError: As [`select`].
@@ -315,15 +297,8 @@ def decide(tests: Sequence[CandidateTest], *, level: float = 0.05, bound: Bound 
     """
     Stops at the first candidate that failed and chooses among those before it.
 
-    Args:
-        tests (`Sequence[CandidateTest]`):
-            In the order that was fixed beforehand; those after the first failure may be there or not.
-        level, bound:
-            As in [`assess`].
-
-    Returns:
-        [`Selection`]: candidates after the first failure are `untested`; the reference is chosen if none passed, or if
-        none that passed has a gain above 0.
+    Candidates after it, which may be there or not, are `untested`. The reference is chosen if none passed, or if none
+    that passed has a gain above 0.
 
     Raises:
         ValueError: If two candidates have one name, or hold other measures or margins.

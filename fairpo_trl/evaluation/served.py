@@ -6,9 +6,7 @@ noise than those of models that run here. Bounds and intervals become wider by i
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -22,6 +20,7 @@ from fairpo_trl.evaluation.writing import PART, Sampling, keep_completions
 from fairpo_trl.hashing import sha256_of_file
 from fairpo_trl.preferences.rules import completion_text as prompt_text
 from fairpo_trl.preferences.rules import prompt_key
+from fairpo_trl.tables import read_rows
 
 
 SERVED, WRITTEN = "served:", "completions:"
@@ -55,11 +54,11 @@ class ServedModel:
         """
         Lets it write, or reads what it wrote in an earlier call.
 
+        Completions, `[prompts][samples]`, come without token ids.
+
         Args:
-            folder (`str` or `os.PathLike`):
-                Where the parts are kept.
-            label (`str`):
-                What its subfolder is called.
+            folder, label:
+                As in [`~fairpo_trl.evaluation.writing.keep_completions`].
             prompts (`Sequence`):
                 Conversations.
             sampling ([`~fairpo_trl.evaluation.writing.Sampling`]):
@@ -67,9 +66,6 @@ class ServedModel:
             seed (`int`):
                 Sent along, one number per text: servers that honour it draw the same text again, no two models share
                 their draws.
-
-        Returns:
-            `list[list[Completion]]`: `[prompts][samples]`, without token ids.
 
         Raises:
             ValueError: If a prompt is plain text, which a chat would turn into something else.
@@ -137,24 +133,22 @@ class WrittenModel:
 
     def write(self, prompts: Sequence[Prompt], samples: int, skip: int = 0) -> list[list[Completion]]:
         """
-        The texts of the file for these prompts.
+        The texts of the file for these prompts, `[prompts][samples]`.
+
+        They come without token ids; whether one ended by itself is not known and taken for granted.
 
         Args:
             prompts (`Sequence`):
                 Plain text or messages, as in the file.
             samples (`int`):
                 Texts per prompt.
-            skip (`int`, *optional*, defaults to 0):
+            skip (`int`, *optional*, defaults to `0`):
                 Leave out this many first: a reference needs twice the texts, the second half of which is compared with
                 the first.
 
-        Returns:
-            `list[list[Completion]]`: `[prompts][samples]`, without token ids; whether one ended by itself is not known
-            and taken for granted.
-
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If a line is no such object, or a prompt has too few texts.
+            ValueError: If a row is no such object, or a prompt has too few texts.
         """
         found = self._texts()
         lacking = [prompt for prompt in prompts if len(found.get(prompt_key(prompt), ())) < skip + samples]
@@ -174,15 +168,10 @@ class WrittenModel:
         return sha256_of_file(self.path)
 
     def _texts(self) -> dict[str, list[str]]:
-        if not self.path.is_file():
-            raise FileNotFoundError(f"There is no file {str(self.path)!r} with completions.")
         found: dict[str, list[str]] = {}
-        lines = self.path.read_text(encoding="utf-8-sig").splitlines()
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+        rows = read_rows(self.path)
+        for number, row in enumerate(rows if isinstance(rows, list) else rows.to_pylist()):
             try:
-                row = json.loads(line)
                 texts = row["completions"] if "completions" in row else [row["completion"]]
                 if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
                     raise TypeError("completions must be texts")
@@ -190,24 +179,16 @@ class WrittenModel:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
                 raise ValueError(
-                    f"Line {number} of {self.path.name} is no completion ({reason}): a line is a JSON object with "
-                    "`prompt`, and `completion` (text) or `completions` (a list of texts)."
+                    f"Row {number} of {self.path.name} is no completion ({reason}): a row has `prompt`, and "
+                    "`completion` (text) or `completions` (a list of texts)."
                 ) from error
         return found
 
 
 def parse_source(name: str, options: Mapping[str, Any] | None = None) -> ServedModel | WrittenModel | None:
     """
-    Reads the name of something that is written elsewhere.
-
-    Args:
-        name (`str`):
-            As the user wrote it, see `FORMS`.
-        options (`Mapping[str, Any]`, *optional*):
-            For the client of a server.
-
-    Returns:
-        [`ServedModel`], [`WrittenModel`] or `None`: `None` for the folder or Hub id of a model that runs here.
+    Reads the name of something that is written elsewhere, see `FORMS`; `None` for the folder or Hub id of a model
+    that runs here. The `options` are for the client of a server.
 
     Raises:
         ValueError: If the address is wrong or the model is missing.
@@ -220,8 +201,3 @@ def parse_source(name: str, options: Mapping[str, Any] | None = None) -> ServedM
     if name.startswith(WRITTEN):
         return WrittenModel(Path(name.removeprefix(WRITTEN)).expanduser())
     return None
-
-
-def label_of(source: ServedModel | WrittenModel) -> str:
-    """Its name as that of a folder."""
-    return re.sub(r"[^\w.+-]+", "-", source.name).lstrip(".") or "model"

@@ -38,7 +38,7 @@ def statement(
     untested: Sequence[str] = (),
 ) -> str:
     """
-    The verdict of a selection, the promise it carries and what that rests on.
+    The verdict of a selection, the promise it carries and what that rests on, in a few sentences without line breaks.
 
     Args:
         selection ([`~fairpo_trl.evaluation.selection.Selection`]):
@@ -51,9 +51,6 @@ def statement(
             Whether candidates and reference shared their random numbers while they wrote.
         untested (`Sequence[str]`, *optional*):
             What should be held, but has too few examples to be tested.
-
-    Returns:
-        `str`: a few sentences, without line breaks.
     """
     sure, unit = f"{100 * (1 - selection.level):g} %", wording.unit
     chosen = selection.chosen_test

@@ -61,12 +61,8 @@ def write_completions(
             A hash of model and tokenizer.
         open_model (`Callable[[], AbstractContextManager[Model]]`):
             Loads the model.
-        tokenizer ([`PreTrainedTokenizerBase`]):
-            Its tokenizer.
-        prompts (`Sequence[Prompt]`):
-            Conversations or plain strings.
-        sampling ([`Sampling`]):
-            How they are drawn.
+        tokenizer, prompts, sampling:
+            As for `sample_completions`.
         seed (`int`):
             Random numbers, shared by models with the same seed.
         batch_size (`int`, *optional*, defaults to `16`):
@@ -115,19 +111,12 @@ def keep_completions(
     Completions in parts of `PART` prompts, each of which is written once and then read.
 
     Args:
-        folder, desc:
-            As in [`write_completions`].
-        label (`str`):
-            What the subfolder is called, before a hash.
+        folder, label, prompts, desc:
+            As in [`write_completions`]; a hash follows the label.
         key (`dict[str, Any]`):
             Everything that the completions depend on, besides the prompts.
-        prompts (`Sequence[Prompt]`):
-            The prompts.
         write_part (`Callable[[Sequence[Prompt], int], list[list[Completion]]]`):
-            Takes a part of them and the number of its first one.
-
-    Returns:
-        `[prompts][samples]`.
+            Takes a part of the prompts and the number of its first one.
 
     Raises:
         ValueError: If a kept part is damaged; names the file.
@@ -160,12 +149,8 @@ def kept_numbers(
     Numbers that are computed once for what they depend on, and then read.
 
     Args:
-        folder (`str` or `os.PathLike`):
-            Where they are kept.
-        label (`str`):
-            Begins the file's name.
-        key (`dict[str, Any]`):
-            Everything that they depend on.
+        folder, label, key:
+            As in [`keep_completions`]; the label begins the file's name.
         compute (`Callable`):
             Gives them, `[examples]`.
         count (`int`, *optional*):
@@ -176,7 +161,7 @@ def kept_numbers(
     """
     path = Path(folder) / f"{label}-{_digest(key)}.json"
     if path.is_file():
-        with _named(path):
+        with named_if_damaged(path):
             found = np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.float64)
             if found.shape != (count or max(1, found.size),) or not np.isfinite(found).all():
                 raise ValueError(f"it holds numbers of shape {found.shape}")
@@ -215,7 +200,7 @@ def _read(path: Path, count: int) -> list[list[Completion]] | None:
     """One part, `None` if it is not there."""
     if not path.is_file():
         return None
-    with _named(path):
+    with named_if_damaged(path):
         rows = json.loads(path.read_text(encoding="utf-8"))
         if len(rows) != count:
             raise ValueError(f"{len(rows)} prompts instead of {count}")
@@ -223,7 +208,7 @@ def _read(path: Path, count: int) -> list[list[Completion]] | None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named_if_damaged(path: Path) -> Iterator[None]:
     """Errors of reading name the file."""
     try:
         yield

@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from fairpo_trl.commands import evaluate_models, select
+from fairpo_trl.commands import evaluate_inputs, select
 from fairpo_trl.commands.evaluate_judges import JudgeArguments
 from fairpo_trl.commands.main import main
 from fairpo_trl.commands.select_inputs import SelectArguments, divide_prompts
@@ -191,10 +191,10 @@ def test_a_full_model_is_interpolated_with_its_reference(place, tmp_path):
         ({"margins": ["polite"]}, "'polite' is not of the form ATTRIBUTE=NUMBER"),
         ({"margins": ["polit=0.1"]}, "Unknown held attribute: 'polit' .*'polite'"),
         ({"margins": ["concise=0.1"]}, "Unknown held attribute: 'concise'"),
-        ({"margins": ["polite=0.1", "polite=0.2"]}, "two entries for 'polite'"),
+        ({"margins": ["polite=0.1", "polite=0.2"]}, "`margins` names 'polite' twice"),
         ({"scales": [1.0, 0.5]}, "rise from the safest"),
         ({"scales": [0.0, 0.5]}, "must be positive"),
-        ({"test_prompts": -1}, "`test_prompts` must be at least 0"),
+        ({"test_prompts": -1}, "`test_prompts` must be >= 0"),
         ({"max_prompts": 5}, "`max_prompts` must be at least 20"),
         ({"privileged_attributes": ["concise", "polite", "factual"]}, "Nothing is held"),
         ({"path": "checkpoints"}, "holds no checkpoint"),
@@ -311,7 +311,7 @@ ON_A_CPU = "--use_cpu true --bf16 false --privileged_attributes concise"
 
 
 def test_training_goes_on_to_the_test_in_one_command(place, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate_models, "Sampling", lambda samples, tokens, *rest: Sampling(1, 4, *rest))
+    monkeypatch.setattr(evaluate_inputs, "Sampling", lambda samples, tokens, *rest: Sampling(1, 4, *rest))
     options = (
         f"--model_name_or_path {place / 'base'} --dataset_name {place / 'pairs.jsonl'} --test_share 0.6 {ON_A_CPU} "
         f"--output_dir {tmp_path / 'out'} --use_peft true --lora_target_modules q_proj v_proj --max_steps 1 "

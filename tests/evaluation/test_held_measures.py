@@ -11,10 +11,8 @@ import pytest
 import torch
 from test_select_command import place, selected  # noqa: F401  # a fixture
 
-from fairpo_trl.evaluation import held_pairs
-from fairpo_trl.evaluation.held_pairs import HeldPairLosses
-from fairpo_trl.evaluation.held_tasks import TaskResults
-from fairpo_trl.evaluation.held_texts import TextLogProbs
+from fairpo_trl.evaluation import held_measures
+from fairpo_trl.evaluation.held_measures import HeldPairLosses, TaskResults, TextLogProbs
 from fairpo_trl.evaluation.models import LoadedModels, find_model, load_tokenizer
 from fairpo_trl.evaluation.served import WrittenModel
 
@@ -80,7 +78,7 @@ def test_losses_of_pairs_are_held_and_computed_once(place, tmp_path, monkeypatch
     assert set(held) == {"polite", "factual", "polite, loss of pairs", "factual, loss of pairs"}
     assert held["polite, loss of pairs"].mean != 0 and held["polite, loss of pairs"].margin == 5.0
     assert "DPO loss" in first.judges["polite, loss of pairs"]
-    monkeypatch.setattr(held_pairs, "pair_log_ratios", lambda *args: pytest.fail("computed again"))
+    monkeypatch.setattr(held_measures, "pair_log_ratios", lambda *args: pytest.fail("computed again"))
     assert selected(place, tmp_path / "out", **options).selection == first.selection
     with pytest.raises(ValueError, match="`held_pairs` cannot be held with `bound bernstein`"):
         selected(place, tmp_path / "out", held_pairs=True, bound="bernstein")
@@ -145,7 +143,7 @@ def test_a_task_of_lm_eval_is_held_document_by_document(place, tmp_path, task): 
 
 
 def test_without_lm_eval_or_a_path_it_is_said_before_a_model_is_loaded(place, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("fairpo_trl.evaluation.held_tasks.find_spec", lambda name: None)
+    monkeypatch.setattr("fairpo_trl.evaluation.held_measures.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "fairpo_trl\[lm-eval\]"'):
         selected(place, tmp_path / "out", held_tasks=["hellaswag"])
     with pytest.raises(ValueError, match="`held_tasks_path` has no effect without `held_tasks`"):

@@ -9,8 +9,8 @@ import torch
 from conftest import make_model, make_tokenizer
 from test_select_command import place, selected  # noqa: F401  # a fixture
 
-from fairpo_trl.evaluation import held_texts
-from fairpo_trl.evaluation.held_texts import TextLogProbs, document_log_probs, read_documents
+from fairpo_trl.evaluation import held_measures
+from fairpo_trl.evaluation.held_measures import TextLogProbs, document_log_probs, read_documents
 from fairpo_trl.evaluation.models import LoadedModels, find_model
 
 
@@ -45,7 +45,7 @@ def test_documents_are_held_and_read_once_for_each_model(place, tmp_path, monkey
     assert tests["held texts"].mean == pytest.approx(float((values[1] - values[0]).mean()), abs=1e-9)
     assert tests["held texts"].examples == 15
     assert tests["held texts"].margin == 5.0
-    monkeypatch.setattr(held_texts, "document_log_probs", lambda *args: pytest.fail("read again"))
+    monkeypatch.setattr(held_measures, "document_log_probs", lambda *args: pytest.fail("read again"))
     assert selected(place, tmp_path / "out", **options).selection == first.selection
 
 
@@ -65,10 +65,10 @@ def test_files_of_documents(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"text": "one"}\n\n{"text": "two"}', encoding="utf-8")
     assert read_documents(tmp_path / "b.jsonl") == ["one", "two"]
     (tmp_path / "c.jsonl").write_text('{"text": "one"}\n{"txt": "two"}', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"Line 2 of c\.jsonl is no JSON object with `text`"):
+    with pytest.raises(ValueError, match=r"Row 1 of c\.jsonl must have a `text`, got .*txt"):
         read_documents(tmp_path / "c.jsonl")
     (tmp_path / "d.jsonl").write_text('{"text": 3}', encoding="utf-8")
-    with pytest.raises(ValueError, match="Line 1 .*`text` must be text, got 3"):
+    with pytest.raises(ValueError, match="Row 0 .* must have a `text`, got .*3"):
         read_documents(tmp_path / "d.jsonl")
     with pytest.raises(FileNotFoundError, match=r"e\.txt"):
         read_documents(tmp_path / "e.txt")

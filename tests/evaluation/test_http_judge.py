@@ -21,9 +21,8 @@ import pytest
 from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges, load_judges
 from fairpo_trl.evaluation import http
 from fairpo_trl.evaluation.http import ChatClient, Reply, check_address, keys_by_host, read_key
-from fairpo_trl.evaluation.http_judge import HttpAnswerer
 from fairpo_trl.evaluation.judges import parse_judge
-from fairpo_trl.evaluation.llm_judge import LlmJudge
+from fairpo_trl.evaluation.llm_judge import HttpAnswerer, LlmJudge
 
 
 KEY = "sk-very-secret-0123456789"
@@ -106,8 +105,15 @@ def slept() -> list[float]:
     return []
 
 
+def sleeper(slept: list[float]) -> Callable[[float], Any]:
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    return sleep
+
+
 def answerer(server: Endpoint, slept: list[float], **options: Any) -> HttpAnswerer:
-    options = {"concurrency": 1, "sleep": slept.append, "attempts": 3, **options}
+    options = {"concurrency": 1, "sleep": sleeper(slept), "attempts": 3, **options}
     return HttpAnswerer(server.address, "judge-1", **options)
 
 
@@ -204,7 +210,7 @@ def test_the_memory_that_a_body_can_take_is_bounded(server: Endpoint, slept: lis
 
 def test_a_client_gives_replies_with_their_end(server: Endpoint, slept: list[float]) -> None:
     server.script = [status(200, ANSWER), status(400)]
-    client = ChatClient(server.address, "writer", concurrency=1, sleep=slept.append)
+    client = ChatClient(server.address, "writer", concurrency=1, sleep=sleeper(slept))
     bodies = [{"messages": [{"role": "user", "content": text}], "seed": 3} for text in "ab"]
     assert list(client.ask(bodies)) == [(0, Reply("1", "stop")), (1, None)]
     assert server.requests[0]["body"] == {"model": "writer", **bodies[0]}
@@ -281,7 +287,7 @@ def test_a_server_that_is_not_there_ends_the_evaluation_after_its_attempts(slept
     with socket.socket() as silent:  # it has a port, so that nobody else has it, and does not listen
         silent.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
-        judge = HttpAnswerer(address, "m", attempts=3, concurrency=1, sleep=slept.append)
+        judge = HttpAnswerer(address, "m", attempts=3, concurrency=1, sleep=sleeper(slept))
         with pytest.raises(OSError, match=r"m at 127\.0\.0\.1 cannot be reached.*same command again"):
             ask(judge)
     assert len(slept) == 2

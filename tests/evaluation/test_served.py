@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_http_judge import Endpoint, Handler, drops, says, server, status  # noqa: F401  # a fixture
+from test_http_judge import Endpoint, Handler, drops, says, server, sleeper, status  # noqa: F401  # a fixture
 from test_select_command import COUNTS, QUIET, place, selected  # noqa: F401  # a fixture
 
 from fairpo_trl.commands import evaluate
@@ -23,7 +23,7 @@ PROMPTS = [[{"role": "user", "content": text}] for text in ("one", "two", "three
 
 
 def model(server: Endpoint, **options: Any) -> ServedModel:  # noqa: F811
-    return ServedModel(server.address, "lora-a", {"sleep": lambda seconds: None, "attempts": 3, **options})
+    return ServedModel(server.address, "lora-a", {"sleep": sleeper([]), "attempts": 3, **options})
 
 
 def writes(handler: Handler) -> None:
@@ -134,12 +134,12 @@ def test_a_file_gives_its_texts_by_prompt(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        (["{"], "Line 1 of a.jsonl is no completion"),
+        (["{"], "a.jsonl, line 1 is not JSON"),
         ([{"prompt": "q"}], "it lacks 'completion'"),
         ([{"completion": "q"}], "it lacks 'prompt'"),
         ([{"prompt": "q", "completions": "text"}], "completions must be texts"),
         ([{"prompt": "q", "completion": 3}], "completions must be texts"),
-        ([[1]], "Line 1 of a.jsonl"),
+        ([[1]], "a.jsonl: row 0 is no JSON object"),
         ([{"prompt": "p", "completion": "x"}], "fewer than 1 completions of 1 of 1 prompts, as 'q'"),
     ],
 )

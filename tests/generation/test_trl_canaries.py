@@ -324,16 +324,6 @@ def test_pushes_go_through_the_two_methods_that_ours_replace():
     assert [name for name in found if name != "private"] == asked  # `private` is new
 
 
-def test_a_client_reads_through_a_backend_that_can_be_wrapped():
-    # Breaks: the deadline of a whole request (evaluation/http.py).
-    import httpcore2
-    import httpx2
-
-    with httpx2.Client() as client:
-        assert isinstance(client._transport._pool._network_backend, httpcore2.NetworkBackend)
-        assert isinstance(client._mounts, dict)
-
-
 # ---- defaults ----
 
 
