@@ -35,7 +35,7 @@ class HeldGradients(TrainerBase):
     _window: StepWindow
     _is_non_privileged: torch.Tensor
     _gradients: torch.Tensor | None = None
-    _pairs_of: torch.Tensor | None = None  # of every held attribute in this step, [held]
+    _pairs_of: torch.Tensor | None = None  # of every held attribute in this step, or their weights, [held]
     _role_weights: torch.Tensor | None = None  # that this step is computed with: privileged, held
     _removed: tuple[float, int] = (0.0, 0)  # sum over steps since the last log, and their number
 
@@ -56,7 +56,7 @@ class HeldGradients(TrainerBase):
             )
 
     def collect_gradients(
-        self, losses: torch.Tensor, members: torch.Tensor, dpo: torch.Tensor, attribute_mask: torch.Tensor
+        self, losses: torch.Tensor, members: torch.Tensor, dpo: torch.Tensor, counts: torch.Tensor
     ) -> None:
         """
         Adds the gradients of one micro-batch; called where the objective has been computed, before its backward pass.
@@ -68,8 +68,8 @@ class HeldGradients(TrainerBase):
                 Which groups a pair is in, bool `[B, K]`.
             dpo (`torch.Tensor`):
                 DPO losses, times the weights of pairs if there are any, `[B, A]`; 0 where a pair lacks the attribute.
-            attribute_mask (`torch.Tensor`):
-                Which attributes a pair has, bool `[B, A]`.
+            counts (`torch.Tensor`):
+                Pairs of each attribute, or the sums of their weights, `[A]`.
         """
         if self.args.held_gradients == "sum" or not self.model.training:
             return
@@ -77,13 +77,12 @@ class HeldGradients(TrainerBase):
         every = self.group_weights.weights.to(losses.device)
         weights = every[privileged]
         self._role_weights = torch.stack([weights.sum(), every[~privileged].sum()])
-        counts = self._window.counts[privileged]
-        parts = [grouped_objective(losses[:, privileged], weights, counts)]
+        parts = [grouped_objective(losses[:, privileged], weights, self._window.counts[privileged])]
         held = [self.partition.names.index(name) for name in self.partition.non_privileged]
         parts += [dpo[:, a].sum() for a in held]
-        here = attribute_mask[:, held].sum(dim=0).float()
+        here = counts[held].to(self._window.counts.dtype)
         self._pairs_of = here if self._pairs_of is None else self._pairs_of + here
-        present = [bool(members[:, privileged].any()), *attribute_mask[:, held].any(dim=0).tolist()]
+        present = [bool(members[:, privileged].any()), *(here > 0).tolist()]
         parameters = self._trained()
         for row, (part, some) in enumerate(zip(parts, present, strict=True)):
             if not some:
@@ -114,7 +113,7 @@ class HeldGradients(TrainerBase):
         if found is None or pairs is None:  # this process had no pair that counts; others may have had
             size = sum(parameter.numel() for parameter in parameters)
             found = torch.zeros(1 + held, size, device=self.accelerator.device)
-            pairs = found.new_zeros(held)
+            pairs = self._window.counts.new_zeros(held)
         found, pairs = self.sum_over_processes(found), self.sum_over_processes(pairs)
         project = self.args.held_gradients == "project"
         if project:
@@ -140,7 +139,7 @@ class HeldGradients(TrainerBase):
             self._role_weights = found.new_tensor([0.5, 0.5])
         mine, held = self._role_weights.to(found)
         found[0] /= mine.clamp(min=1e-12)  # of a mean already
-        found[1:] /= pairs.clamp(min=1)[:, None]
+        found[1:] /= torch.where(pairs > 0, pairs, 1).to(found)[:, None]  # sums of weights may be below 1
         some = (pairs > 0).to(found)
         shares = torch.cat([mine[None], held * some / some.sum().clamp(min=1)])
         return shares / shares.sum()

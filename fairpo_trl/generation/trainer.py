@@ -35,6 +35,7 @@ from fairpo_trl.generation.roles import build_group_weights, resolve_partition
 from fairpo_trl.generation.rows import prepare_rows
 from fairpo_trl.generation.summary import print_summary
 from fairpo_trl.generation.token_check import TOKENS, model_limits, prepare_tokens
+from fairpo_trl.generation.trained_prompts import ForgetPrompts
 from fairpo_trl.hashing import sha256_of_rows, sha256_of_tensors
 from fairpo_trl.hub.card import PAPER
 from fairpo_trl.loading import explained_within
@@ -193,6 +194,7 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, HeldGradients
 
         if self.pop_callback(ProgressCallback) is not None:  # its line would hold several metrics of every attribute
             self.add_callback(CompactProgressCallback)
+        self.add_callback(ForgetPrompts)
 
         device = self.accelerator.device
         self._membership = self.partition.group_membership(args.grouping).float().to(device)  # [A, K]
@@ -309,14 +311,9 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, HeldGradients
         if PAIR_WEIGHTS in inputs:  # sums of w * loss over sums of w: weighted means, of a group over the whole step
             weights = inputs[PAIR_WEIGHTS].to(losses.device, losses.dtype).unsqueeze(1)
             losses, dpo = losses * weights, dpo * weights
-        loss = self.group_objective(
-            losses,
-            self._counts(members, inputs),
-            group_sums(dpo),
-            self._counts(attribute_mask, inputs),
-            training=mode == "train",
-        )
-        self.collect_gradients(losses, members, dpo, attribute_mask)
+        counts, item_counts = self._counts(members, inputs), self._counts(attribute_mask, inputs)
+        loss = self.group_objective(losses, counts, group_sums(dpo), item_counts, training=mode == "train")
+        self.collect_gradients(losses, members, dpo, item_counts)
         if self.aux_loss_enabled:  # a mean over tokens of each micro-batch, so it is averaged over them
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss / (
                 self._window_batches if mode == "train" else 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
+from datasets import Dataset
 from helpers_trainer import NAMES, ExactHead, assert_same, data, dpo, fairpo, logs, lora, parameters, turned
 
 from fairpo_trl.core.projection import conflict_averse_weights, projection_weights
@@ -87,6 +88,26 @@ def test_the_step_is_that_of_raco_on_the_objectives(tmp_path, monkeypatch):
     torch.testing.assert_close(step, expected, rtol=0, atol=1e-7)
     changed = float((step - weights @ gradients).norm() / (weights @ gradients).norm())
     assert logs(trainer)[0]["conflict_averse"] == pytest.approx(changed, rel=1e-4)
+
+
+@pytest.mark.parametrize("how", ["project", "conflict_averse"])
+def test_weights_of_pairs_are_those_of_the_means(how, tmp_path, monkeypatch):
+    monkeypatch.setattr("trl.trainer.utils._ChunkedLogProbFunction", ExactHead)
+    pairs = turned(data(24))
+    held = next(row for row, name in enumerate(pairs["attribute"]) if name == "polite")
+    weights = [0.01] * 24  # sums below 1: none may be taken for a count
+    weights[held], weights[-1] = 0.02, 0.0
+    rows = pairs.to_list()
+    twice = Dataset.from_list([*rows[:-1], rows[held]])  # the last pair is gone, a held one there twice
+    ends = []
+    for dataset in (twice, pairs.add_column("weight", weights)):
+        trainer = fairpo(
+            tmp_path, dataset, per_device_train_batch_size=8, gradient_accumulation_steps=3, max_steps=1,
+            held_gradients=how, packing="never",
+        )  # fmt: skip
+        trainer.train()
+        ends.append(parameters(trainer))
+    assert_same(*ends, 1e-7)  # what the solver of RACO makes of rounding
 
 
 def privileged_step(tmp_path, **options):
