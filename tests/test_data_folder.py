@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 
 from fairpo_trl.classification.data.load import ClassificationArguments, load_splits
 from fairpo_trl.data_folder import check_data_folder
-from fairpo_trl.generation.load_pairs import load_pairs
+from fairpo_trl.generation.data import load_pairs
 from fairpo_trl.preferences.read import read_splits
 
 

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 from fairpo_trl import FairPOTrainer
 from fairpo_trl.commands.generation import make_parser
 from fairpo_trl.evaluation import mean_token_log_prob
-from fairpo_trl.generation.load_pairs import load_pairs
+from fairpo_trl.generation.data import load_pairs
 from fairpo_trl.generation.run import train as train_run
 
 

@@ -19,9 +19,14 @@ def losses_of_members(losses: torch.Tensor, membership: torch.Tensor) -> torch.T
     return torch.where(membership, losses, torch.zeros_like(losses))
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """float64; on MPS, which has none, sums are as good as float32 allows."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def group_sums(losses: torch.Tensor) -> torch.Tensor:
     """Sum of the losses of each group, `[K]`, float64 (float32 on MPS), no gradient: what adds up over batches."""
-    return losses.detach().to(torch.float32 if losses.device.type == "mps" else torch.float64).sum(dim=0)
+    return losses.detach().to(sum_dtype(losses.device)).sum(dim=0)
 
 
 def grouped_objective(losses: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

@@ -14,10 +14,4 @@ if TYPE_CHECKING:
 __all__ = ["FairPOConfig", "FairPOTrainer"]
 
 # Loaded on first use: reading and checking pairs needs no trainer.
-__getattr__ = lazily(
-    __name__,
-    {
-        "config": "FairPOConfig",
-        "trainer": "FairPOTrainer",
-    },
-)
+__getattr__ = lazily(__name__, {"config": "FairPOConfig", "trainer": "FairPOTrainer"})

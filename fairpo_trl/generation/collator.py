@@ -31,15 +31,8 @@ def describe_pairs(
     """
     Names the pairs of a batch in the words of an error: row of the data, attributes and how the prompt begins.
 
-    Args:
-        batch (`Mapping[str, Any]`):
-            A batch of [`AttributeCollator`], `B` pairs.
-        names (`Sequence[str]`):
-            The attributes, in the order of the mask's columns.
-        decode (`Callable`):
-            The tokenizer's.
-        chosen (`torch.Tensor`, *optional*):
-            Bool `[B]`, on the CPU: which pairs; all by default.
+    `names` are the columns of the attribute mask, `decode` is the tokenizer's; `chosen`, bool `[B]` on the CPU, says
+    which pairs, all by default.
     """
     mask = batch["attribute_mask"].cpu()
     pairs = list(range(len(mask))) if chosen is None else chosen.nonzero().flatten().tolist()

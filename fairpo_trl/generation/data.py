@@ -8,17 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from datasets import DatasetDict, IterableDatasetDict
+from datasets import DatasetDict, IterableDatasetDict, load_dataset
 from rich.console import Console
 from trl import ScriptArguments
 
+from fairpo_trl.data_folder import check_data_folder
 from fairpo_trl.files import local_path
-from fairpo_trl.generation.load_pairs import load_pairs
 from fairpo_trl.preferences.load import load_preferences, select_and_divide
-from fairpo_trl.preferences.own import checked, mix, understood
+from fairpo_trl.preferences.own import mix, own_pairs, understood
 from fairpo_trl.preferences.pairing import Pairing
-from fairpo_trl.preferences.read import Rows, read_splits
+from fairpo_trl.preferences.read import Rows, as_dataset, read_splits
 from fairpo_trl.preferences.sources import SOURCES
+from fairpo_trl.tables import type_of
 
 
 @dataclass
@@ -126,15 +127,7 @@ def read_unchecked(args: DataArguments, attribute_column: str, console: Console)
     Raises:
         FileNotFoundError, ValueError: As [`load_data`].
     """
-    converted = (
-        "dataset_source",
-        "ratings",
-        "attributes",
-        "mixture",
-        "test_share",
-        "dataset_streaming",
-        "as_messages",
-    )
+    converted = "dataset_source ratings attributes mixture test_share dataset_streaming as_messages".split()
     if args.dataset_name and not any(getattr(args, name) for name in converted) and not _published(args.dataset_name):
         path = local_path(args.dataset_name)
         if path is not None:
@@ -142,6 +135,46 @@ def read_unchecked(args: DataArguments, attribute_column: str, console: Console)
     data = load_data(args, attribute_column, console)
     if isinstance(data, IterableDatasetDict):
         raise ValueError("A stream cannot be checked: leave out `dataset_streaming`.")
+    return data
+
+
+def load_pairs(name: str, config: str | None = None, streaming: bool = False) -> DatasetDict | IterableDatasetDict:
+    """
+    Loads preference pairs (`prompt`, `chosen`, `rejected`, attribute) as splits.
+
+    Args:
+        name (`str`):
+            Hub id, or a path: a folder written by `Dataset.save_to_disk` or holding data files, or one JSONL, JSON,
+            CSV or Parquet file. A file with a column `split` is divided by it; otherwise all rows are `train`.
+        config (`str`, *optional*):
+            Configuration of a Hub dataset.
+        streaming (`bool`, *optional*, defaults to `False`):
+            Whether to stream instead of loading.
+
+    Returns:
+        `DatasetDict` or `IterableDatasetDict`: split -> pairs.
+
+    Raises:
+        FileNotFoundError: If `name` looks like a path and nothing is there.
+        ValueError: If the file type is unknown, or a file divided by a column `split` or a folder written by
+            `save_to_disk` is to be streamed.
+    """
+    path = local_path(name)
+    if path is None:
+        return load_dataset(name, name=config, streaming=streaming)
+    if not streaming:
+        return DatasetDict({split: as_dataset(rows, path.name) for split, rows in read_splits(path).items()})
+    if path.is_dir():
+        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+            raise ValueError(f"{path.name} was written by `save_to_disk`: load it without streaming.")
+        check_data_folder(path)
+        return load_dataset(str(path), name=config, streaming=True)
+    builder = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}.get(type_of(path))
+    if builder is None:
+        raise ValueError(f"{path.name}: files of this type are not streamed; load it without streaming.")
+    data = load_dataset(builder, data_files=str(path), streaming=True)
+    if "split" in (data["train"].column_names or ()):
+        raise ValueError(f"{path.name} is divided by its column 'split': load it without streaming.")
     return data
 
 
@@ -166,8 +199,7 @@ def _load(args: DataArguments, attribute_column: str, console: Console) -> Datas
     if not (_published(name) or args.dataset_source) and local_path(name) is None:
         _refuse(args, _CONVERSION, f"{name!r} on the Hub is no published set with a converter")
         loaded = load_pairs(name, args.dataset_config)
-        read = understood(loaded, name, console, attribute_column, args.attribute_separator)
-        pairs = DatasetDict({split: checked(rows, split, attribute_column, console) for split, rows in read.items()})
+        pairs = own_pairs(loaded, name, console, attribute_column, args.attribute_separator)
         return _selected(pairs, args, attribute_column, console)
     options: dict[str, Any] = _source_options(args)
     if args.min_margin is not None:

@@ -65,13 +65,8 @@ def needs_gradient(losses: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
 
 def join_outputs(first: ModelOutput, second: ModelOutput | None, idle: torch.Tensor) -> ModelOutput:
     """
-    The per-token statistics of all pairs: of idle ones from the first pass, of all others from the second.
-
-    Args:
-        first, second (`ModelOutput`):
-            Per-token fields `[2B, T - 1]`, 0 for pairs that were not computed. The second carries the gradients.
-        idle (`torch.Tensor`):
-            `[B]`, bool.
+    The per-token statistics `[2B, T - 1]` of all pairs: of those in `idle`, bool `[B]`, from the first pass, of all
+    others from the second, which carries the gradients. Either has 0 for pairs that it did not compute.
     """
     if second is None:
         return first

@@ -14,15 +14,7 @@ from fairpo_trl.generation.packing import PackedPairs
 
 # What the collator adds for the trainer; a model would swallow or refuse these keyword arguments.
 NON_MODEL_KEYS = frozenset(
-    {
-        "completion_mask",
-        "ref_chosen_logps",
-        "ref_rejected_logps",
-        "attribute_mask",
-        "fairpo_row",
-        "pair_weights",
-        "pair_spans",
-    }
+    "completion_mask ref_chosen_logps ref_rejected_logps attribute_mask fairpo_row pair_weights pair_spans".split()
 )
 
 
@@ -78,14 +70,9 @@ def token_outputs(
     model: torch.nn.Module, inputs: Mapping[str, Any], packed: PackedPairs | None = None, **model_kwargs: Any
 ) -> ModelOutput:
     """
-    The statistics of every completion token, in the plain layout `[2B, T-1]` whatever the layout of the forward.
-
-    Args:
-        model, inputs, packed, **model_kwargs:
-            As in [`pair_log_probs`].
-
-    Returns:
-        `ModelOutput`: `log_probs`, `entropy`, `mean_logits`, `is_top1`, each 0 outside the completions.
+    The statistics of every completion token, in the plain layout `[2B, T-1]` whatever the layout of the forward: a
+    `ModelOutput` of `log_probs`, `entropy`, `mean_logits`, `is_top1`, each 0 outside the completions. Arguments as in
+    [`pair_log_probs`].
     """
     if packed is not None:
         return packed_token_outputs(model, inputs["input_ids"], packed, **model_kwargs)

@@ -72,14 +72,7 @@ def merge_adapter(folder: str | os.PathLike[str], output: str | os.PathLike[str]
 
 def check_mergeable(folder: str | os.PathLike[str]) -> str:
     """
-    Says before any weight is loaded whether an adapter can be merged.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            A saved adapter.
-
-    Returns:
-        `str`: the base model, as the adapter names it.
+    Says before any weight is loaded whether an adapter can be merged; returns its base model, as the adapter names it.
 
     Raises:
         FileNotFoundError: If the base is a path that is not there.

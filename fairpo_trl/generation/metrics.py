@@ -28,17 +28,8 @@ _TOKEN_METRICS = {
     "logits/rejected": ("rejected_logits", "rejected_tokens"),
 }
 _TOKEN_SUMS = (
-    "tokens",
-    "entropy",
-    "chosen_tokens",
-    "chosen_top1",
-    "chosen_logits",
-    "rejected_tokens",
-    "rejected_logits",
-    "attended",
-    "aux_loss",
-    "batches",
-)
+    "tokens entropy chosen_tokens chosen_top1 chosen_logits rejected_tokens rejected_logits attended aux_loss batches"
+).split()
 
 
 @dataclass(frozen=True)
@@ -86,17 +77,7 @@ def evaluation_metrics(partition: Partition) -> list[str]:
 
 
 class PairMetricSums(MetricSums):
-    """
-    Sums over pairs by attribute and by role.
-
-    Args:
-        partition (`Partition`):
-            Attributes and roles.
-        args (`FairPOConfig`):
-            `beta` and `epsilon`.
-        device (`torch.device`):
-            Where the sums are kept.
-    """
+    """Sums over pairs by attribute and by role; of `args` it reads `beta` and `epsilon`."""
 
     def __init__(self, partition: Partition, args: FairPOConfig, device: torch.device) -> None:
         self.partition, self.args = partition, args

@@ -10,7 +10,7 @@ from accelerate.utils import extract_model_from_parallel, is_peft_model
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers.modeling_outputs import ModelOutput
 
-from fairpo_trl.generation.packing import PackedPairs, may_attend
+from fairpo_trl.generation.packing import PackedPairs, attends, may_attend
 
 
 _TOKEN_FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1")
@@ -98,15 +98,8 @@ def _head_positions(inner: Any) -> _HeadPositions:
 
 def attention_masks(packed: PackedPairs, config: Any, dtype: torch.dtype) -> Any:
     """
-    What the attention layers of a model need to see the pairs apart.
-
-    Args:
-        packed (`PackedPairs`):
-            The layout.
-        config (`PretrainedConfig`):
-            Names the kind of attention, and the windows of its layers.
-        dtype (`torch.dtype`):
-            Of the model.
+    What the attention layers of a model need to see the pairs apart; its `config` names the kind of attention, and the
+    windows of its layers.
 
     Returns:
         One mask for all layers, or one by kind of layer: bool `[R, 1, T, T]` for SDPA, numbers to be added for eager
@@ -134,17 +127,9 @@ def _mask(
 
 
 def _block_mask(packed: PackedPairs, window: int | None) -> BlockMask:
-    pair, branch, positions = packed.pair, packed.branch, packed.positions
-
-    def mask_mod(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        allowed = (pair[row, query] == pair[row, key]) & (query >= key)
-        allowed = allowed & ((branch[row, key] == 0) | (branch[row, key] == branch[row, query]))
-        if window is not None:
-            allowed = allowed & (positions[row, query] - positions[row, key] < window)
-        return allowed
-
-    rows, size = pair.shape
-    return create_block_mask(mask_mod, B=rows, H=None, Q_LEN=size, KV_LEN=size, device=str(pair.device))
+    rows, size = packed.pair.shape
+    device = str(packed.pair.device)
+    return create_block_mask(attends(packed, window), B=rows, H=None, Q_LEN=size, KV_LEN=size, device=device)
 
 
 def why_not_packed(model: torch.nn.Module) -> str | None:
@@ -152,10 +137,6 @@ def why_not_packed(model: torch.nn.Module) -> str | None:
     Why a model cannot take packed rows, from what it says about itself; `None` if nothing speaks against it.
 
     A first batch of short texts could not show all of this: windows and chunks matter only to longer ones.
-
-    Args:
-        model (`torch.nn.Module`):
-            The policy or the reference, wrapped or not.
     """
     peft_configs = getattr(extract_model_from_parallel(model), "peft_config", {})
     if any(getattr(config, "is_prompt_learning", False) for config in peft_configs.values()):
@@ -181,7 +162,7 @@ def why_not_packed(model: torch.nn.Module) -> str | None:
 
 def disagreement(plain: torch.Tensor, packed: torch.Tensor, completion_mask: torch.Tensor, half: bool) -> str | None:
     """
-    Whether two layouts of the same batch give different log-probabilities, beyond rounding.
+    In words, whether two layouts of a batch give log-probabilities that differ beyond rounding; `None` if not.
 
     Args:
         plain, packed (`torch.Tensor`):
@@ -190,9 +171,6 @@ def disagreement(plain: torch.Tensor, packed: torch.Tensor, completion_mask: tor
             `[2B, W]`.
         half (`bool`):
             Whether they were computed in bfloat16 or float16.
-
-    Returns:
-        `str` or `None`: what differs, in words.
     """
     mask = completion_mask[:, 1:].bool()
     difference = (plain - packed).abs()[mask].double()

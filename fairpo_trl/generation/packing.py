@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -130,20 +130,32 @@ def _fill_rows(sizes: Mapping[int, int]) -> list[list[int]]:
     return best[1]
 
 
-def may_attend(packed: PackedPairs, window: int | None = None) -> torch.Tensor:
+def attends(packed: PackedPairs, window: int | None = None) -> Callable[..., torch.Tensor]:
     """
-    Which token sees which, bool `[R, 1, T, T]` (query, key): the same pair, not later, and never the other completion.
+    Whether a query sees a key: of the same pair, not later, and never of the other completion.
 
     Args:
         packed (`PackedPairs`):
             The layout.
         window (`int`, *optional*):
             Of a layer with sliding attention: keys at most this many positions back, the token itself included.
+
+    Returns:
+        `Callable`: (row, head, query, key) -> bool, of numbers or tensors that broadcast; as FlexAttention asks.
     """
-    query, key = (slice(None), slice(None), None), (slice(None), None, slice(None))
-    places = torch.arange(packed.pair.size(1), device=packed.pair.device)
-    allowed = (packed.pair[query] == packed.pair[key]) & (places[:, None] >= places[None, :])
-    allowed &= (packed.branch[key] == 0) | (packed.branch[key] == packed.branch[query])
-    if window is not None:
-        allowed &= packed.positions[query] - packed.positions[key] < window
-    return allowed.unsqueeze(1)
+    pair, branch, positions = packed.pair, packed.branch, packed.positions
+
+    def mask_mod(row: Any, head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        allowed = (pair[row, query] == pair[row, key]) & (query >= key)
+        allowed = allowed & ((branch[row, key] == 0) | (branch[row, key] == branch[row, query]))
+        if window is not None:
+            allowed = allowed & (positions[row, query] - positions[row, key] < window)
+        return allowed
+
+    return mask_mod
+
+
+def may_attend(packed: PackedPairs, window: int | None = None) -> torch.Tensor:
+    """[`attends`] of every token and every other, bool `[R, 1, T, T]` (query, key)."""
+    rows, places = (torch.arange(length, device=packed.pair.device) for length in packed.pair.shape)
+    return attends(packed, window)(rows.view(-1, 1, 1), 0, places.view(-1, 1), places).unsqueeze(1)

@@ -53,15 +53,8 @@ class PairForward(TrainerBase):
         self, model: torch.nn.Module, inputs: dict[str, Any], pairs: list[int] | None = None
     ) -> PackedPairs | None:
         """
-        Where the tokens of a batch go, or `None` for the plain layout; the first call decides for the whole run.
-
-        Args:
-            model (`torch.nn.Module`):
-                Model that is about to run.
-            inputs (`dict[str, Any]`):
-                The batch.
-            pairs (`list[int]`, *optional*):
-                Only these pairs of the batch.
+        Where the tokens of a batch, or of some of its pairs, go in the forward of a model, or `None` for the plain
+        layout; the first call decides for the whole run.
         """
         if self._packs is None:
             reason = self._why_plain(model, inputs)

@@ -156,13 +156,7 @@ def _frozen_copy(model: Any) -> Any:
 def check_adapter(model: Any, is_reference: bool) -> None:
     """
     Refuses an adapter that TRL's head would not see, and parameters that are trained and that the reference uses too:
-    of a PEFT model that is its own reference, everything that trains must belong to the adapter.
-
-    Args:
-        model (`PeftModel`):
-            The policy, unwrapped.
-        is_reference (`bool`):
-            Whether it is its own reference.
+    of a PEFT model (unwrapped) that is its own reference, everything that trains must belong to the adapter.
 
     Raises:
         ValueError: Names the parameters and the mend.

@@ -74,13 +74,8 @@ class ReferenceCache:
 
     def add(self, pairs: Sequence[bytes], values: NDArray[np.float64]) -> None:
         """
-        Keeps new pairs, atomically; two runs that write at once keep both.
-
-        Args:
-            pairs (`Sequence[bytes]`):
-                Hashes of the pairs.
-            values (`NDArray`):
-                `[N, 2]`.
+        Keeps new pairs, by hash, with their values `[N, 2]`; atomically, so that two runs that write at once keep
+        both.
         """
         tables = {
             "pairs": torch.from_numpy(np.frombuffer(b"".join(pairs), dtype=np.uint8).reshape(len(pairs), -1).copy()),
@@ -95,16 +90,9 @@ def pair_hashes(
     rows: Dataset, collator: Callable[[list[dict[str, Any]]], Mapping[str, torch.Tensor]]
 ) -> tuple[list[bytes], list[int]]:
     """
-    A hash of each pair as the model sees it: its tokens after truncation, and which of them are completion.
-
-    Args:
-        rows (`Dataset`):
-            Tokenised pairs.
-        collator (`Callable`):
-            Makes a batch of them, `[2B, W]`; what it cuts off does not count.
-
-    Returns:
-        `tuple[list[bytes], list[int]]`: hashes, and tokens of both sequences of each pair.
+    A hash of each pair as the model sees it, its tokens after truncation and which of them are completion, and the
+    tokens of both its sequences together. What `collator` cuts off when it makes a batch `[2B, W]` of the rows does
+    not count.
     """
     hashes: list[bytes] = []
     lengths: list[int] = []
@@ -127,11 +115,8 @@ def reference_hash(model: Any, is_policy: bool) -> str:
     """
     A hash of everything in a reference that its log-probabilities depend on; call it on every process.
 
-    Args:
-        model (`PreTrainedModel` or `PeftModel`):
-            The reference: a model, or a policy whose adapter is switched off, or exchanged for its "ref" copy.
-        is_policy (`bool`):
-            Whether it is the policy: then the adapter that is trained does not count.
+    It is a model, or (`is_policy`) a policy whose adapter is switched off or exchanged for its "ref" copy: then the
+    adapter that is trained does not count.
     """
     state, facts = dict(model.named_parameters()) | dict(model.named_buffers()), []
     if is_policy and is_peft_model(model):

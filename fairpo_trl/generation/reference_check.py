@@ -64,7 +64,7 @@ class StartCheck:
         ref_rejected_logps: torch.Tensor,
     ) -> str | None:
         """
-        Looks at a batch, if it is the first of its kind and no step has been made.
+        Looks at a batch of `B` pairs, if it is the first of its kind and no step has been made.
 
         Args:
             step (`int`):
@@ -72,11 +72,9 @@ class StartCheck:
             model (`torch.nn.Module`):
                 The policy, as it was called for `policy`.
             inputs (`Mapping[str, Any]`):
-                The batch of `B` pairs.
-            policy (`PairLogProbs`):
-                Log-probabilities under the policy.
-            ref_chosen_logps, ref_rejected_logps (`torch.Tensor`):
-                Log-probabilities under the reference, `[B]`.
+                The batch.
+            policy, ref_chosen_logps, ref_rejected_logps:
+                Log-probabilities under the policy and the reference.
 
         Returns:
             `str` or `None`: a line to be said, once a run.

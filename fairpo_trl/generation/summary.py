@@ -15,15 +15,7 @@ from fairpo_trl.reporting.render.terminal import print_part
 
 def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]], args: FairPOConfig) -> None:
     """
-    Prints one table of attributes, roles, pairs and losses.
-
-    Args:
-        partition (`Partition`):
-            Attributes and roles.
-        counts (`Mapping[str, Mapping[str, int]]`):
-            Split -> attribute -> pairs.
-        args (`FairPOConfig`):
-            What the pairs of each role are trained with.
+    Prints one table of attributes, roles, pairs (`counts`: split -> attribute -> pairs) and the losses of `args`.
     """
     if not args.hinge:
         held = "DPO"

@@ -16,15 +16,11 @@ from trl import DPOTrainer, is_conversational
 from fairpo_trl.generation.collator import ROW_COLUMN
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data_check import STREAM_ROWS
-from fairpo_trl.preferences.tokens import ModelLimits, token_problems
+from fairpo_trl.preferences.tokens import TOKENS, ModelLimits, token_problems, tokenize_pair
 
 
 # Models without rotary embeddings that make further positions when they need them.
 _NO_LIMIT = ("xglm",)
-
-
-TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids")
-"""Columns of a tokenised pair."""
 
 
 def model_limits(model: Any, revision: str | None = None) -> ModelLimits:
@@ -70,17 +66,8 @@ def tokenise_pairs(
     dataset: Any, tokenizer: PreTrainedTokenizerBase, split: str, num_proc: int | None = None
 ) -> Dataset | IterableDataset:
     """
-    The rows with `prompt_ids`, `chosen_ids` and `rejected_ids`, as DPOTrainer makes them, none dropped for its length.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`):
-            Rows of [`prepare_rows`].
-        tokenizer (`PreTrainedTokenizerBase`):
-            The tokenizer.
-        split (`str`):
-            Name of the split, for messages.
-        num_proc (`int`, *optional*):
-            Processes.
+    Rows of [`prepare_rows`] with `prompt_ids`, `chosen_ids` and `rejected_ids`, as DPOTrainer makes them, none dropped
+    for its length; in `num_proc` processes.
 
     Raises:
         ValueError: If the tokenizer lacks what these rows need, or its chat template refuses one; names the row.
@@ -119,14 +106,6 @@ def prepare_tokens(
     """
     Tokenised rows, checked (of a stream the first ones), with the columns that the trainer needs.
 
-    Args:
-        dataset, tokenizer, split:
-            As in [`tokenise_pairs`].
-        args (`FairPOConfig`):
-            `max_length`, `truncation_mode`, `train_sampling_strategy`.
-        limits (`ModelLimits`, *optional*):
-            Of the model.
-
     Raises:
         ValueError: As [`tokenise_pairs`] and [`check_tokens`].
     """
@@ -150,21 +129,18 @@ def _tokens_of(row: Mapping[str, Any]) -> int:
 def _template_problem(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, split: str) -> str | None:
     """The first row on which the chat template fails, in the words of an error; `None` if it takes them all."""
     for index, row in enumerate(dataset):
-        options = row.get("chat_template_kwargs", {})
-        if options is None:
+        if row.get("chat_template_kwargs", {}) is None:
             return (
                 f"Row {index} of the {split} data has no `chat_template_kwargs` (null) where others have them: give "
                 "every row a mapping, or remove the column."
             )
-        for name in ("chosen", "rejected"):
-            try:
-                tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False, **options)
-                tokenizer.apply_chat_template(row["prompt"] + row[name], tokenize=False, **options)
-            except Exception as error:  # whatever the template raises
-                return (
-                    f"The chat template refuses row {index} of the {split} data: {error}. Change these messages (a "
-                    "system message can go to the beginning of the first question), or use another template."
-                )
+        try:
+            tokenize_pair(tokenizer, row)
+        except Exception as error:  # whatever the template raises
+            return (
+                f"The chat template refuses row {index} of the {split} data: {error}. Change these messages (a system "
+                "message can go to the beginning of the first question), or use another template."
+            )
     return None
 
 
@@ -176,15 +152,9 @@ def check_tokens(
     limits: ModelLimits | None = None,
 ) -> None:
     """
-    Checks tokenised pairs as they are trained on, by the rules of [`token_problems`].
+    Checks rows of [`tokenise_pairs`] as they are trained on; arguments and rules are those of [`token_problems`].
 
     TRL drops rows whose prompt fills `max_length` without a word, and trains on the others at loss log 2.
-
-    Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            Rows of [`tokenise_pairs`].
-        split, max_length, truncation_mode, limits:
-            As in [`token_problems`].
 
     Raises:
         ValueError: Names the rows of the gravest fault, and the mend.

@@ -19,7 +19,7 @@ from fairpo_trl.core.reduction import group_sums, losses_of_members
 from fairpo_trl.core.running_means import RunningMeans
 from fairpo_trl.generation.collator import PAIR_WEIGHTS, ROW_COLUMN, AttributeCollator, describe_pairs
 from fairpo_trl.generation.config import FairPOConfig
-from fairpo_trl.generation.data_check import check_overlap
+from fairpo_trl.generation.data_check import check_overlap, prepare_rows
 from fairpo_trl.generation.held_gradients import HeldGradients
 from fairpo_trl.generation.log_probs import PairLogProbs
 from fairpo_trl.generation.metrics import PairMetricSums, evaluation_metrics
@@ -32,14 +32,14 @@ from fairpo_trl.generation.reference import check_adapter, choose_reference
 from fairpo_trl.generation.reference_cache import CachedReference
 from fairpo_trl.generation.reference_check import StartCheck
 from fairpo_trl.generation.roles import build_group_weights, resolve_partition
-from fairpo_trl.generation.rows import prepare_rows
 from fairpo_trl.generation.summary import print_summary
-from fairpo_trl.generation.token_check import TOKENS, model_limits, prepare_tokens
+from fairpo_trl.generation.token_check import model_limits, prepare_tokens
 from fairpo_trl.generation.trained_prompts import ForgetPrompts
 from fairpo_trl.hashing import sha256_of_rows, sha256_of_tensors
 from fairpo_trl.hub.card import PAPER
 from fairpo_trl.loading import explained_within
 from fairpo_trl.preferences.rules import WEIGHT_COLUMN, attribute_names
+from fairpo_trl.preferences.tokens import TOKENS
 from fairpo_trl.training.best_metric import check_best_metric
 from fairpo_trl.training.engines import whole_parameters
 from fairpo_trl.training.group_robust import GroupRobustTrainer

@@ -10,13 +10,12 @@ from fairpo_trl.lazy import lazily
 if TYPE_CHECKING:
     from fairpo_trl.preferences.check import PreferenceReport, check_preferences
     from fairpo_trl.preferences.formats import Reading, read_pairs
-    from fairpo_trl.preferences.load import load_preferences
+    from fairpo_trl.preferences.load import load_preferences, split_by_prompt
     from fairpo_trl.preferences.own import mix
     from fairpo_trl.preferences.ratings import pairs_from_ratings
     from fairpo_trl.preferences.rows import REASONS, Converted
     from fairpo_trl.preferences.show import plot_conflicts, print_report
     from fairpo_trl.preferences.sources import SOURCES
-    from fairpo_trl.preferences.splits import split_by_prompt
 
 __all__ = [
     "REASONS",
@@ -40,12 +39,11 @@ __getattr__ = lazily(
     {
         "check": "PreferenceReport check_preferences",
         "formats": "Reading read_pairs",
-        "load": "load_preferences",
+        "load": "load_preferences split_by_prompt",
         "own": "mix",
         "ratings": "pairs_from_ratings",
         "rows": "REASONS Converted",
         "show": "plot_conflicts print_report",
         "sources": "SOURCES",
-        "splits": "split_by_prompt",
     },
 )

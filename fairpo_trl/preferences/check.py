@@ -189,16 +189,16 @@ def check_preferences(
     for split, rows in splits.items():
         found, usable[split] = _look(rows, split, attribute_column)
         refused += found
-    pairs = [
-        _Pair(split, *texts, name)
-        for split, part in usable.items()
-        for _, row in part
-        for texts in [_texts(row)]
-        for name in dict.fromkeys(attribute_names(row[attribute_column]))
-    ]
+    prompts: dict[str, dict[int, Any]] = {split: {} for split in usable}
+    pairs: list[_Pair] = []
+    for split, part in usable.items():
+        for index, row in part:
+            prompt, chosen, rejected = explicit_pair(row)
+            prompts[split][index] = prompt
+            texts = prompt_key(prompt), completion_text(chosen), completion_text(rejected)
+            pairs += [_Pair(split, *texts, name) for name in dict.fromkeys(attribute_names(row[attribute_column]))]
     names = list(dict.fromkeys(pair.attribute for pair in pairs))
     require_known("privileged attribute", privileged or (), names)
-    prompts = {split: {index: explicit_pair(row)[0] for index, row in part} for split, part in usable.items()}
     lengths = None
     if tokenizer is not None:
         lengths, on_tokens = token_lengths(usable, attribute_column, tokenizer, max_length, truncation_mode, limits)
@@ -210,11 +210,20 @@ def check_preferences(
         leaks = (find_overlap(prompts.get(train_split, {}), prompts.get(split, {}), split) for split in evaluated)
         refused += [leak for leak in leaks if leak is not None]
     role_of = {name: "privileged" if name in privileged else "non_privileged" for name in names} if privileged else {}
-    judged = _judgements(pairs)
+    judged: _Judgements = defaultdict(lambda: defaultdict(set))
+    for pair in pairs:
+        judged[pair.prompt][pair.attribute].add((pair.chosen, pair.rejected))
+    # A pair of several attributes counts once in each role.
+    roles = Counter(
+        role
+        for part in usable.values()
+        for _, row in part
+        for role in {role_of[name] for name in attribute_names(row[attribute_column]) if role_of}
+    )
     return PreferenceReport(
         splits={split: len(rows) for split, rows in splits.items()},
         attributes=_attributes(pairs, names, role_of, judged),
-        roles=dict(Counter(_roles(usable, attribute_column, role_of))) if role_of else {},
+        roles=dict(roles),
         conflicts=_conflicts(names, judged),
         duplicates={
             split: tuple(part[place][0] for place in repeats)
@@ -230,7 +239,7 @@ def check_preferences(
 
 @dataclass(frozen=True)
 class _Pair:
-    """A usable pair of one attribute, as text."""
+    """A usable pair of one attribute, as text; prompts as they are told apart."""
 
     split: str
     prompt: str
@@ -254,13 +263,6 @@ def _look(rows: Rows, split: str, column: str) -> tuple[list[Problem], list[tupl
         return problems, []
     bad = {index for problem in problems for index in problem.rows}
     return problems, [(index, row) for index, row in enumerate(listed) if index not in bad]
-
-
-def _judgements(pairs: Sequence[_Pair]) -> _Judgements:
-    judged: _Judgements = defaultdict(lambda: defaultdict(set))
-    for pair in pairs:
-        judged[pair.prompt][pair.attribute].add((pair.chosen, pair.rejected))
-    return judged
 
 
 def _attributes(
@@ -289,18 +291,6 @@ def _attributes(
             )
         )
     return tuple(entries)
-
-
-def _roles(
-    usable: Mapping[str, list[tuple[int, Mapping[str, Any]]]], column: str, role_of: Mapping[str, str]
-) -> list[str]:
-    """The roles of every pair; a pair of several attributes counts once in each role."""
-    return [
-        role
-        for part in usable.values()
-        for _, row in part
-        for role in {role_of[name] for name in attribute_names(row[column])}
-    ]
 
 
 def _conflicts(names: Sequence[str], judged: _Judgements) -> tuple[Conflict, ...]:
@@ -341,9 +331,3 @@ def _through(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
                 waiting += worse_than.get(response, [])
         followed |= {(start, response) for response in reached - {start}}
     return followed
-
-
-def _texts(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Prompt (as prompts are told apart), chosen and rejected of a usable row."""
-    prompt, chosen, rejected = explicit_pair(row)
-    return prompt_key(prompt), completion_text(chosen), completion_text(rejected)

@@ -1,25 +1,28 @@
-"""Preferences by name or path: published data through its converter, own pairs, or ratings."""
+"""Preferences by name or path: published data through its converter, own pairs, or ratings; divided by prompt."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 from rich.console import Console
 from rich.text import Text
 
 from fairpo_trl.core.messages import require_known, unknown_names_message
-from fairpo_trl.preferences.exports import print_converted
 from fairpo_trl.preferences.formats import read_messages
-from fairpo_trl.preferences.own import counts_line, existing, names_of, own_pairs
+from fairpo_trl.preferences.own import counts_line, existing, own_pairs, print_converted
 from fairpo_trl.preferences.ratings import pairs_from_ratings
-from fairpo_trl.preferences.read import Rows, as_dataset, check_columns, columns_of, read_splits, read_table
+from fairpo_trl.preferences.read import as_dataset, check_columns, columns_of, read_splits, read_table
+from fairpo_trl.preferences.rules import attribute_names, prompt_key
 from fairpo_trl.preferences.sources import SOURCES, Source
-from fairpo_trl.preferences.splits import split_by_prompt
 from fairpo_trl.tables import number_of
+
+
+Pairs = TypeVar("Pairs", Dataset, list[dict[str, Any]])
 
 
 def load_preferences(
@@ -100,7 +103,7 @@ def load_preferences(
         if options:
             raise ValueError(f"Own pairs take no {', '.join(map(repr, options))}: these are options of ratings.")
         assert path is not None
-        data = own_pairs(path, attribute_column, console, attribute_separator)
+        data = own_pairs(read_splits(path), path.name, console, attribute_column, attribute_separator)
         console.print(Text(f"{path.name}: {counts_line(data, attribute_column)}"))
     return select_and_divide(
         data, attributes=attributes, column=attribute_column, test_share=test_share, seed=seed, console=console
@@ -135,6 +138,42 @@ def select_and_divide(
     return data
 
 
+def split_by_prompt(rows: Pairs, share: float, seed: int = 0) -> tuple[Pairs, Pairs]:
+    """
+    Divides pairs into two parts by prompt, never by pair.
+
+    Prompts that differ in nothing but case and white space count as one.
+
+    Args:
+        rows (`Dataset` or `list[dict[str, Any]]`):
+            Pairs with a `prompt`, plain or conversational.
+        share (`float`):
+            Share of the prompts that goes to the second part, between 0 and 1; at least one prompt goes to each.
+        seed (`int`, *optional*, defaults to `0`):
+            Chooses the prompts.
+
+    Returns:
+        `tuple`: the two parts, of the type of `rows` and in their order.
+
+    Raises:
+        ValueError: If `share` is not between 0 and 1, or there are fewer than two prompts.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"`share` must be between 0 and 1, got {share}.")
+    prompts: Sequence[Any] = rows["prompt"] if isinstance(rows, Dataset) else [row["prompt"] for row in rows]
+    keys = [prompt_key(prompt) for prompt in prompts]
+    unique = sorted(set(keys))
+    if len(unique) < 2:
+        raise ValueError(f"There are {len(unique)} different prompts: to divide by prompt takes two.")
+    count = min(max(1, round(share * len(unique))), len(unique) - 1)
+    held_out = {unique[i] for i in np.random.default_rng(seed).permutation(len(unique))[:count]}
+    first = [index for index, key in enumerate(keys) if key not in held_out]
+    second = [index for index, key in enumerate(keys) if key in held_out]
+    if isinstance(rows, Dataset):
+        return rows.select(first), rows.select(second)
+    return [rows[index] for index in first], [rows[index] for index in second]
+
+
 def _published(
     source: Source, path: Path | None, seed: int, console: Console, options: Mapping[str, Any]
 ) -> DatasetDict:
@@ -144,7 +183,7 @@ def _published(
     if "seed" in known:
         options = {**options, "seed": seed}
     if not source.subsets:
-        return _converted(source, path, _raw(source, path, None), options, console)
+        return _converted(source, path, options, console)
     subsets = [options["subset"]] if "subset" in options else list(source.subsets)
     parts = []
     for subset in subsets:
@@ -155,25 +194,18 @@ def _published(
                 f'`--source_options \'{{"subset": "{source.subsets[0]}"}}\'` (in Python '
                 f"subset={source.subsets[0]!r}), or name a folder with the folders {', '.join(source.subsets)}."
             )
-        raw = _raw(source, inside, subset if path is None else None)
-        parts.append(_converted(source, inside, raw, {**options, "subset": subset}, console))
+        parts.append(_converted(source, inside, {**options, "subset": subset}, console))
     every = list(dict.fromkeys(split for part in parts for split in part))
     return DatasetDict({s: concatenate_datasets([part[s] for part in parts if s in part]) for s in every})
 
 
-def _raw(source: Source, path: Path | None, folder: str | None) -> dict[str, Rows]:
-    """Splits of published rows, with the columns that the converter needs."""
-    if path is not None:
-        return read_splits(path)
-    return dict(load_dataset(source.hub_id, name=source.config, data_dir=folder))
-
-
-def _converted(
-    source: Source, path: Path | None, raw: Mapping[str, Rows], options: Mapping[str, Any], console: Console
-) -> DatasetDict:
-    """Converts every split and says what came out."""
-    splits = {}
-    for split, rows in raw.items():
+def _converted(source: Source, path: Path | None, options: Mapping[str, Any], console: Console) -> DatasetDict:
+    """Converts every split, from the Hub or a path, and says what came out."""
+    folder = options.get("subset") if source.subsets else None
+    splits: dict[str, Any] = (
+        dict(load_dataset(source.hub_id, name=source.config, data_dir=folder)) if path is None else read_splits(path)
+    )
+    for split, rows in splits.items():
         what = f"{split} of {path.name if path is not None else source.hub_id}"
         if not source.fits(columns_of(rows)):
             check_columns(source.columns, columns_of(rows), f"As {source.title}, {what}")
@@ -213,12 +245,14 @@ def _rated(path: Path, ratings: Sequence[str], seed: int, console: Console, opti
 
 def _only(data: DatasetDict, attributes: Sequence[str], column: str) -> DatasetDict:
     """The pairs of some attributes."""
-    known = list(dict.fromkeys(name for rows in data.values() for value in rows[column] for name in names_of(value)))
+    known = list(
+        dict.fromkeys(name for rows in data.values() for value in rows[column] for name in attribute_names(value))
+    )
     unknown = [name for name in attributes if name not in known]
     if unknown or isinstance(attributes, str) or not attributes:
         raise ValueError(unknown_names_message("attribute", unknown or [str(attributes)], known))
     wanted = set(attributes)
-    return data.filter(lambda value: wanted.issuperset(names_of(value)), input_columns=column)
+    return data.filter(lambda value: wanted.issuperset(attribute_names(value)), input_columns=column)
 
 
 def _number_or_cell(cell: Any) -> Any:

@@ -1,28 +1,36 @@
-"""Own pairs, read in the forms that other tools write, and mixtures of sources with one attribute each."""
+"""Own pairs, in the forms and exports that other tools write, and mixtures of sources with one attribute each."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from rich.console import Console
 from rich.text import Text
 
 from fairpo_trl.core.messages import unknown_names_message
-from fairpo_trl.preferences.exports import convert_export, listed_counts
+from fairpo_trl.preferences.converters import argilla, label_studio
 from fairpo_trl.preferences.formats import read_pairs
 from fairpo_trl.preferences.read import Rows, as_dataset, check_columns, columns_of, read_splits
+from fairpo_trl.preferences.rows import REASONS, Converted
 from fairpo_trl.preferences.rules import (
     WEIGHT_COLUMN,
+    attribute_names,
     completion_text,
     find_problems,
     missing_column,
     row_numbers,
 )
 from fairpo_trl.preferences.sources import SOURCES
+
+
+_EXPORTS = {
+    "Argilla": (("fields", "responses"), argilla.convert),
+    "Label Studio": (("data", "annotations"), label_studio.convert),
+}
+"""Tool -> columns of its records, and what makes pairs of them."""
 
 
 def mix(sources: Mapping[str, str | Path], *, console: Console | None = None) -> DatasetDict:
@@ -57,10 +65,7 @@ def mix(sources: Mapping[str, str | Path], *, console: Console | None = None) ->
                     f"{Path(path).name} has a column 'attribute' already: remove it, or load the file by itself."
                 )
             splits[split] = [{**row, "attribute": attribute} for row in rows]
-        read = understood(splits, Path(path).name, console)
-        parts[attribute] = DatasetDict(
-            {split: checked(rows, _what(Path(path), split), "attribute", console) for split, rows in read.items()}
-        )
+        parts[attribute] = own_pairs(splits, Path(path).name, console)
     every = list(dict.fromkeys(split for part in parts.values() for split in part))
     for attribute, part in parts.items():
         lacking = [split for split in every if split not in part]
@@ -93,23 +98,22 @@ def mix(sources: Mapping[str, str | Path], *, console: Console | None = None) ->
     return mixed
 
 
-def own_pairs(path: Path, column: str, console: Console, separator: str | None = None) -> DatasetDict:
+def own_pairs(
+    splits: Mapping[str, Rows], what: str, console: Console, column: str = "attribute", separator: str | None = None
+) -> DatasetDict:
     """
-    Own pairs from a file or folder, read and checked.
+    Own pairs as [`understood`] reads them, checked.
 
     Raises:
         ValueError: If a column is missing or a row is unusable; the message names the rows.
     """
-    splits = understood(read_splits(path), path.name, console, column, separator)
-    return DatasetDict({split: checked(rows, _what(path, split), column, console) for split, rows in splits.items()})
+    read = understood(splits, what, console, column, separator)
+    names = {split: what if split == "train" else f"{what} ({split})" for split in read}
+    return DatasetDict({split: _checked(rows, names[split], column, console) for split, rows in read.items()})
 
 
 def understood(
-    splits: Mapping[str, Rows],
-    what: str,
-    console: Console,
-    column: str = "attribute",
-    separator: str | None = None,
+    splits: Mapping[str, Rows], what: str, console: Console, column: str = "attribute", separator: str | None = None
 ) -> dict[str, Rows]:
     """
     Rows in whatever form they come as canonical rows, not checked yet; prints what was taken for what.
@@ -120,7 +124,7 @@ def understood(
     read: dict[str, Rows] = {}
     for split, rows in splits.items():
         rows = convert_export(rows, what, console)
-        hint_at_source(columns_of(rows), what)
+        _hint_at_source(columns_of(rows), what)
         reading = read_pairs(rows, attribute_column=column, attribute_separator=separator)
         for note in reading.notes:
             console.print(Text(f"{what}, {split}: {note}."))
@@ -130,7 +134,7 @@ def understood(
     return read
 
 
-def hint_at_source(columns: Sequence[str], what: str) -> None:
+def _hint_at_source(columns: Sequence[str], what: str) -> None:
     """Raises `ValueError` for a file that is of a published schema rather than of pairs."""
     if {"chosen", "rejected"} < set(columns):  # pairs, if not perfect ones; hh-rlhf has these two columns alone
         return
@@ -151,11 +155,7 @@ def hint_at_source(columns: Sequence[str], what: str) -> None:
         )
 
 
-def _what(path: Path, split: str) -> str:
-    return path.name if split == "train" else f"{path.name} ({split})"
-
-
-def checked(rows: Rows, what: str, column: str, console: Console) -> Dataset:
+def _checked(rows: Rows, what: str, column: str, console: Console) -> Dataset:
     """Own pairs as a `Dataset`, after looking for everything that makes a row unusable; repeated pairs are named."""
     columns = columns_of(rows)
     check_columns(
@@ -166,12 +166,8 @@ def checked(rows: Rows, what: str, column: str, console: Console) -> Dataset:
         raise ValueError(problems[0].message)
     repeated = repeated_pairs(rows, column)
     if repeated:
-        console.print(
-            Text(
-                f"{row_numbers(repeated, capital=True)} of the {what} data repeat an earlier pair: they weigh twice.",
-                style="yellow",
-            )
-        )
+        named = row_numbers(repeated, capital=True)
+        console.print(Text(f"{named} of the {what} data repeat an earlier pair: they weigh twice.", style="yellow"))
     return as_dataset(rows, f"The {what} data")
 
 
@@ -181,7 +177,7 @@ def repeated_pairs(rows: Rows, column: str) -> tuple[int, ...]:
     repeated = []
     for index, row in enumerate(rows):
         texts = (completion_text(row.get(name)) for name in ("prompt", "chosen", "rejected"))
-        key = (*texts, *sorted(names_of(row[column])))
+        key = (*texts, *sorted(attribute_names(row[column])))
         if key in seen:
             repeated.append(index)
         seen.add(key)
@@ -199,15 +195,44 @@ def existing(path: str | Path) -> Path:
     return found
 
 
-def names_of(value: Any) -> tuple[str, ...]:
-    """The attributes of a checked row: one name or several."""
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
 def counts_line(data: Mapping[str, Dataset], column: str) -> str:
     """Pairs per split and attribute in a line."""
     parts = []
     for split, rows in data.items():
-        counts = Counter(name for value in rows[column] for name in names_of(value))
+        counts = Counter(name for value in rows[column] for name in attribute_names(value))
         parts.append(f"{split} {len(rows):,} pairs ({listed_counts(counts)})")
     return "; ".join(parts)
+
+
+def convert_export(rows: Rows, what: str, console: Console) -> Rows:
+    """
+    The pairs of an annotation tool's export, with a line of what came out; any other rows as they are.
+
+    Raises:
+        ValueError: If records cannot be read, or give no pair.
+    """
+    columns = columns_of(rows)
+    for tool, (needed, convert) in _EXPORTS.items():
+        if set(needed) <= set(columns):
+            converted = convert(rows)
+            print_converted(converted, f"{what}, an export of {tool}", console)
+            if not converted.rows:
+                raise ValueError(
+                    f"{what}: none of the {len(rows)} records of {tool} gives a pair; the counts above say why."
+                )
+            return converted.rows
+    return rows
+
+
+def print_converted(converted: Converted, title: str, console: Console) -> None:
+    """Says what was kept, and what was dropped for which reason."""
+    kept = listed_counts(Counter(row["attribute"] for row in converted.rows))
+    console.print(Text(f"{title}: {len(converted.rows):,} pairs ({kept})"))
+    for reason, count in converted.dropped.most_common():
+        console.print(Text(f"  dropped {count:,} {REASONS[reason]} ({reason})"))
+
+
+def listed_counts(counts: Mapping[str, int]) -> str:
+    """Names with their counts, at most eight of them."""
+    shown = [f"{name} {count:,}" for name, count in counts.items()]
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")

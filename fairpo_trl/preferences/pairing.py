@@ -1,20 +1,65 @@
-"""Which of several scored responses are compared with each other."""
+"""Which of several scored responses are compared with each other, and the pairs of each attribute that come of it."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, get_args
 
 from fairpo_trl.core.options import is_number
+from fairpo_trl.preferences.rows import Collector, Converted, user
 
 
 Pairing = Literal["each", "consistent"]
 
 _ROUNDING = 1e-9
 """Margins such as .3 - .1 miss their decimal value by less than this."""
+
+
+@dataclass(frozen=True)
+class PairingRule:
+    """
+    How the scored responses to one prompt become pairs.
+
+    Args:
+        min_margin, max_pairs:
+            As in [`pairs_from_scores`], for each attribute.
+        pairing (`str`, *optional*, defaults to `"each"`):
+            `"each"` looks at one attribute alone; `"consistent"` keeps the pairs whose winner is not worse on any
+            other one (Pareto-consistent pairs, arXiv 2504.11337).
+        tolerance (`float`, *optional*, defaults to `0.0`):
+            How much worse the winner may be there.
+        seed (`int`, *optional*, defaults to `0`):
+            Chooses among equal margins.
+
+    Raises:
+        ValueError: For a margin, number of pairs, way of pairing or tolerance that makes no sense.
+    """
+
+    min_margin: float = 0.0
+    max_pairs: int | None = None
+    pairing: Pairing = "each"
+    tolerance: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        most = self.max_pairs
+        if self.pairing not in get_args(Pairing):
+            raise ValueError(f"`pairing` must be 'each' or 'consistent', got {self.pairing!r}.")
+        if not (is_number(self.tolerance) and self.tolerance >= 0):
+            raise ValueError(f"The tolerance of a pairing must be 0 or more, got {self.tolerance!r}.")
+        if self.tolerance and self.pairing == "each":
+            raise ValueError(
+                "A tolerance has no effect with pairing='each', which looks at one attribute: set "
+                "pairing='consistent' (`--pairing consistent`)."
+            )
+        if not (is_number(self.min_margin) and self.min_margin >= 0):
+            raise ValueError(f"`min_margin` must be 0 or more, got {self.min_margin!r}.")
+        if most is not None and not (is_number(most) and most >= 1 and most == int(most)):
+            raise ValueError(f"The number of pairs per prompt must be 1 or more, or None for all, got {most!r}.")
 
 
 def pairs_from_scores(
@@ -74,35 +119,73 @@ def pairs_from_scores(
 
 
 def pairs_of_prompt(
-    scores: Mapping[str, Sequence[float | None]],
-    attribute: str,
-    *,
-    min_margin: float,
-    max_pairs: int | None,
-    pairing: Pairing,
-    tolerance: float,
-    key: str,
-) -> tuple[list[tuple[int, int]], Counter[str]]:
+    scores: Mapping[str, Sequence[float | None]], prompt: str, rule: PairingRule, collected: Collector
+) -> Iterator[tuple[str, int, int]]:
     """
-    The pairs of one attribute among the responses to one prompt (see [`pairs_from_scores`]).
+    The pairs of every attribute among the responses to one prompt, see [`pairs_from_scores`].
 
     Args:
         scores (`Mapping[str, Sequence[float | None]]`):
             Attribute -> score of each response.
-        attribute (`str`):
-            The one that ranks them.
-        min_margin, max_pairs, key:
-            As in [`pairs_from_scores`].
-        pairing (`str`):
-            `"each"` looks at this attribute alone; `"consistent"` keeps the pairs whose winner is not worse on any
-            other one (Pareto-consistent pairs, arXiv 2504.11337).
-        tolerance (`float`):
-            How much worse the winner may be there.
+        prompt (`str`):
+            What they answer; with the seed it decides among equal margins.
+        rule (`PairingRule`):
+            Which responses are compared.
+        collected (`Collector`):
+            Counts what is dropped.
+
+    Returns:
+        `Iterator[tuple[str, int, int]]`: attribute, position of the better response, of the worse one.
     """
-    others = [values for name, values in scores.items() if name != attribute] if pairing == "consistent" else ()
-    return pairs_from_scores(
-        scores[attribute], min_margin=min_margin, max_pairs=max_pairs, key=key, others=others, tolerance=tolerance
-    )
+    for name, own in scores.items():
+        pairs, dropped = pairs_from_scores(
+            own,
+            min_margin=rule.min_margin,
+            max_pairs=rule.max_pairs,
+            key=f"{rule.seed}|{name}|{prompt}",
+            others=[scores[other] for other in scores if other != name] if rule.pairing == "consistent" else (),
+            tolerance=rule.tolerance,
+        )
+        for reason, count in dropped.items():
+            collected.drop(reason, name, count)
+        yield from ((name, better, worse) for better, worse in pairs)
+
+
+def pairs_of_rated(
+    rated: Sequence[tuple[str, str, dict[str, float]]], name: str, rule: PairingRule, collected: Collector
+) -> Converted:
+    """
+    Conversational pairs from rated responses; repeated responses to one prompt count once, with their mean score.
+
+    Args:
+        rated (`Sequence[tuple[str, str, dict[str, float]]]`):
+            Prompt, response and attribute -> score (left out where there is none).
+        name (`str`):
+            Begins the ids of the pairs.
+        rule (`PairingRule`):
+            Which responses are compared.
+        collected (`Collector`):
+            What was kept and dropped so far.
+    """
+    scores_of: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for prompt, response, scores in rated:
+        if not response.strip():
+            collected.drop("empty_response")
+            continue
+        scores_of.setdefault(prompt, {}).setdefault(response.strip(), []).append(scores)
+    attributes = list(dict.fromkeys(attribute for *_, scores in rated for attribute in scores))
+    for number, (prompt, found) in enumerate(scores_of.items()):
+        responses = list(found)
+        means = {attribute: [_mean(found[text], attribute) for text in responses] for attribute in attributes}
+        for attribute, better, worse in pairs_of_prompt(means, prompt, rule, collected):
+            identity = f"{name}-{number}-{better}-{worse}"
+            collected.keep(identity, user(prompt), responses[better], responses[worse], attribute)
+    return collected.done()
+
+
+def _mean(given: list[dict[str, float]], attribute: str) -> float | None:
+    known = [scores[attribute] for scores in given if attribute in scores]
+    return sum(known) / len(known) if known else None
 
 
 def _consistent(better: int, worse: int, others: Sequence[Sequence[float | None]], tolerance: float) -> bool:
@@ -112,20 +195,3 @@ def _consistent(better: int, worse: int, others: Sequence[Sequence[float | None]
         if won is not None and lost is not None and won < lost - tolerance - _ROUNDING:
             return False
     return True
-
-
-def check_pairing(min_margin: float, max_pairs: int | None, pairing: str = "each", tolerance: float = 0.0) -> None:
-    """Raises `ValueError` for a margin, number of pairs, way of pairing or tolerance that makes no sense."""
-    if pairing not in get_args(Pairing):
-        raise ValueError(f"`pairing` must be 'each' or 'consistent', got {pairing!r}.")
-    if not (is_number(tolerance) and tolerance >= 0):
-        raise ValueError(f"The tolerance of a pairing must be 0 or more, got {tolerance!r}.")
-    if tolerance and pairing == "each":
-        raise ValueError(
-            "A tolerance has no effect with pairing='each', which looks at one attribute: set pairing='consistent' "
-            "(`--pairing consistent`)."
-        )
-    if not (is_number(min_margin) and min_margin >= 0):
-        raise ValueError(f"`min_margin` must be 0 or more, got {min_margin!r}.")
-    if max_pairs is not None and not (is_number(max_pairs) and max_pairs >= 1 and max_pairs == int(max_pairs)):
-        raise ValueError(f"The number of pairs per prompt must be 1 or more, or None for all, got {max_pairs!r}.")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from fairpo_trl.core.messages import second_spellings, shortened
-from fairpo_trl.preferences.pairing import Pairing, check_pairing, pairs_of_prompt
+from fairpo_trl.preferences.pairing import Pairing, PairingRule, pairs_of_prompt
 from fairpo_trl.preferences.read import check_columns
 from fairpo_trl.preferences.rows import Collector, Converted, as_number, assistant
 from fairpo_trl.preferences.rules import completion_text, row_numbers
@@ -71,7 +71,7 @@ def pairs_from_ratings(
     [{'id': '0-1', 'prompt': 'Hi', 'chosen': 'Hello!', 'rejected': 'What?', 'attribute': 'polite'}]
     ```
     """
-    check_pairing(min_margin, max_pairs_per_prompt, pairing, tolerance)
+    rule = PairingRule(min_margin, max_pairs_per_prompt, pairing, tolerance, seed)
     for value, name in ((ties, "ties"), (missing, "missing")):
         if value not in ("drop", "raise"):
             raise ValueError(f"`{name}` must be 'drop' or 'raise', got {value!r}.")
@@ -99,29 +99,20 @@ def pairs_from_ratings(
     collected = Collector()
     for key, members in groups.items():
         own = {name: [scores[name][i] for i in members] for name in attributes}
-        for name in attributes:
-            pairs, dropped = pairs_of_prompt(
-                own,
-                name,
-                min_margin=min_margin,
-                max_pairs=max_pairs_per_prompt,
-                pairing=pairing,
-                tolerance=tolerance,
-                key=f"{seed}|{name}|{key}",
-            )
-            if ties == "raise" and dropped["equal"]:
+        for name, given in own.items() if ties == "raise" else ():
+            known = [score for score in given if score is not None]
+            if len(set(known)) < len(known):
                 among = row_numbers(labels[i] for i in members)
                 raise ValueError(
                     f"Equal ratings of {name!r} for the same prompt among {among}. Pass ties='drop' to leave such "
                     "pairs out."
                 )
-            collected.drop_all(dropped, name)
-            for better, worse in pairs:
-                first, second = members[better], members[worse]
-                chosen, rejected = responses[first], responses[second]
-                if not isinstance(prompts[first], str):  # messages: the completions too
-                    chosen, rejected = (assistant(r) if isinstance(r, str) else r for r in (chosen, rejected))
-                collected.add(f"{ids[first]}-{ids[second]}", prompts[first], chosen, rejected, name)
+        for name, better, worse in pairs_of_prompt(own, key, rule, collected):
+            first, second = members[better], members[worse]
+            chosen, rejected = responses[first], responses[second]
+            if not isinstance(prompts[first], str):  # messages: the completions too
+                chosen, rejected = (assistant(r) if isinstance(r, str) else r for r in (chosen, rejected))
+            collected.add(f"{ids[first]}-{ids[second]}", prompts[first], chosen, rejected, name)
     converted = collected.done()
     for name in attributes:
         if not any(row["attribute"] == name for row in converted.rows):
@@ -135,7 +126,7 @@ def pairs_from_ratings(
     return converted
 
 
-def _groups(prompts: list[Any], responses: list[Any], labels: list[int]) -> dict[Hashable, list[int]]:
+def _groups(prompts: list[Any], responses: list[Any], labels: list[int]) -> dict[str, list[int]]:
     """Prompt -> positions of its rows, after looking for empty texts and repeated responses."""
     for values, name in ((prompts, "prompt"), (responses, "response")):
         bad = [label for label, value in zip(labels, values, strict=True) if not _has_text(value)]
@@ -151,7 +142,7 @@ def _groups(prompts: list[Any], responses: list[Any], labels: list[int]) -> dict
         wrong = [label for label, response in zip(labels, responses, strict=True) if not isinstance(response, str)]
         if wrong:
             raise ValueError(f"The prompts are text, but the response is not in {row_numbers(wrong)}.")
-    groups: dict[Hashable, list[int]] = {}
+    groups: dict[str, list[int]] = {}
     seen: dict[tuple[str, str], int] = {}
     repeated: list[tuple[int, int]] = []
     for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):

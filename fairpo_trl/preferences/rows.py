@@ -110,11 +110,6 @@ class Collector:
         if count:
             self._dropped.setdefault(attribute, Counter())[reason] += count
 
-    def drop_all(self, reasons: Mapping[str, int], attribute: str) -> None:
-        """Counts several reasons."""
-        for reason, count in reasons.items():
-            self.drop(reason, attribute, count)
-
     def done(self) -> Converted:
         """What came together."""
         return Converted(self._rows, self._dropped)
@@ -128,6 +123,14 @@ def user(text: str) -> list[Message]:
 def assistant(text: str) -> list[Message]:
     """A completion of one assistant turn."""
     return [{"role": "assistant", "content": text}]
+
+
+def conversation(messages: list[Message]) -> list[Message] | None:
+    """Messages that alternate and end with the user, perhaps after a system message, each with text; else `None`."""
+    roles = [message["role"] for message in messages]
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    alternate = turns[::-1] == (["user", "assistant"] * len(turns))[: len(turns)]
+    return messages if turns and alternate and all(message["content"].strip() for message in messages) else None
 
 
 def field(row: Any, column: str, where: str) -> Any:

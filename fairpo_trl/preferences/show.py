@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def print_report(report: PreferenceReport, console: Console | None = None) -> No
 
     Args:
         report (`PreferenceReport`):
-            What `check_preferences` found.
+            Of [`check_preferences`].
         console (`Console`, *optional*):
             Where to print; a console on the standard output by default.
     """
@@ -53,12 +54,9 @@ def plot_conflicts(report: PreferenceReport, path: str | os.PathLike[str]) -> Pa
 
     Args:
         report (`PreferenceReport`):
-            What `check_preferences` found.
+            Of [`check_preferences`].
         path (`str` or `os.PathLike`):
-            The PNG to write.
-
-    Returns:
-        `Path`: the path.
+            The PNG to write; returned too.
 
     Raises:
         ValueError: If no two attributes rank the same responses to a prompt.
@@ -167,23 +165,15 @@ def _matrix_block(report: PreferenceReport) -> Block:
     return Block("Share of the comparable prompts on which two attributes disagree", header, (("", rows),))
 
 
-def _findings(report: PreferenceReport) -> list[tuple[str, str]]:
+def _findings(report: PreferenceReport) -> Iterator[tuple[str, str]]:
     """What somebody should know before training, as (line, style)."""
-    lines = []
     for entry in report.attributes:
         if not 1 - _SKEWED <= entry.chosen_longer <= _SKEWED:
             kind = "longer" if entry.chosen_longer > 0.5 else "shorter"
             often = _percent(max(entry.chosen_longer, 1 - entry.chosen_longer))
-            lines.append(
-                (f"Length: the chosen response of {entry.name!r} is the {kind} one in {often} of pairs.", "yellow")
-            )
-        if entry.reversed_prompts:
-            lines.append(
-                (
-                    f"Contradictions: {entry.name!r} prefers x to y and y to x on {entry.reversed_prompts:,} prompts.",
-                    "yellow",
-                )
-            )
+            yield f"Length: the chosen response of {entry.name!r} is the {kind} one in {often} of pairs.", "yellow"
+        if turned := entry.reversed_prompts:
+            yield f"Contradictions: {entry.name!r} prefers x to y and y to x on {turned:,} prompts.", "yellow"
     opposed = [
         f"{conflict.first!r} and {conflict.second!r} on {_percent(conflict.share)}"
         for conflict in sorted(report.conflicts, key=lambda conflict: -conflict.disagree)
@@ -191,47 +181,37 @@ def _findings(report: PreferenceReport) -> list[tuple[str, str]]:
     ]
     if opposed:
         more = f", and {len(opposed) - 3} more" if len(opposed) > 3 else ""
-        lines.append(
-            (
-                f"Conflicts: {', '.join(opposed[:3])}{more} of the prompts that both rank: where two responses are "
-                "ranked the other way round, no model can please both. `--pairing consistent` keeps, of ratings, the "
-                "pairs whose winner is not worse elsewhere; `--attributes` leaves attributes out.",
-                "yellow",
-            )
+        line = (
+            f"Conflicts: {', '.join(opposed[:3])}{more} of the prompts that both rank: where two responses are ranked "
+            "the other way round, no model can please both. `--pairing consistent` keeps, of ratings, the pairs whose "
+            "winner is not worse elsewhere; `--attributes` leaves attributes out."
         )
+        yield line, "yellow"
     for split, rows in report.duplicates.items():
-        lines.append((f"Repeated pairs: {row_numbers(rows)} of {split} repeat an earlier row.", "yellow"))
+        yield f"Repeated pairs: {row_numbers(rows)} of {split} repeat an earlier row.", "yellow"
     for overlap in report.overlaps:
-        lines.append(
-            (
-                f"Leakage: {overlap.prompts:,} prompts of {overlap.first} are in {overlap.second} too "
-                f"({overlap.pairs:,} of its pairs), for example: {overlap.example[:80]!r}.",
-                "red",
-            )
+        line = (
+            f"Leakage: {overlap.prompts:,} prompts of {overlap.first} are in {overlap.second} too "
+            f"({overlap.pairs:,} of its pairs), for example: {overlap.example[:80]!r}."
         )
-    if report.lengths is not None:
-        measured = report.lengths
-        text = f"Tokens per pair: median {measured.median:,}, 95 % {measured.p95:,}, longest {measured.longest:,}."
+        yield line, "red"
+    if (measured := report.lengths) is not None:
+        line = f"Tokens per pair: median {measured.median:,}, 95 % {measured.p95:,}, longest {measured.longest:,}."
+        counts = {name: count for name, count in measured.cut.items() if count and measured.limit is not None}
+        cut = ", ".join(f"{name} {n:,} ({_percent(n / measured.pairs[name])})" for name, n in counts.items())
         if measured.limit is not None:
-            cut = ", ".join(
-                f"{name} {count:,} ({_percent(count / measured.pairs[name])})"
-                for name, count in measured.cut.items()
-                if count
-            )
-            text += f" Cut at {measured.limit:,}: {cut or 'none'}."
-        lines.append((text, "yellow" if measured.limit is not None and any(measured.cut.values()) else ""))
-    lines += [(f"Refused by the trainer: {problem.message}", "red") for problem in report.refused]
+            line += f" Cut at {measured.limit:,}: {cut or 'none'}."
+        yield line, "yellow" if cut else ""
+    for problem in report.refused:
+        yield f"Refused by the trainer: {problem.message}", "red"
     if not report.refused and report.tokens_checked:
-        lines.append(("The trainer would accept these pairs.", "green"))
+        yield "The trainer would accept these pairs.", "green"
     elif not report.refused:
-        lines.append(
-            (
-                "As text, the trainer would accept these pairs. With a tokenizer (`--model_name_or_path MODEL`, in "
-                "Python `tokenizer=`) they are checked as tokens too.",
-                "green",
-            )
+        line = (
+            "As text, the trainer would accept these pairs. With a tokenizer (`--model_name_or_path MODEL`, in Python "
+            "`tokenizer=`) they are checked as tokens too."
         )
-    return lines
+        yield line, "green"
 
 
 def _percent(value: float) -> str:

@@ -14,8 +14,11 @@ import numpy as np
 from fairpo_trl.preferences.rules import Problem, attribute_names, explicit_pair, row_numbers
 
 
+TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids")
+"""Columns of a tokenised pair."""
+
 TokenRow = Mapping[str, Sequence[int]]
-"""`prompt_ids`, `chosen_ids` and `rejected_ids` of a pair, as TRL makes them, before anything is cut."""
+"""The [`TOKENS`] of a pair, as TRL makes them, before anything is cut."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def token_problems(
     found: dict[str, list[int]] = {}
     longest_prompt = needed = longest = largest = 0
     for index, row in rows:
-        prompt, chosen, rejected = (list(row[f"{name}_ids"]) for name in ("prompt", "chosen", "rejected"))
+        prompt, chosen, rejected = (list(row[name]) for name in TOKENS)
         rule = pair_problem(prompt, chosen, rejected, max_length, truncation_mode)
         if rule == "prompt_fills_max_length":
             longest_prompt = max(longest_prompt, len(prompt))
@@ -186,7 +189,7 @@ def tokenize_pair(tokenizer: Any, row: Mapping[str, Any]) -> dict[str, list[int]
     of_chosen, of_rejected = (write(prompt + completion)["input_ids"] for completion in (chosen, rejected))
     # The completion starts where prompt and whole diverge, which is not always after the prompt.
     start = min(_common(of_prompt, of_chosen), _common(of_prompt, of_rejected))
-    return {"prompt_ids": of_prompt[:start], "chosen_ids": of_chosen[start:], "rejected_ids": of_rejected[start:]}
+    return dict(zip(TOKENS, (of_prompt[:start], of_chosen[start:], of_rejected[start:]), strict=True))
 
 
 def token_lengths(

@@ -110,11 +110,8 @@ class GroupWeightArguments:
 
 def read_group_prior(args: Any) -> None:
     """
-    Reads `group_prior` given as JSON on the command line; before the base configuration tries, whose error names no
-    option.
-
-    Raises:
-        ValueError: If it is not a JSON object.
+    Reads `group_prior` given as JSON on the command line, before the base configuration tries, whose error names no
+    option. Raises `ValueError` if it is no JSON object.
     """
     if not isinstance(args.group_prior, str):
         return
@@ -132,11 +129,8 @@ def read_group_prior(args: Any) -> None:
 
 def check_group_weight_options(args: Any) -> None:
     """
-    Refuses options of the weights in contradiction; their ranges are checked by [`~fairpo_trl.GroupWeights`], once
-    the groups are known.
-
-    Raises:
-        ValueError: Names the options, and what to set instead.
+    Refuses options of the weights in contradiction, with what to set instead (`ValueError`); their ranges are checked
+    by [`~fairpo_trl.GroupWeights`], once the groups are known.
     """
     if args.timing == "current" and args.gradient_accumulation_steps > 1:
         raise ValueError(
@@ -175,10 +169,7 @@ def unused_options(args: Any, only_with: Mapping[str, Mapping[str, Any]]) -> lis
 
 def refuse_unused(args: Any, only_with: Mapping[str, Mapping[str, Any]]) -> None:
     """
-    Refuses what [`unused_options`] finds.
-
-    Raises:
-        ValueError: Names the options that would be ignored, and what they need.
+    Refuses what [`unused_options`] finds: `ValueError` names the options that would be ignored, and what they need.
     """
     unused = unused_options(args, only_with)
     if unused:

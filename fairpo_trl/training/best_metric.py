@@ -53,10 +53,7 @@ def settle_best_metric(args: Any, given: bool | None) -> None:
         args (`TrainingArguments`):
             The configuration, after its own `__post_init__`.
         given (`bool`, *optional*):
-            What the user set, before it.
-
-    Raises:
-        ValueError: If that contradicts the metric.
+            What the user set, before it. A contradiction is a `ValueError`.
     """
     known = None if args.metric_for_best_model is None else greater_is_better(args.metric_for_best_model)
     if known is None:

@@ -44,10 +44,6 @@ def mark_complete(folder: str | os.PathLike[str]) -> None:
     Declares a checkpoint complete: makes its files durable, hashes them, and writes the marker atomically.
 
     Called once, by one process, after every process has written its files.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The checkpoint.
     """
     folder = Path(folder)
     names = _files(folder)
@@ -62,10 +58,6 @@ def mark_complete(folder: str | os.PathLike[str]) -> None:
 def verify(folder: str | os.PathLike[str]) -> None:
     """
     Checks a checkpoint against its marker: every file is there, with its size and hash. Further files do not matter.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The checkpoint.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -98,7 +90,7 @@ def newest_complete(
     output_dir: str | os.PathLike[str], run: RunIdentity | None = None
 ) -> tuple[Path | None, list[tuple[Path, str]]]:
     """
-    The last checkpoint of a run that is whole.
+    The last checkpoint of a run's folder that is whole.
 
     Args:
         output_dir (`str` or `os.PathLike`):
@@ -168,7 +160,7 @@ def rotate(
 ) -> list[Path]:
     """
     Deletes checkpoints until at most `limit` are left: unfinished ones first, then those of other runs, then the
-    oldest.
+    oldest. Returns what was deleted.
 
     The one just written and the best are never deleted, nor is a link or what a link in the folder leads to; links do
     not count towards the limit. transformers does the same, but goes by the time of the last change and counts
@@ -185,9 +177,6 @@ def rotate(
             The checkpoint with the best metric.
         run (`RunIdentity`, *optional*):
             The run that wrote `newest`.
-
-    Returns:
-        `list[Path]`: the folders deleted.
     """
     if not limit or limit < 0:
         return []
@@ -228,15 +217,8 @@ def best_of(folder: Path, wanted: bool) -> str | None:
     """
     Where the best checkpoint of a run lies, from the state of one of its checkpoints; `None` if none is known.
 
-    Args:
-        folder (`Path`):
-            The checkpoint.
-        wanted (`bool`):
-            Whether the best is to be loaded at the end, and so must be whole.
-
-    Raises:
-        FileNotFoundError: If it is wanted and gone.
-        DamagedCheckpoint: If it is wanted and not whole.
+    If it is `wanted`, because it is to be loaded at the end, one that is gone is a `FileNotFoundError` and one that is
+    not whole a [`DamagedCheckpoint`].
     """
     facts = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     step, noted, run = facts.get("best_global_step"), facts.get("best_model_checkpoint"), run_of(folder)

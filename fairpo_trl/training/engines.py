@@ -69,13 +69,7 @@ def check_processes(accelerator: Accelerator, even_batches: bool) -> None:
 
 def check_agreement(accelerator: Accelerator, facts: Mapping[str, Any]) -> None:
     """
-    Compares what must be equal on every process; called on all of them.
-
-    Args:
-        accelerator (`Accelerator`):
-            Knows the processes.
-        facts (`Mapping[str, Any]`):
-            By name, what this process has.
+    Compares what must be equal on every process, by name; called on all of them.
 
     Raises:
         ValueError: On every process; names what differs and where.
@@ -113,13 +107,7 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
 def first_not_finite(model: nn.Module, optimizer: Any) -> str | None:
     """
     The first parameter, or state of the optimizer, of this process that holds NaN or an infinity; `None` if all is
-    finite.
-
-    Args:
-        model (`nn.Module`):
-            The model.
-        optimizer:
-            A torch optimizer, wrapped or not; `None` before training.
+    finite. The optimizer may be wrapped, and is `None` before training.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = [(name, local_part(p)) for name, p in model.named_parameters() if p.requires_grad]
@@ -142,11 +130,7 @@ def whole_parameters(model: nn.Module, frozen_only: bool = False) -> Iterator[tu
     """
     Names and values of the parameters of a model, gathered one by one where processes hold parts; called on all.
 
-    Args:
-        model (`nn.Module`):
-            The model, wrapped or not.
-        frozen_only (`bool`, *optional*, defaults to `False`):
-            Whether to leave out what is trained.
+    `frozen_only` leaves out what is trained. The model may be wrapped.
     """
     for name, parameter in model.named_parameters():
         if frozen_only and parameter.requires_grad:

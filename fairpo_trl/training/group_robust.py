@@ -12,12 +12,12 @@ from transformers.trainer_utils import has_length
 from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.messages import shortened
 from fairpo_trl.core.partition import Partition
-from fairpo_trl.core.reduction import group_sums, grouped_objective
+from fairpo_trl.core.reduction import group_sums, grouped_objective, sum_dtype
 from fairpo_trl.core.running_means import RunningMeans
 from fairpo_trl.training.engines import check_agreement, check_processes, scales_loss
 from fairpo_trl.training.hints import Hints
 from fairpo_trl.training.logs import weight_logs
-from fairpo_trl.training.metric_sums import MetricSums, sum_dtype
+from fairpo_trl.training.metric_sums import MetricSums
 from fairpo_trl.training.publishing import PublishingTrainer
 from fairpo_trl.training.state import load_state, save_state
 from fairpo_trl.training.watched import Watched
@@ -88,9 +88,8 @@ class GroupRobustTrainer(PublishingTrainer):
             ValueError: If processes do not know of each other, or would wait for each other for ever.
         """
         check_processes(self.accelerator, self.args.accelerator_config.even_batches)
-        device = self.accelerator.device
+        device, k = self.accelerator.device, len(self.group_weights.groups)
         dtype = sum_dtype(device)
-        k = len(self.group_weights.groups)
         self._sums = dict(sums)
         self._window = StepWindow(k, len(self.partition.names), dtype, device, self.sum_over_processes)
         self._window_batches = 1
@@ -192,7 +191,7 @@ class GroupRobustTrainer(PublishingTrainer):
 
         Args:
             batch (`Mapping[str, Any]`):
-                The batch, as [`describe_rows`] takes it.
+                As [`describe_rows`] takes it.
             *values (`torch.Tensor`):
                 Losses or log-probabilities, `[B]`, or logits and losses of labels, `[B, A]`: then the labels are
                 named too.

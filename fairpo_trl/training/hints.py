@@ -32,9 +32,7 @@ class Hints:
             args:
                 Options of the run: `balancer` and `hinge` are read.
             step (`int`):
-                Optimizer steps done.
-            last_step (`bool`):
-                Whether training ends here.
+                Optimizer steps done; `last_step`: training ends here.
             metrics (`Mapping[str, float]`):
                 Metrics since the last look.
         """

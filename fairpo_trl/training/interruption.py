@@ -111,11 +111,7 @@ def restore_callbacks(callbacks: Iterable[Any], saved: Mapping[str, Any]) -> Non
     """
     Gives callbacks that keep a state (early stopping: its patience) what a checkpoint holds of it, in place.
 
-    Args:
-        callbacks (`Iterable`):
-            Callbacks of the trainer.
-        saved (`Mapping[str, Any]`):
-            `stateful_callbacks` of the checkpoint: by class name, a state or a list of them.
+    `saved` is `stateful_callbacks` of the checkpoint: by class name, a state or a list of them.
     """
     left = {name: list(states) if isinstance(states, list) else [states] for name, states in saved.items()}
     for callback in callbacks:

@@ -15,11 +15,7 @@ def weight_logs(weights: GroupWeights, scaled: torch.Tensor | None) -> dict[str,
     """
     `weight/<group>`, `group_loss/<group>` (running) and `scaled_group_loss/<group>`; a group never seen has no loss.
 
-    Args:
-        weights (`GroupWeights`):
-            The weights after their last update.
-        scaled (`torch.Tensor`, *optional*):
-            What that update saw of each group, `[K]`.
+    `scaled` is what the last update saw of each group, `[K]`, if there was one.
     """
     logs = {f"weight/{name}": value for name, value in weights.as_dict().items()}
     estimates = zip(weights.names, weights.estimates.tolist(), strict=True)

@@ -7,24 +7,15 @@ from typing import Any
 
 import torch
 
-
-def sum_dtype(device: torch.device) -> torch.dtype:
-    """float64; on MPS, which has none, sums are as good as float32 allows."""
-    return torch.float32 if device.type == "mps" else torch.float64
+from fairpo_trl.core.reduction import sum_dtype
 
 
 class MetricSums(ABC):
     """
-    Running sums and counts of one mode (train or eval), kept on the device without synchronising.
+    Running sums and counts of one mode (train or eval), `[size]`, kept on the device without synchronising.
 
     Everything lies in one vector, so that one all-reduce makes it global: a mean then weighs every example alike,
     wherever and in whichever batch it was.
-
-    Args:
-        size (`int`):
-            Sums and counts.
-        device (`torch.device`):
-            Where they are kept.
     """
 
     def __init__(self, size: int, device: torch.device) -> None:

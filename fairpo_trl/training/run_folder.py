@@ -94,11 +94,7 @@ def claim(folder: str | os.PathLike[str], run: RunIdentity) -> None:
 
 def hold(folder: str | os.PathLike[str]) -> Callable[[], None]:
     """
-    Takes the lock of a folder. The system lets go of it when the process ends, however it ends.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            Folder of a run; made if it is not there.
+    Takes the lock of a folder, which is made if it is not there; the system lets go of it when the process ends.
 
     Returns:
         `Callable`: lets go of it; a second call does nothing.

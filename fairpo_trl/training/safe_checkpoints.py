@@ -100,7 +100,12 @@ class SafeCheckpoints(SafeSaving):
             OSError: If something cannot be written.
         """
         run_dir = Path(self._get_output_dir(trial))
-        self._hold_folder(run_dir)
+        self._let_go()
+
+        def take_lock() -> None:  # the main process for all of them, until the final model is there too
+            self._lock = weakref.finalize(self, hold(run_dir))
+
+        self._on_main(take_lock)
         signals: StopAtSignal | None = None
         try:
             self._look_at_run()
@@ -125,16 +130,6 @@ class SafeCheckpoints(SafeSaving):
                 signals.restore_handlers()
                 self.remove_callback(signals)
             self._signals = None
-
-    def _hold_folder(self, run_dir: Path) -> None:
-        """The main process holds the lock of the folder for all of them, until the final model is there too."""
-        self._let_go()
-
-        def take() -> None:
-            let_go = hold(run_dir)
-            self._lock = weakref.finalize(self, let_go)
-
-        self._on_main(take)
 
     def _on_main(self, work: Callable[[], Any]) -> Any:
         """What the main process finds, on all of them; its error too."""
@@ -168,7 +163,7 @@ class SafeCheckpoints(SafeSaving):
                 EXAMPLES: self.get_total_train_batch_size(self.args),
                 REFERENCE: self._reference_hash,
                 ADAPTER: {name: _facts_of_adapter(config) for name, config in adapters.items()} or None,
-                "trained parameters": f"{len(trained)} of {sum(_size(shape) for _, shape in trained):,} values",
+                "trained parameters": f"{len(trained)} of {sum(math.prod(shape) for _, shape in trained):,} values",
                 ENGINE: engine_of(self.accelerator),
             },
         )
@@ -367,7 +362,3 @@ def _facts_of_adapter(config: Any) -> dict[str, Any]:
     """What of an adapter's configuration its weights do not show, or must fit."""
     left_out = ("base_model_name_or_path", "revision", "inference_mode", "init_lora_weights", "auto_mapping")
     return {k: v for k, v in config.to_dict().items() if k not in left_out and "version" not in k and v is not None}
-
-
-def _size(shape: list[int]) -> int:
-    return math.prod(shape)

@@ -61,7 +61,7 @@ def settings_of(args: Any, facts: Mapping[str, Any]) -> RunSettings:
 
     Args:
         args (`TrainingArguments`):
-            The configuration of either trainer. Each of its own options counts as meaning, unless it is known not to.
+            Of either trainer. Each of its own options counts as meaning, unless it is known not to.
         facts (`Mapping[str, Any]`):
             Further settings that must not change, by name.
     """

@@ -23,13 +23,7 @@ def save_state(folder: str | os.PathLike[str], state: dict[str, Any]) -> None:
 
 def load_state(folder: str | os.PathLike[str], partition: Partition) -> dict[str, Any]:
     """
-    Reads the state of a checkpoint.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The checkpoint.
-        partition (`Partition`):
-            The partition of the run that resumes.
+    Reads the state of a checkpoint, for a run of this partition.
 
     Raises:
         FileNotFoundError: If the checkpoint has no FairPO state: another trainer wrote it, or it holds a model alone.

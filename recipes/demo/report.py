@@ -12,7 +12,7 @@ from peft.helpers import rescale_adapter_scale
 
 from fairpo_trl import FairPOTrainer, Partition
 from fairpo_trl.evaluation import Completion, WinRateTable, sample_completions
-from fairpo_trl.generation.load_pairs import load_pairs
+from fairpo_trl.generation.data import load_pairs
 from fairpo_trl.reporting import Results, print_results, write_report
 from fairpo_trl.reporting.documents import hardware
 from fairpo_trl.training.logs import history_of

@@ -10,8 +10,8 @@ import pytest
 from conftest import make_rows
 from datasets import Dataset, DatasetDict, IterableDataset
 
-from fairpo_trl.generation import load_pairs as module
-from fairpo_trl.generation.load_pairs import load_pairs
+from fairpo_trl.generation import data as module
+from fairpo_trl.generation.data import load_pairs
 
 
 ROWS = make_rows(6)

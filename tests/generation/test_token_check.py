@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from fairpo_trl.generation.rows import prepare_rows
+from fairpo_trl.generation.data_check import prepare_rows
 from fairpo_trl.generation.token_check import check_tokens, model_limits, tokenise_pairs
 from fairpo_trl.preferences.tokens import ModelLimits, pair_problem, tokenize_pair
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fairpo_trl.preferences.converters.ratings_rows import pairs_of_rated
+from fairpo_trl.preferences.pairing import PairingRule, pairs_of_rated
 from fairpo_trl.preferences.rows import Collector, Converted, Message, user
 
 
@@ -102,7 +102,7 @@ def pairs_of_annotated(records: Iterable[Annotated], name: str) -> Converted:
             for better, worse in clear:
                 identity = f"{name}-{record.identity}-{better}-{worse}"
                 collected.keep(identity, record.prompt, record.texts[better], record.texts[worse], attribute)
-    return pairs_of_rated(rated, name, collected)
+    return pairs_of_rated(rated, name, PairingRule(), collected)
 
 
 def _messages(value: Any) -> list[Message]:

@@ -25,13 +25,6 @@ def convert(rows: Iterable[Mapping[str, Any]]) -> Converted:
     nobody answered), pairs with an empty response (`empty_response`) or the same one twice (`identical_responses`),
     and for ratings what `pairs_from_scores` drops.
 
-    Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            The records.
-
-    Returns:
-        `Converted`: the pairs.
-
     Raises:
         ValueError: If a record is of another form, or an answer names no field; names the record.
     """

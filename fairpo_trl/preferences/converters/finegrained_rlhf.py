@@ -36,22 +36,16 @@ def convert(rows: Iterable[Mapping[str, Any]], *, passages: bool = True) -> Conv
     have no labelled errors, so no comparison can be given to one of these attributes: they are the attribute
     `overall`.
 
+    The ids of pairs name the row and the two answers (`c` is the correction).
+
     Dropped: labelled errors without a correction (`no_correction`), error labels of unknown type
     (`unknown_error_type`), comparisons without a preference (`no_preference`), rows without a question
     (`empty_prompt`), pairs with an empty response (`empty_response`) or the same response twice
     (`identical_responses`).
 
     Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            Published rows.
         passages (`bool`, *optional*, defaults to `True`):
             Whether the passages stand before the question in the prompt: factuality means agreement with them.
-
-    Returns:
-        `Converted`: the pairs; their ids name the row and the two answers (`c` is the correction).
-
-    Raises:
-        ValueError: If a row is of another schema.
     """
     collected = Collector()
     for index, row in enumerate(rows):

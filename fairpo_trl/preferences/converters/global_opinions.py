@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fairpo_trl.preferences.pairing import check_pairing, pairs_from_scores
+from fairpo_trl.preferences.pairing import PairingRule, pairs_from_scores
 from fairpo_trl.preferences.rows import Collector, Converted, as_number, field, text_field, user
 
 
@@ -28,27 +28,21 @@ def convert(
     Countries keep their published names, "(Non-national sample)" included. The answers describe a sample of people,
     not what a model should tell a person from that country.
 
+    The ids of pairs name the row and the positions of the two options.
+
     Dropped: rows without a question (`empty_prompt`), rows or countries whose options or shares cannot be read
     (`unreadable_selections`), countries without a likeliest answer ahead of another by the margin (`no_preference`),
     options beyond the number asked for (`over_limit`), options with the same text (`identical_responses`).
 
     Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            Published rows.
         min_margin (`float`, *optional*, defaults to `0.0`):
             Least difference of the two shares, for example `0.1`.
         max_pairs (`int`, *optional*, defaults to `1`):
             Pairs per question and country; `None` for all.
         seed (`int`, *optional*, defaults to `0`):
             Chooses the rejected options.
-
-    Returns:
-        `Converted`: the pairs; their ids name the row and the positions of the two options.
-
-    Raises:
-        ValueError: If a row is of another schema.
     """
-    check_pairing(min_margin, max_pairs)
+    PairingRule(min_margin, max_pairs)  # raises for what makes no sense
     collected = Collector()
     for index, row in enumerate(rows):
         where = f"Row {index} of GlobalOpinions"

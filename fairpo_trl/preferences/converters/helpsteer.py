@@ -8,11 +8,12 @@ from itertools import groupby
 from typing import Any, Literal
 
 from fairpo_trl.core.messages import require_known
-from fairpo_trl.preferences.pairing import check_pairing, pairs_from_scores
+from fairpo_trl.preferences.pairing import PairingRule, pairs_of_prompt
 from fairpo_trl.preferences.rows import (
     Collector,
     Converted,
     Message,
+    conversation,
     field,
     list_field,
     number_field,
@@ -37,6 +38,8 @@ def convert_helpsteer2(
     messages. The higher score is chosen; more complex or more verbose is not better for every purpose, so choose the
     attributes.
 
+    The ids of pairs name the rows of the chosen and the rejected response.
+
     Dropped: prompts with one scored response (`single_response`), responses without a score (`no_score`), pairs with
     equal scores (`equal`), below the margin (`below_margin`) or beyond the number asked for (`over_limit`), responses
     without text (`empty_response`), the same response twice (`identical_responses`), and per row those without a
@@ -48,13 +51,10 @@ def convert_helpsteer2(
         min_margin, max_pairs, seed:
             As in [`pairs_from_scores`], per prompt and attribute; the seed chooses among equal margins.
 
-    Returns:
-        `Converted`: the pairs; their ids name the rows of the chosen and the rejected response.
-
     Raises:
         ValueError: If a row is of another schema (the preference configuration of the same data set, for example).
     """
-    check_pairing(min_margin, max_pairs)
+    rule = PairingRule(min_margin, max_pairs, seed=seed)
     collected = Collector()
 
     def read(numbered: tuple[int, Mapping[str, Any]]) -> tuple[int, str, str, list[float | None]]:
@@ -69,17 +69,10 @@ def convert_helpsteer2(
         if not prompt.strip() or messages is None:
             collected.drop("unreadable_turns" if prompt.strip() else "empty_prompt", count=len(group))
             continue
-        for column, attribute in enumerate(ATTRIBUTES):
-            pairs, dropped = pairs_from_scores(
-                [scores[column] for *_, scores in group],
-                min_margin=min_margin,
-                max_pairs=max_pairs,
-                key=f"{seed}|{attribute}|{prompt}",
-            )
-            collected.drop_all(dropped, attribute)
-            for better, worse in pairs:
-                identity = f"helpsteer2-{group[better][0]}-{group[worse][0]}"
-                collected.keep(identity, messages, group[better][2], group[worse][2], attribute)
+        scores = {name: [row[3][column] for row in group] for column, name in enumerate(ATTRIBUTES)}
+        for attribute, better, worse in pairs_of_prompt(scores, prompt, rule, collected):
+            identity = f"helpsteer2-{group[better][0]}-{group[worse][0]}"
+            collected.keep(identity, messages, group[better][2], group[worse][2], attribute)
     return collected.done()
 
 
@@ -92,21 +85,15 @@ def convert_helpsteer3(
     A row has `domain`, `language`, `context` (messages, the last one of the user), `response1`, `response2` and
     `overall_preference` from -3 (response 1 much better) to 3 (response 2 much better).
 
+    The ids of pairs name the row.
+
     Dropped: rows without a preference (`no_preference`: 0 or null), without a prompt (`empty_prompt`), whose context
     does not alternate and end with the user (`unreadable_turns`), that name no domain or language (`no_attribute`);
     pairs with an empty response (`empty_response`) or the same response twice (`identical_responses`).
 
     Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            Published rows.
         attribute (`str`, *optional*, defaults to `"domain"`):
             Which column is the attribute: `"domain"` (general, code, stem, multilingual) or `"language"`.
-
-    Returns:
-        `Converted`: the pairs; their ids name the row.
-
-    Raises:
-        ValueError: If a row is of another schema.
     """
     require_known("attribute column of HelpSteer3", [attribute], ["domain", "language"])
     collected = Collector()
@@ -118,7 +105,7 @@ def convert_helpsteer3(
         preference = number_field(row, "overall_preference", where)
         if preference is not None and abs(preference) > 3:
             raise ValueError(f"{where}: `overall_preference` must be from -3 to 3, got {preference:g}.")
-        messages = read_context(context, where)
+        messages = _context(context, where)
         if not name.strip():
             collected.drop("no_attribute")
         elif messages is None:
@@ -131,24 +118,14 @@ def convert_helpsteer3(
     return collected.done()
 
 
-def read_context(context: list[Any], where: str) -> list[Message] | None:
-    """
-    Messages of a prompt, `None` if they are no conversation that ends with the user.
-
-    Raises:
-        ValueError: If an entry is no message with `role` and `content`.
-    """
+def _context(context: list[Any], where: str) -> list[Message] | None:
+    """Messages of a HelpSteer3 prompt; raises `ValueError` if an entry is no message with `role` and `content`."""
     messages = []
     for number, message in enumerate(context):
         named = f"{where}, message {number}"
         role, content = field(message, "role", named), text_field(message, "content", named)
         messages.append({"role": role, "content": content})
-    turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
-    roles = [message["role"] for message in turns]
-    alternating = ["user" if (len(roles) - k) % 2 else "assistant" for k in range(len(roles))]
-    if not roles or roles != alternating or any(not message["content"].strip() for message in messages):
-        return None
-    return messages
+    return conversation(messages)
 
 
 def _turns(prompt: str) -> list[Message] | None:
@@ -158,9 +135,4 @@ def _turns(prompt: str) -> list[Message] | None:
     messages += [
         {"role": role.lower(), "content": content} for role, content in zip(rest[::2], rest[1::2], strict=True)
     ]
-    roles = [message["role"] for message in messages]
-    if roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
-        return None
-    if any(not message["content"].strip() or "<extra_id_1>" in message["content"] for message in messages):
-        return None
-    return messages
+    return None if any("<extra_id_1>" in message["content"] for message in messages) else conversation(messages)

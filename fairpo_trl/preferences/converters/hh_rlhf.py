@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fairpo_trl.preferences.rows import Collector, Converted, Message, text_field
+from fairpo_trl.preferences.rows import Collector, Converted, Message, conversation, text_field
 
 
 SUBSETS = ("helpful-base", "helpful-online", "helpful-rejection-sampled", "harmless-base")
@@ -25,21 +25,15 @@ def convert(rows: Iterable[Mapping[str, Any]], *, subset: str) -> Converted:
     they are from: it is the folder they lie in, and becomes the attribute. `red-team-attempts` has another schema and
     no preferences.
 
+    The ids of pairs name subset and row.
+
     Dropped: rows whose two transcripts differ before the last answer (`prompts_differ`), whose turns do not alternate
     from the human to the human, or are empty (`unreadable_turns`), that have no prompt (`empty_prompt`), pairs with an
     empty response (`empty_response`) or the same response twice (`identical_responses`).
 
     Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            Published rows.
         subset (`str`):
             Name of the subset, such as `"helpful-base"`.
-
-    Returns:
-        `Converted`: the pairs; their ids name subset and row.
-
-    Raises:
-        ValueError: If a row is of another schema.
     """
     if not isinstance(subset, str) or not subset.strip():
         raise ValueError(f"`subset` names the attribute of the rows, for example 'helpful-base'; got {subset!r}.")
@@ -69,7 +63,5 @@ def _turns(transcript: str) -> list[Message] | None:
         {"role": _ROLES[speaker], "content": content.strip()}
         for speaker, content in zip(rest[::2], rest[1::2], strict=True)
     ]
-    roles = [message["role"] for message in messages]
-    if before.strip() or roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
-        return None
-    return messages if all(message["content"] for message in messages) else None
+    begins = not before.strip() and rest[:1] == ["Human"]
+    return conversation(messages) if begins else None

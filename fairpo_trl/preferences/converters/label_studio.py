@@ -27,13 +27,6 @@ def convert(rows: Iterable[Mapping[str, Any]]) -> Converted:
     empty response (`empty_response`) or the same one twice (`identical_responses`), and for ratings what
     `pairs_from_scores` drops.
 
-    Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            The tasks.
-
-    Returns:
-        `Converted`: the pairs.
-
     Raises:
         ValueError: If a task is of another form, or a choice names no side; names the task.
     """

@@ -30,19 +30,11 @@ def convert(rows: Iterable[Mapping[str, Any]]) -> Converted:
     vote, however strong; a pair needs more than half of all votes, ties counted among them. `overall_pref` is no
     aspect and is not read.
 
+    The ids of pairs are the published `comparison_id`.
+
     Dropped: aspects without a vote, or with a majority for a tie (`no_preference`), without a majority for one
     response (`no_majority`), rows without a prompt (`empty_prompt`), pairs with an empty response (`empty_response`)
     or the same response twice (`identical_responses`).
-
-    Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            Published rows.
-
-    Returns:
-        `Converted`: the pairs; their ids are the published `comparison_id`.
-
-    Raises:
-        ValueError: If a row is of another schema.
     """
     collected = Collector()
     for index, row in enumerate(rows):

@@ -20,18 +20,10 @@ def convert(rows: Iterable[Mapping[str, Any]]) -> Converted:
     which makes this the natural test of one attribute against the other. Safety labels, severity and harm categories
     are not read; filter on them before converting if you want only some rows.
 
+    The ids of both pairs of a row name it.
+
     Dropped: comparisons whose id is neither 0 nor 1 (`no_preference`), rows without a prompt (`empty_prompt`), pairs
     with an empty response (`empty_response`) or the same response twice (`identical_responses`).
-
-    Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            Published rows.
-
-    Returns:
-        `Converted`: the pairs; both of one row have its number in their id.
-
-    Raises:
-        ValueError: If a row is of another schema.
     """
     collected = Collector()
     for index, row in enumerate(rows):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fairpo_trl.preferences.converters.ratings_rows import pairs_of_rated
-from fairpo_trl.preferences.pairing import Pairing
+from fairpo_trl.preferences.pairing import Pairing, PairingRule, pairs_of_rated
 from fairpo_trl.preferences.rows import Collector, Converted, number_field, text_field
 
 
@@ -37,8 +36,6 @@ def convert(
     `no_score`, `below_margin`, `over_limit`, `inconsistent`; pairs with an empty correction (`empty_response`).
 
     Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            Published rows.
         task (`str`, *optional*):
             What is asked of the model; `{sentence}` is the learner's sentence.
         min_margin, pairing, tolerance, seed:
@@ -46,15 +43,12 @@ def convert(
         max_pairs (`int`, *optional*):
             Pairs per sentence and attribute at most; `None` for all.
 
-    Returns:
-        `Converted`: the pairs.
-
     Raises:
         ValueError: If `task` has no place for the sentence, or a row is of another schema.
     """
     if "{sentence}" not in task:
         raise ValueError(f"`task` must say where the sentence goes, with {{sentence}}; got {task!r}.")
-    collected = Collector()
+    rule, collected = PairingRule(min_margin, max_pairs, pairing, tolerance, seed), Collector()
     rated: list[tuple[str, str, dict[str, float]]] = []
     for index, row in enumerate(rows):
         where = f"Row {index} of TMU-GFM"
@@ -68,13 +62,4 @@ def convert(
             continue
         scores = {name: number for name, number in numbers.items() if number is not None}
         rated.append((task.replace("{sentence}", sentence.strip()), response, scores))
-    return pairs_of_rated(
-        rated,
-        "tmu_gfm",
-        collected,
-        min_margin=min_margin,
-        max_pairs=max_pairs,
-        pairing=pairing,
-        tolerance=tolerance,
-        seed=seed,
-    )
+    return pairs_of_rated(rated, "tmu_gfm", rule, collected)

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fairpo_trl.preferences.converters.ratings_rows import pairs_of_rated
-from fairpo_trl.preferences.pairing import Pairing
+from fairpo_trl.preferences.pairing import Pairing, PairingRule, pairs_of_rated
 from fairpo_trl.preferences.rows import Collector, Converted, number_field, text_field
 
 
@@ -37,20 +36,12 @@ def convert(
     `pairs_from_scores` drops: `equal`, `single_response`, `no_score`, `below_margin`, `over_limit`, `inconsistent`.
 
     Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            Published rows.
         min_margin, pairing, tolerance, seed:
             As in [`pairs_from_ratings`]; the margin is that of two judgements.
         max_pairs (`int`, *optional*, defaults to `4`):
             Pairs per question and attribute at most, as there are some twenty answers to a question; `None` for all.
-
-    Returns:
-        `Converted`: the pairs.
-
-    Raises:
-        ValueError: If a row is of another schema.
     """
-    collected = Collector()
+    rule, collected = PairingRule(min_margin, max_pairs, pairing, tolerance, seed), Collector()
     rated: list[tuple[str, str, dict[str, float]]] = []
     for index, row in enumerate(rows):
         where = f"Row {index} of TruthfulQA"
@@ -71,13 +62,4 @@ def convert(
             collected.drop("empty_prompt")
         else:
             rated.append((question.strip(), response, scores))
-    return pairs_of_rated(
-        rated,
-        "truthfulqa",
-        collected,
-        min_margin=min_margin,
-        max_pairs=max_pairs,
-        pairing=pairing,
-        tolerance=tolerance,
-        seed=seed,
-    )
+    return pairs_of_rated(rated, "truthfulqa", rule, collected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fairpo_trl.preferences.pairing import check_pairing, pairs_from_scores
+from fairpo_trl.preferences.pairing import PairingRule, pairs_of_prompt
 from fairpo_trl.preferences.rows import Collector, Converted, as_number, field, list_field, text_field, user
 
 
@@ -23,24 +23,18 @@ def convert(
     prompt that a response was made with differs between the responses to one prompt. Rows whose `source` is
     `truthful_qa` overlap that benchmark: filter them out if you evaluate on it.
 
+    The ids of pairs name the row and the positions of the two responses in it.
+
     Dropped: responses without a rating for the aspect (`no_score`: "N/A", or no number) or without text
     (`empty_response`), aspects with fewer than two rated responses (`single_response`), pairs with equal ratings
     (`equal`), below the margin (`below_margin`) or beyond the number asked for (`over_limit`), pairs of the same text
     (`identical_responses`), rows without a prompt (`empty_prompt`).
 
     Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            Published rows.
         min_margin, max_pairs, seed:
             As in [`pairs_from_scores`], per prompt and aspect; the seed chooses among equal margins.
-
-    Returns:
-        `Converted`: the pairs; their ids name the row and the positions of the two responses in it.
-
-    Raises:
-        ValueError: If a row is of another schema.
     """
-    check_pairing(min_margin, max_pairs)
+    rule = PairingRule(min_margin, max_pairs, seed=seed)
     collected = Collector()
     for index, row in enumerate(rows):
         where = f"Row {index} of UltraFeedback"
@@ -52,18 +46,14 @@ def convert(
             continue
         written = [k for k, response in enumerate(responses) if response.strip()]
         collected.drop("empty_response", count=len(responses) - len(written))
-        for aspect in ASPECTS:
-            pairs, dropped = pairs_from_scores(
-                [_rating(completions[k], aspect, f"{where}, completion {k}") for k in written],
-                min_margin=min_margin,
-                max_pairs=max_pairs,
-                key=f"{seed}|{aspect}|{prompt}",
-            )
-            collected.drop_all(dropped, aspect)
-            for better, worse in pairs:
-                chosen, rejected = written[better], written[worse]
-                identity = f"ultrafeedback-{index}-{chosen}-{rejected}"
-                collected.keep(identity, user(prompt), responses[chosen], responses[rejected], aspect)
+        ratings = {
+            aspect: [_rating(completions[k], aspect, f"{where}, completion {k}") for k in written]
+            for aspect in ASPECTS
+        }
+        for aspect, better, worse in pairs_of_prompt(ratings, prompt, rule, collected):
+            chosen, rejected = written[better], written[worse]
+            identity = f"ultrafeedback-{index}-{chosen}-{rejected}"
+            collected.keep(identity, user(prompt), responses[chosen], responses[rejected], aspect)
     return collected.done()
 
 
