@@ -20,11 +20,8 @@ _CARDS = ("README.md", ".huggingface.yaml")
 
 def check_data_folder(folder: str | os.PathLike[str]) -> None:
     """
-    Looks at a folder before `datasets` reads it, which would follow whatever its README or its state names.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            A folder of data files, or one written by `save_to_disk`; anything else passes.
+    Looks at a folder of data files, or one written by `save_to_disk`, before `datasets` reads it, which would follow
+    whatever its README or its state names; anything else passes.
 
     Raises:
         ValueError: If a link in it, its README, or the state of a saved data set names a file outside it or an

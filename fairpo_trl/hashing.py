@@ -30,13 +30,8 @@ def sha256(parts: Iterable[Any]) -> str:
 
 def sha256_of_file(path: str | os.PathLike[str], sync: bool = False) -> str:
     """
-    The SHA-256 of a file's content.
-
-    Args:
-        path (`str` or `os.PathLike`):
-            The file.
-        sync (`bool`, *optional*, defaults to `False`):
-            Whether to make the content durable before it is read, so that the hash is of what a power cut leaves.
+    The SHA-256 of a file's content; with `sync` the content is made durable before it is read, so that the hash is of
+    what a power cut leaves.
     """
     with open(path, "rb") as file:
         if sync and os.name != "nt":  # Windows flushes only files opened for writing
@@ -74,13 +69,7 @@ def sha256_of_rows(dataset: Dataset, columns: Sequence[str]) -> str:
     SHA-256 over some columns of all rows of a data set, in their order; its own fingerprint says how it was made.
 
     The same rows give the same hash whether they lie in memory or in a file, in one piece or many, selected by index
-    or written out.
-
-    Args:
-        dataset (`Dataset`):
-            The rows.
-        columns (`Sequence[str]`):
-            The columns that count, whatever others there are.
+    or written out, whatever other columns there are.
     """
     import pyarrow as pa  # as torch above
 

@@ -54,13 +54,6 @@ def explained_within(place: str | Path) -> Iterator[None]:
     """
     As [`explained`], for a library that loads a model among other things: errors of the loading alone, and of them
     those that are no message to a user (`RuntimeError` for other shapes, `KeyError` for an unknown activation).
-
-    Args:
-        place (`str` or `Path`):
-            Folder or Hub id of what is loaded.
-
-    Raises:
-        UnreadableModel: If it cannot be read.
     """
     try:
         yield
@@ -94,11 +87,8 @@ def rendered(tokenizer: Any) -> Iterator[None]:
 
 def check_model_folder(folder: str | os.PathLike[str]) -> None:
     """
-    Looks at a saved model before anything is loaded: JSON files that parse, weights whose headers fit their length.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The folder; a name that is none here is left to whoever loads it.
+    Looks at a saved model before anything is loaded: JSON files that parse, weights whose headers fit their length. A
+    name that is no folder here is left to whoever loads it.
 
     Raises:
         ValueError: Names the file that is damaged, or asks for code.

@@ -75,19 +75,12 @@ def _mark_order(mark: str) -> tuple[bool, bool, str]:
 
 def joined_names(names: Iterable[str]) -> list[tuple[str, str]]:
     """
-    Names that look like several names written into one, with the mark that joins them.
+    Names, of all that occur, that look like several written into one, each with the mark that joins them.
 
     A name is joined if, divided at a mark (whatever is neither letter nor digit), its parts are names as well: at `|`,
     `;`, `,` or the end of a line one part is enough, by itself or in another joined name; at other marks every part
     must be a name by itself. At marks other than blanks, `_`, `-` and `.` it is enough too that every name is joined,
     and every part in several of them.
-
-    Args:
-        names (`Iterable[str]`):
-            All names that occur.
-
-    Returns:
-        `list[tuple[str, str]]`: (name, mark).
     """
     every = list(dict.fromkeys(names))
     alone = {spelling_key(name) for name in every}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -11,7 +11,7 @@ from fairpo_trl.core.messages import shortened, unknown_names_message
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite `int` or `float`; truth values are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def check_number(name: str, value: Any, *, least: float = 0, positive: bool = False, whole: bool = False) -> None:
@@ -39,12 +39,8 @@ def check_number(name: str, value: Any, *, least: float = 0, positive: bool = Fa
 
 def check_choices(options: Any) -> None:
     """
-    Raises `ValueError`, with near matches, for an option of a dataclass that is none of its choices: those of its
-    `Literal` type, or the `choices` that its metadata gives the command line. Python itself checks neither.
-
-    Args:
-        options (dataclass):
-            The filled configuration.
+    Raises `ValueError`, with near matches, for an option of a filled dataclass that is none of its choices: those of
+    its `Literal` type, or the `choices` that its metadata gives the command line. Python itself checks neither.
     """
     hints = get_type_hints(type(options))
     for field in fields(options):
@@ -59,10 +55,6 @@ def check_training_numbers(args: Any) -> None:
     """
     Raises `ValueError` for options of [`~transformers.TrainingArguments`] out of their range. transformers takes most
     of them as they come, and fails, or trains nothing, once the model is loaded.
-
-    Args:
-        args (`TrainingArguments`):
-            The filled configuration.
     """
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         check_number(name, getattr(args, name), least=1, whole=True)

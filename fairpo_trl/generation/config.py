@@ -206,8 +206,7 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
     )
     epsilon: float = field(default=0.05, metadata={"help": "Slack of the hinge, in nats of DPO loss."})
     hinge_level: Literal["pair", "attribute"] = field(
-        default="pair",
-        metadata={"help": "The hinge of each 'pair' (Eq. 19) or of each 'attribute' mean."},
+        default="pair", metadata={"help": "The hinge of each 'pair' (Eq. 19) or of each 'attribute' mean."}
     )
 
     held_gradients: Literal["sum", "project", "conflict_averse"] = field(

@@ -79,8 +79,7 @@ class DataArguments(ScriptArguments):
         metadata={"help": "With `pairing` consistent: how much worse the winner may be on another attribute."},
     )
     as_messages: bool = field(
-        default=False,
-        metadata={"help": "Turn plain text into messages, so that a chat model gets its chat template."},
+        default=False, metadata={"help": "Turn plain text into messages, so that a chat model gets its chat template."}
     )
     test_share: float = field(
         default=0.0, metadata={"help": "Share of the prompts that becomes `test`, where there is no such split."}
@@ -111,7 +110,38 @@ def load_data(
         FileNotFoundError: If nothing is at the path.
         ValueError: If an option, column or row is wrong; the message names it.
     """
-    data = _load(args, attribute_column, console or main_console())
+    console, name = console or main_console(), args.dataset_name
+    if args.mixture is not None:
+        data: Any = _mixed(args, attribute_column, console)
+    elif not name:
+        raise ValueError("Name the preference data: `--dataset_name` with a published set, a Hub id or a path.")
+    elif args.dataset_streaming:
+        _refuse(args, (*_CONVERSION, "attributes", "test_share"), "a stream is taken as it is")
+        data = load_pairs(name, args.dataset_config, streaming=True)
+    elif not (_published(name) or args.dataset_source) and local_path(name) is None:
+        _refuse(args, _CONVERSION, f"{name!r} on the Hub is no published set with a converter")
+        pairs = load_pairs(name, args.dataset_config)
+        data = own_pairs(pairs, name, console, attribute_column, args.attribute_separator)
+    else:
+        data = load_preferences(
+            name,
+            source=args.dataset_source,
+            attribute_column=attribute_column,
+            attribute_separator=args.attribute_separator,
+            ratings=args.ratings,
+            seed=args.split_seed,
+            console=console,
+            **_conversion_options(args),
+        )
+    if not args.dataset_streaming or args.mixture is not None:
+        data = select_and_divide(
+            data,
+            attributes=args.attributes,
+            column=attribute_column,
+            test_share=args.test_share,
+            seed=args.split_seed,
+            console=console,
+        )
     return _as_messages(data) if args.as_messages else data
 
 
@@ -186,44 +216,6 @@ def _published(name: str) -> bool:
     return name in SOURCES or any(name == known.hub_id for known in SOURCES.values())
 
 
-def _load(args: DataArguments, attribute_column: str, console: Console) -> DatasetDict | IterableDatasetDict:
-    """The rows as they are at the place that the options name."""
-    if args.mixture is not None:
-        return _mixed(args, attribute_column, console)
-    if not args.dataset_name:
-        raise ValueError("Name the preference data: `--dataset_name` with a published set, a Hub id or a path.")
-    name = args.dataset_name
-    if args.dataset_streaming:
-        _refuse(args, (*_CONVERSION, "attributes", "test_share"), "a stream is taken as it is")
-        return load_pairs(name, args.dataset_config, streaming=True)
-    if not (_published(name) or args.dataset_source) and local_path(name) is None:
-        _refuse(args, _CONVERSION, f"{name!r} on the Hub is no published set with a converter")
-        loaded = load_pairs(name, args.dataset_config)
-        pairs = own_pairs(loaded, name, console, attribute_column, args.attribute_separator)
-        return _selected(pairs, args, attribute_column, console)
-    options: dict[str, Any] = _source_options(args)
-    if args.min_margin is not None:
-        options["min_margin"] = args.min_margin
-    if args.max_pairs is not None:
-        options["max_pairs" if args.ratings is None else "max_pairs_per_prompt"] = args.max_pairs
-    if args.pairing != "each":
-        options |= {"pairing": args.pairing, "tolerance": args.pairing_tolerance}
-    elif args.pairing_tolerance:
-        raise ValueError("`pairing_tolerance` has no effect without `--pairing consistent`.")
-    return load_preferences(
-        name,
-        source=args.dataset_source,
-        attributes=args.attributes,
-        attribute_column=attribute_column,
-        attribute_separator=args.attribute_separator,
-        ratings=args.ratings,
-        test_share=args.test_share,
-        seed=args.split_seed,
-        console=console,
-        **options,
-    )
-
-
 def _as_messages(data: DatasetDict | IterableDatasetDict) -> DatasetDict | IterableDatasetDict:
     """Plain text as one turn of the user and one of the assistant."""
 
@@ -251,18 +243,7 @@ def _mixed(args: DataArguments, column: str, console: Console) -> DatasetDict:
         if attribute in sources:
             raise ValueError(f"`mixture` names {attribute!r} twice: put its pairs into one file.")
         sources[attribute] = path
-    return _selected(mix(sources, console=console), args, column, console)
-
-
-def _selected(data: DatasetDict, args: DataArguments, column: str, console: Console) -> DatasetDict:
-    return select_and_divide(
-        data,
-        attributes=args.attributes,
-        column=column,
-        test_share=args.test_share,
-        seed=args.split_seed,
-        console=console,
-    )
+    return mix(sources, console=console)
 
 
 def _refuse(args: DataArguments, names: Sequence[str], why: str) -> None:
@@ -272,13 +253,23 @@ def _refuse(args: DataArguments, names: Sequence[str], why: str) -> None:
         raise ValueError(f"{', '.join(given)} cannot be used: {why}. Leave out, or save the data and name the file.")
 
 
-def _source_options(args: DataArguments) -> dict[str, Any]:
-    if args.source_options is None:
-        return {}
-    try:
-        options = json.loads(args.source_options) if isinstance(args.source_options, str) else args.source_options
-    except json.JSONDecodeError as error:
-        raise ValueError(f"`source_options` must be JSON, got {args.source_options!r}: {error}.") from error
+def _conversion_options(args: DataArguments) -> dict[str, Any]:
+    """What goes to the converter, or to `pairs_from_ratings`."""
+    options: Any = {} if args.source_options is None else args.source_options
+    if isinstance(options, str):
+        try:
+            options = json.loads(options)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"`source_options` must be JSON, got {options!r}: {error}.") from error
     if not isinstance(options, dict):
         raise ValueError(f"`source_options` must be a JSON object, got {args.source_options!r}.")
+    options = dict(options)
+    if args.min_margin is not None:
+        options["min_margin"] = args.min_margin
+    if args.max_pairs is not None:
+        options["max_pairs" if args.ratings is None else "max_pairs_per_prompt"] = args.max_pairs
+    if args.pairing != "each":
+        options |= {"pairing": args.pairing, "tolerance": args.pairing_tolerance}
+    elif args.pairing_tolerance:
+        raise ValueError("`pairing_tolerance` has no effect without `--pairing consistent`.")
     return options

@@ -40,10 +40,7 @@ class PairLosses(NamedTuple):
 
 
 def pair_losses(
-    policy: PairLogProbs,
-    ref_chosen_logps: torch.Tensor,
-    ref_rejected_logps: torch.Tensor,
-    args: FairPOConfig,
+    policy: PairLogProbs, ref_chosen_logps: torch.Tensor, ref_rejected_logps: torch.Tensor, args: FairPOConfig
 ) -> PairLosses:
     """
     The losses of `B` pairs (Eq. 18 and 19 and their variants), unreduced.

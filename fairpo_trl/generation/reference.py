@@ -9,6 +9,8 @@ import torch
 from accelerate.utils import is_peft_model
 from peft import PeftConfig, PeftType
 from peft.utils.other import TrainableTokensWrapper
+from torch.nn.modules.dropout import _DropoutNd
+from transformers import PreTrainedConfig
 
 from fairpo_trl.core.messages import shortened
 from fairpo_trl.generation.config import FairPOConfig
@@ -17,6 +19,10 @@ from fairpo_trl.generation.config import FairPOConfig
 # Initialisations of LoRA that take from the weights of the base what they put into the adapter: with the adapter
 # switched off the model is then another one than was passed.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+# Attributes of modules, beside everything with "drop" in its name, that add noise while training (Mixtral, DBRX, ...).
+_JITTER = ("jitter_noise", "input_jitter_noise", "moe_jitter_eps")
 
 
 class Reference(NamedTuple):
@@ -150,7 +156,7 @@ def _frozen_copy(model: Any) -> Any:
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
-# ---- what would make it move ----
+# ---- what would make it move, or differ ----
 
 
 def check_adapter(model: Any, is_reference: bool) -> None:
@@ -194,3 +200,41 @@ def adapter_of(model: Any, name: str) -> str | None:
     prefix = getattr(model.base_model, "prefix", "adaption_")  # of methods that do not name the adapter
     unnamed = "the adapter" if prefix in name else None
     return next((adapter for adapter in model.peft_config if adapter in parts), unnamed)
+
+
+def silence(*models: Any) -> None:
+    """
+    Switches off what `disable_dropout=True` promises to switch off, in place.
+
+    TRL reaches `nn.Dropout` modules only. Many models also call dropout as a function, with a probability that is an
+    attribute of the module (`attention_dropout`, `layerdrop`) or is read from the configuration at each call; PEFT has
+    probabilities by adapter.
+
+    Args:
+        *models (`torch.nn.Module`, *optional*):
+            The policy, the reference; what is no model (a path, `None`) is left out.
+    """
+    for module in (part for model in models if isinstance(model, torch.nn.Module) for part in model.modules()):
+        if isinstance(module, _DropoutNd):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if name in _JITTER or "drop" in name:
+                if _is_probability(value):
+                    setattr(module, name, 0.0)
+                elif isinstance(value, dict):
+                    value.update({key: 0.0 for key, share in value.items() if _is_probability(share)})
+        config = getattr(module, "config", None)
+        if isinstance(config, PreTrainedConfig):
+            _silence_config(config)
+
+
+def _silence_config(config: PreTrainedConfig) -> None:
+    for name, value in vars(config).items():
+        if "drop" in name and _is_probability(value):
+            setattr(config, name, 0.0)
+        elif isinstance(value, PreTrainedConfig):
+            _silence_config(value)
+
+
+def _is_probability(value: Any) -> bool:
+    return isinstance(value, float) and 0 < value <= 1

@@ -24,15 +24,13 @@ from fairpo_trl.generation.held_gradients import HeldGradients
 from fairpo_trl.generation.log_probs import PairLogProbs
 from fairpo_trl.generation.metrics import PairMetricSums, evaluation_metrics
 from fairpo_trl.generation.model_card import add_fairpo_facts
-from fairpo_trl.generation.noise import silence
 from fairpo_trl.generation.pair_forward import PairForward
 from fairpo_trl.generation.pair_losses import losses_per_group, pair_losses
 from fairpo_trl.generation.predictions import PredictsRewards
-from fairpo_trl.generation.reference import check_adapter, choose_reference
+from fairpo_trl.generation.reference import check_adapter, choose_reference, silence
 from fairpo_trl.generation.reference_cache import CachedReference
 from fairpo_trl.generation.reference_check import StartCheck
-from fairpo_trl.generation.roles import build_group_weights, resolve_partition
-from fairpo_trl.generation.summary import print_summary
+from fairpo_trl.generation.roles import build_group_weights, print_summary, resolve_partition
 from fairpo_trl.generation.token_check import model_limits, prepare_tokens
 from fairpo_trl.generation.trained_prompts import ForgetPrompts
 from fairpo_trl.hashing import sha256_of_rows, sha256_of_tensors

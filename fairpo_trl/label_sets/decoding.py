@@ -31,10 +31,8 @@ class LabelSetLogitsProcessor(LogitsProcessor):
     It does not choose the order of the labels, nor how many there are.
 
     Args:
-        vocabulary ([`Vocabulary`]):
-            The labels.
-        tokenizer (`PreTrainedTokenizerBase`):
-            The model's tokenizer.
+        vocabulary ([`Vocabulary`]), tokenizer (`PreTrainedTokenizerBase`):
+            The labels, and the model's tokenizer.
         end_token_ids (`Sequence[int]`):
             Tokens that end a text.
         prompt_length (`int`):
@@ -108,17 +106,11 @@ def write_sets(
     desc: str = "Writing label sets",
 ) -> list[list[SetReading]]:
     """
-    What a model writes after each prompt, read strictly.
+    What a model, on its own device, writes after each of N prompts, read strictly.
 
     Args:
-        model (`PreTrainedModel` or `PeftModel`):
-            Run on its own device.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        prompts (`Sequence[str]`):
-            N prompts.
-        vocabulary ([`Vocabulary`]):
-            The labels.
+        model, tokenizer, prompts, vocabulary:
+            Who writes after what, and the labels.
         samples (`int`, *optional*, defaults to `1`):
             Texts per prompt.
         temperature (`float`, *optional*, defaults to `0.0`):
@@ -131,10 +123,8 @@ def write_sets(
             Whether decoding is held to the form, see [`LabelSetLogitsProcessor`].
         batch_size (`int`, *optional*, defaults to `64`):
             Rows computed at once.
-        progress (`bool`, *optional*, defaults to `True`):
-            Show a progress bar.
-        desc (`str`, *optional*):
-            Its label.
+        progress, desc (`bool`, `str`, *optional*):
+            Whether there is a progress bar, and its label.
 
     Returns:
         `list[list[SetReading]]`: `[N][samples]`.

@@ -169,12 +169,8 @@ def comparison_dict(
     Change of F1 by group and label, as the results of a run keep it.
 
     Args:
-        labels (`ArrayLike`):
-            Shape `[N, T]`, 0 and 1: the true sets.
-        trained, reference (`ArrayLike`):
-            Shape `[N, T]` or `[S, N, T]`: the sets as read.
-        partition ([`~fairpo_trl.Partition`]):
-            Labels and roles.
+        labels, trained, reference, partition:
+            As in [`SetMeasures`]: the true sets, and the sets as read of both models.
         allowed_fall (`float`, *optional*, defaults to `0.01`):
             A held label whose F1 falls by more is named in `fell`; in `fell_surely` if its whole interval does.
         level (`float`, *optional*, defaults to `0.95`):

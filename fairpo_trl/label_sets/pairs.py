@@ -69,7 +69,7 @@ def build_pairs(
     items: LabelledTexts, readings: Sequence[Sequence[SetReading]], partition: Partition, per_item: int = 1
 ) -> SetPairs:
     """
-    Pairs of the true sets and wrong ones.
+    Pairs of the true sets and wrong ones, for the items of one split.
 
     The model's own wrong sets come first, in this order: a privileged label is missing, a label stands in place of a
     true one, fewest labels in question. Where every well-formed text of the model is the true set, one wrong set is
@@ -77,17 +77,12 @@ def build_pairs(
     by the one it is most confused with.
 
     Args:
-        items (`LabelledTexts`):
-            Of one split.
+        items, partition:
+            The items, and who is privileged of their labels.
         readings (`Sequence[Sequence[SetReading]]`):
             For each item, what the model wrote.
-        partition (`Partition`):
-            Labels and roles.
         per_item (`int`, *optional*, defaults to `1`):
             Own wrong sets of an item that are taken at most.
-
-    Returns:
-        [`SetPairs`].
 
     Raises:
         ValueError: If the numbers of items and readings differ, or no pair can be had.

@@ -68,30 +68,21 @@ def train_on_sets(
     factor: int = 1,
 ) -> SFTTrainer:
     """
-    SFT on the true sets.
+    SFT on the true sets of the training split; returns the trainer, with nothing saved.
 
     Args:
         model (`str`):
             Hub id or folder.
-        items ([`LabelledTexts`]):
-            Of the training split.
-        vocabulary ([`Vocabulary`]):
-            Writes the sets.
-        args ([`~fairpo_trl.FairPOConfig`]):
-            The run's options, of which device, precision, seed and lengths are taken.
-        options ([`SFTOptions`]):
-            The rest.
+        items, vocabulary:
+            The texts, and how their sets are written.
+        args ([`~fairpo_trl.FairPOConfig`]), options ([`SFTOptions`]):
+            Device, precision, seed and lengths are those of the run; the rest is in `options`.
         output (`Path`):
             Folder of the trainer.
         peft_config (`PeftConfig`, *optional*):
             Trains an adapter.
-        oversampled (`Sequence[str]`, *optional*):
-            Labels whose items are seen `factor` times as often.
-        factor (`int`, *optional*, defaults to `1`):
-            See `oversampled`.
-
-    Returns:
-        `SFTTrainer`: trained; nothing is saved.
+        oversampled, factor (`Sequence[str]`, `int`, *optional*):
+            Items of these labels are seen `factor` times as often.
     """
     sets = items.sets()
     rows = [
@@ -128,8 +119,7 @@ def train_reference_on_sets(
     """
     The reference as a plain model with its tokenizer: SFT on the true sets, an adapter merged into its base.
 
-    Returns:
-        `Path`: `output`, which appears whole or not at all.
+    Arguments are those of [`train_on_sets`]; `output`, which is returned, appears whole or not at all.
     """
     scratch = output.with_name(f"{output.name}-sft")
     trainer = train_on_sets(model, items, vocabulary, args, options, scratch, peft_config=peft_config)
@@ -154,7 +144,8 @@ def train_on_pairs(
     peft_config: PeftConfig | None = None,
 ) -> FairPOTrainer:
     """
-    FairPO, or one of its baselines, from the reference on pairs of label sets.
+    FairPO, or one of its baselines, from the reference on pairs of label sets; returns the trainer, with nothing
+    saved.
 
     Args:
         reference (`str` or `Path`):
@@ -163,15 +154,8 @@ def train_on_pairs(
             From [`~fairpo_trl.label_sets.pairs.preference_rows`].
         partition ([`~fairpo_trl.Partition`]):
             Labels and roles; labels that no pair is about are left out.
-        args ([`~fairpo_trl.FairPOConfig`]):
-            Options of the run.
-        method (`str`, *optional*, defaults to `"fairpo"`):
-            As `apply_method` knows it.
-        peft_config (`PeftConfig`, *optional*):
-            Trains an adapter.
-
-    Returns:
-        `FairPOTrainer`: trained; nothing is saved.
+        args, method, peft_config:
+            Options of the run, its method as `apply_method` knows it, and perhaps an adapter.
 
     Raises:
         ValueError: If no pair is about a privileged label.

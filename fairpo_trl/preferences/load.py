@@ -111,13 +111,7 @@ def load_preferences(
 
 
 def select_and_divide(
-    data: DatasetDict,
-    *,
-    attributes: Sequence[str] | None,
-    column: str,
-    test_share: float,
-    seed: int,
-    console: Console,
+    data: DatasetDict, *, attributes: Sequence[str] | None, column: str, test_share: float, seed: int, console: Console
 ) -> DatasetDict:
     """
     Keeps the pairs of some attributes, and divides `train` by prompt into `train` and `test`; prints the counts.

@@ -40,17 +40,14 @@ def prompts_of(rows: Any) -> dict[int, Any]:
 
 def find_overlap(train: Mapping[int, Any], evaluation: Mapping[int, Any], name: str) -> Problem | None:
     """
-    The rows of an evaluation split whose prompt is in the training data too.
+    The rows of an evaluation split whose prompt is in the training data too, as the problem `prompt_overlap`; `None`
+    without any. Case and white space make no difference.
 
     Args:
         train, evaluation (`Mapping[int, Any]`):
             Row -> prompt of both splits (see [`prompts_of`]).
         name (`str`):
             Of the evaluation split, for the message.
-
-    Returns:
-        `Problem`, *optional*: `prompt_overlap`, with the rows; `None` without any. Case and white space make no
-        difference.
     """
     seen = {prompt_key(prompt) for prompt in train.values()}
     shared = [index for index, prompt in evaluation.items() if prompt_key(prompt) in seen]

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from fairpo_trl.core.messages import shortened, unknown_names_message
+from fairpo_trl.core.options import is_number
 from fairpo_trl.preferences.rules import completion_text
 
 
@@ -179,10 +180,4 @@ def number_field(row: Any, column: str, where: str) -> float | None:
 
 def as_number(value: Any) -> float | None:
     """A finite `int` or `float` as `float`; `None` for everything else, truth values included."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    return float(value) if is_number(value) else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from fairpo_trl.core.messages import joined_names, second_spellings, shortened, unknown_names_message
+from fairpo_trl.core.options import is_number
 from fairpo_trl.preferences.written import READ_THEM, is_literal_row, second_role, structure_problem
 from fairpo_trl.tables import number_of, structure_of
 
@@ -99,27 +100,32 @@ def find_problems(
 
     counts: Counter[str] = Counter()
     rows_of: dict[str, list[int]] = {}  # of attributes given as one string: a list says what it means
-    found: dict[str, list[tuple[int, str]]] = {}  # rule -> (row, what is wrong)
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)  # rule -> (row, what is wrong)
     kinds: dict[type, list[int]] = {}
     literal: list[int] | None = []  # every row so far, while all of them are written as literals
     total = 0.0
+
+    def note(rule: str, numbers: Iterable[int], wrong: str) -> None:
+        found[rule].extend((number, wrong) for number in numbers)
+
     for index, row in enumerate(rows):
         value = row.get(column)
         try:
             row_names = attribute_names(value)
         except ValueError as error:
-            found.setdefault("malformed_attribute", []).append((index, str(error)))
+            note("malformed_attribute", [index], str(error))
             continue
         counts.update(set(row_names))
         if isinstance(value, str):
             rows_of.setdefault(value, []).append(index)
-        if names is not None:
-            found.setdefault("unknown_attribute", []).extend((index, name) for name in row_names if name not in names)
+        for name in row_names if names is not None else ():
+            if name not in names:
+                note("unknown_attribute", [index], name)
         weight = row.get(WEIGHT_COLUMN, 1.0)
         total += weight if is_weight(weight) else 1.0
         broken = _broken_rule(row, columns)
         if broken:
-            found.setdefault(broken[0], []).append((index, broken[1]))
+            note(broken[0], [index], broken[1])
         else:
             kinds.setdefault(type(row["chosen"]), []).append(index)
         if literal is not None:
@@ -130,44 +136,30 @@ def find_problems(
 
     if counts and all(number_of(name) is not None for name in counts):
         first = f"{shortened(next(iter(counts)))} is a number, perhaps a score"
-        found.setdefault("malformed_attribute", []).extend((row, first) for each in rows_of.values() for row in each)
+        note("malformed_attribute", chain(*rows_of.values()), first)
     for spellings in second_spellings(counts):
         rare = sorted(row for name in spellings[1:] for row in rows_of.get(name, ()))
-        found.setdefault("second_spelling", []).extend(
-            (row, " and ".join(map(repr, spellings))) for row in rare or [0]
-        )
+        note("second_spelling", rare or [0], " and ".join(map(repr, spellings)))
     for name, mark in joined_names(counts):
-        found.setdefault("joined_attributes", []).extend(
-            (row, f"{name!r} at {mark!r}") for row in rows_of.get(name, ())
-        )
+        note("joined_attributes", rows_of.get(name, ()), f"{name!r} at {mark!r}")
     if literal:
-        first = shortened(row["chosen"])
-        found.setdefault("literal_text", []).extend((each, first) for each in literal)
+        note("literal_text", literal, shortened(row["chosen"]))
     if len(kinds) > 1:
-        few = min(kinds.values(), key=len)
-        found.setdefault("mixed_format", []).extend((row, "text in some rows, messages in others") for row in few)
+        note("mixed_format", min(kinds.values(), key=len), "text in some rows, messages in others")
 
     for rule, sentence in _SENTENCES.items():
-        if found.get(rule):
+        if found[rule]:
             indices = [index for index, _ in found[rule]]
             if rule == "unknown_attribute":
                 near = unknown_names_message("attribute", sorted({name for _, name in found[rule]}), list(names or ()))
             else:
                 near = found[rule][0][1]
-            text = sentence.format(
-                Rows=row_numbers(indices, capital=True),
-                rows=row_numbers(indices),
-                split=split,
-                column=column,
-                first=near,
-            )
+            named = {"Rows": row_numbers(indices, capital=True), "rows": row_numbers(indices)}
+            text = sentence.format(**named, split=split, column=column, first=near)
             problems.append(Problem(rule, tuple(sorted(set(indices))), text))
     if counts and total == 0 and names is None:  # an evaluation may weigh as it likes
-        problems.append(
-            Problem(
-                "malformed_weight", (), f"Every {WEIGHT_COLUMN!r} of the {split} data is 0: nothing would be learned."
-            )
-        )
+        text = f"Every {WEIGHT_COLUMN!r} of the {split} data is 0: nothing would be learned."
+        problems.append(Problem("malformed_weight", (), text))
     if not counts and not problems:
         problems.append(Problem("no_rows", (), f"The {split} data has no rows."))
     return problems, counts
@@ -223,13 +215,8 @@ def _missing_columns(columns: Sequence[str], split: str, column: str) -> list[Pr
     for name in (column, "chosen", "rejected"):
         if name not in columns:
             near = unknown_names_message("column", [name], list(columns))
-            problems.append(
-                Problem(
-                    "missing_column",
-                    (),
-                    f"The {split} data has no column {name!r}. {near} {missing_column(name, column)}",
-                )
-            )
+            text = f"The {split} data has no column {name!r}. {near} {missing_column(name, column)}"
+            problems.append(Problem("missing_column", (), text))
     return problems
 
 
@@ -276,7 +263,7 @@ def _broken_rule(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, s
 
 def is_weight(value: Any) -> bool:
     """Whether a value is a weight: a finite number of 0 or more, no truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
+    return is_number(value) and value >= 0
 
 
 def explicit_pair(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:

@@ -62,11 +62,9 @@ def plot_conflicts(report: PreferenceReport, path: str | os.PathLike[str]) -> Pa
         ValueError: If no two attributes rank the same responses to a prompt.
     """
     # Loaded here: a check without a plot starts at once.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    from fairpo_trl.reporting.drawing import BAND, DPI, TEXT
+    from fairpo_trl.reporting.drawing import BAND, TEXT, new_figure, plain, save_titled
 
     if not any(conflict.comparable for conflict in report.conflicts):
         raise ValueError("No two attributes rank the same responses to a prompt, so there are no conflicts to draw.")
@@ -74,9 +72,8 @@ def plot_conflicts(report: PreferenceReport, path: str | os.PathLike[str]) -> Pa
     matrix = report.conflict_matrix()[np.ix_(shown, shown)]
     comparable = {frozenset((c.first, c.second)): c.comparable for c in report.conflicts}
     size = 2.6 + 0.75 * len(names)
-    figure = Figure(figsize=(size + 1.2, size), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, axes = new_figure(size + 1.2, size)
+    axes.grid(visible=False)
     image = axes.imshow(np.ma.masked_invalid(matrix), cmap="Blues", vmin=0, vmax=1)
     for i, first in enumerate(names):
         for j, second in enumerate(names):
@@ -86,28 +83,17 @@ def plot_conflicts(report: PreferenceReport, path: str | os.PathLike[str]) -> Pa
             colour = "white" if matrix[i, j] > 0.6 else TEXT
             label = f"{_percent(matrix[i, j])}\nof {comparable[frozenset((first, second))]:,}"
             axes.text(j, i, label, ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
-    for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        tick.set_parse_math(False)
-    axes.tick_params(colors=TEXT, labelsize=9, length=0)
+    axes.set_xticks(range(len(names)), [*map(plain, names)], rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), [*map(plain, names)])
+    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1))
     bar.ax.tick_params(colors=TEXT, labelsize=9)
     bar.outline.set_visible(False)
     more = len(report.attributes) - len(names)
-    subtitle = f"\n(the {len(names)} attributes with most pairs; {more} more)" if more else ""
-    axes.set_title(
-        f"Where attributes disagree: share of the prompts\non which both rank the same responses{subtitle}",
-        loc="left",
-        fontsize=10,
-        color=TEXT,
-        pad=10,
-    )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
-    return path
+    which = f"\n(the {len(names)} attributes with most pairs; {more} more)" if more else ""
+    title = "Where attributes disagree: share of the prompts"
+    return save_titled(figure, axes, title, f"on which both rank the same responses{which}", path, pad=10)
 
 
 def _largest(report: PreferenceReport) -> tuple[list[int], list[str]]:

@@ -51,11 +51,7 @@ class Source:
 
 SOURCES = {
     "ultrafeedback": Source(
-        "UltraFeedback",
-        "MIT",
-        ultrafeedback.convert,
-        ("instruction", "completions"),
-        hub_id="openbmb/UltraFeedback",
+        "UltraFeedback", "MIT", ultrafeedback.convert, ("instruction", "completions"), hub_id="openbmb/UltraFeedback"
     ),
     "helpsteer2": Source(
         "HelpSteer2",
@@ -81,12 +77,7 @@ SOURCES = {
         config="default",
     ),
     "hh_rlhf": Source(
-        "hh-rlhf",
-        "MIT",
-        hh_rlhf.convert,
-        ("chosen", "rejected"),
-        hub_id="Anthropic/hh-rlhf",
-        subsets=hh_rlhf.SUBSETS,
+        "hh-rlhf", "MIT", hh_rlhf.convert, ("chosen", "rejected"), hub_id="Anthropic/hh-rlhf", subsets=hh_rlhf.SUBSETS
     ),
     "multipref": Source(
         "MultiPref",

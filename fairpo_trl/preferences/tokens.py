@@ -165,14 +165,8 @@ def tokenize_pair(tokenizer: Any, row: Mapping[str, Any]) -> dict[str, list[int]
     """
     `prompt_ids`, `chosen_ids` and `rejected_ids` of a pair, token by token as `DPOTrainer` makes them.
 
-    Args:
-        tokenizer (`PreTrainedTokenizerBase`):
-            The model's tokenizer, with a chat template for conversational pairs.
-        row (`Mapping[str, Any]`):
-            A pair that breaks none of the rules for text.
-
-    Raises:
-        Exception: Whatever the chat template raises for a conversation that it does not take.
+    The pair breaks none of the rules for text. Raises whatever the chat template raises for a conversation that it
+    does not take.
     """
     prompt, chosen, rejected = explicit_pair(row)
     if isinstance(prompt, list):
@@ -206,10 +200,12 @@ def token_lengths(
     Args:
         usable (`Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]]`):
             Split -> (number of the row, row).
-        column, max_length, truncation_mode, limits:
-            As in [`token_problems`]; `column` is the attribute column.
+        column (`str`):
+            The attribute column.
         tokenizer (`PreTrainedTokenizerBase`):
-            The model's tokenizer, with a chat template for conversational pairs.
+            The model's, with a chat template for conversational pairs.
+        max_length, truncation_mode, limits:
+            As in [`token_problems`].
 
     Returns:
         `tuple[TokenLengths | None, list[Problem]]`: the lengths (`None` without pairs), and what [`token_problems`]

@@ -15,8 +15,7 @@ from fairpo_trl.core.partition import Partition
 from fairpo_trl.core.reduction import group_sums, grouped_objective, sum_dtype
 from fairpo_trl.core.running_means import RunningMeans
 from fairpo_trl.training.engines import check_agreement, check_processes, scales_loss
-from fairpo_trl.training.hints import Hints
-from fairpo_trl.training.logs import weight_logs
+from fairpo_trl.training.logs import Hints, weight_logs
 from fairpo_trl.training.metric_sums import MetricSums
 from fairpo_trl.training.publishing import PublishingTrainer
 from fairpo_trl.training.state import load_state, save_state

@@ -9,9 +9,7 @@ from fairpo_trl.files import looks_like_path
 from fairpo_trl.loading import check_model_folder
 
 
-OVERWRITE = {
-    "help": "Write into an output folder that holds files already, over those of the same name.",
-}
+OVERWRITE = {"help": "Write into an output folder that holds files already, over those of the same name."}
 """Metadata of the option `overwrite_output_dir`."""
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from fairpo_trl.commands.errors import exit_clearly
 from fairpo_trl.commands.main import main
 from fairpo_trl.commands.terminal import CleanStream, clean
-from fairpo_trl.generation.summary import print_summary
+from fairpo_trl.generation.roles import print_summary
 
 
 TITLE, CLEAR, HIDE = "\x1b]0;PWNED\x07", "\x1b[2J", "\x1b[8m"

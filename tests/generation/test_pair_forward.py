@@ -11,7 +11,7 @@ from helpers_trainer import ExactHead, assert_same, data, drifted, fairpo, logs,
 from transformers import FalconConfig, FalconForCausalLM
 
 from fairpo_trl.generation import pair_forward
-from fairpo_trl.generation.idle_pairs import IdleShare, needs_gradient
+from fairpo_trl.generation.pair_forward import IdleShare, needs_gradient
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_
 from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from fairpo_trl.core.losses import LOG_2
-from fairpo_trl.generation import noise
+from fairpo_trl.generation.reference import silence
 
 
 PAIRS = data(8)
@@ -345,7 +345,7 @@ def test_probabilities_by_adapter_and_router_noise_are_switched_off() -> None:
     layer.module_dropout = {"default": 0.5}
     layer.jitter_noise, layer.router_jitter_noise, layer.drop_path_rate, layer.num_drops = 0.1, 0.2, 0.3, 3
     layer.drop = torch.nn.Dropout2d(0.4)
-    noise.silence(layer)
+    silence(layer)
     assert layer.module_dropout == {"default": 0.0}
     assert (layer.jitter_noise, layer.drop_path_rate, layer.drop.p) == (0.0, 0.0, 0.0)
     assert (layer.router_jitter_noise, layer.num_drops) == (0.2, 3)  # thresholds and counts are no noise

@@ -359,7 +359,7 @@ def test_a_reference_that_is_left_out_is_loaded_by_name(tmp_path, tiny_model_pat
 
 
 def test_disable_dropout_reaches_modules_only():
-    # Breaks: `noise.silence` switches off what is called as a function.
+    # Breaks: `reference.silence` switches off what is called as a function.
     model = make_model()
     model.model.layers[0].self_attn.attention_dropout = 0.5
     disable_dropout_in_model(model)
