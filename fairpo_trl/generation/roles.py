@@ -81,7 +81,7 @@ def build_group_weights(partition: Partition, args: FairPOConfig) -> GroupWeight
 
 
 def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]], args: FairPOConfig) -> None:
-    """Prints one table of attributes, roles, pairs (`counts`: split -> attribute -> pairs) and the losses of `args`."""
+    """Prints one table of attributes, roles, pairs (of each split and attribute) and the losses of `args`."""
     if not args.hinge:
         held = "DPO"
     elif args.balancer == "lagrangian" and args.lagrangian_term == "excess":

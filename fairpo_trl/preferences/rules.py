@@ -118,8 +118,8 @@ def find_problems(
         counts.update(set(row_names))
         if isinstance(value, str):
             rows_of.setdefault(value, []).append(index)
-        for name in row_names if names is not None else ():
-            if name not in names:
+        for name in row_names:
+            if names is not None and name not in names:
                 note("unknown_attribute", [index], name)
         weight = row.get(WEIGHT_COLUMN, 1.0)
         total += weight if is_weight(weight) else 1.0
@@ -145,7 +145,8 @@ def find_problems(
     if literal:
         note("literal_text", literal, shortened(row["chosen"]))
     if len(kinds) > 1:
-        note("mixed_format", min(kinds.values(), key=len), "text in some rows, messages in others")
+        few = min(kinds.values(), key=len)
+        note("mixed_format", few, "text in some rows, messages in others")
 
     for rule, sentence in _SENTENCES.items():
         if found[rule]:
