@@ -16,19 +16,8 @@ def is_number(value: Any) -> bool:
 
 def check_number(name: str, value: Any, *, least: float = 0, positive: bool = False, whole: bool = False) -> None:
     """
-    Raises `ValueError` unless an option is a finite number in its range.
-
-    Args:
-        name (`str`):
-            The option, for the message.
-        value (`Any`):
-            What it was set to.
-        least (`float`, *optional*, defaults to `0`):
-            The value must be this or greater.
-        positive (`bool`, *optional*, defaults to `False`):
-            Whether it must be greater than 0.
-        whole (`bool`, *optional*, defaults to `False`):
-            Whether it must be an integer.
+    Raises `ValueError` unless the value of an option is a finite number in its range: `least` or greater, or
+    `positive`, and perhaps a `whole` one.
     """
     in_range = is_number(value) and value >= least and (not positive or value > 0)
     if not in_range or (whole and value != int(value)):

@@ -170,19 +170,13 @@ def read_unchecked(args: DataArguments, attribute_column: str, console: Console)
 
 def load_pairs(name: str, config: str | None = None, streaming: bool = False) -> DatasetDict | IterableDatasetDict:
     """
-    Loads preference pairs (`prompt`, `chosen`, `rejected`, attribute) as splits.
+    Loads or streams preference pairs (`prompt`, `chosen`, `rejected`, attribute) as splits.
 
     Args:
         name (`str`):
-            Hub id, or a path: a folder written by `Dataset.save_to_disk` or holding data files, or one JSONL, JSON,
-            CSV or Parquet file. A file with a column `split` is divided by it; otherwise all rows are `train`.
-        config (`str`, *optional*):
-            Configuration of a Hub dataset.
-        streaming (`bool`, *optional*, defaults to `False`):
-            Whether to stream instead of loading.
-
-    Returns:
-        `DatasetDict` or `IterableDatasetDict`: split -> pairs.
+            Hub id, with a configuration in `config`, or a path: a folder written by `Dataset.save_to_disk` or holding
+            data files, or one JSONL, JSON, CSV or Parquet file. A file with a column `split` is divided by it;
+            otherwise all rows are `train`.
 
     Raises:
         FileNotFoundError: If `name` looks like a path and nothing is there.

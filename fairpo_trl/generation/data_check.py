@@ -13,6 +13,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 
 from fairpo_trl.generation.collator import ROW_COLUMN
+from fairpo_trl.preferences.formats import read_messages
 from fairpo_trl.preferences.overlap import find_overlap, prompts_of
 from fairpo_trl.preferences.rules import TRAINED_ON, explicit_pair, find_problems
 from fairpo_trl.preferences.tokens import TOKENS
@@ -26,11 +27,14 @@ STREAM_ROWS = 64
 """Rows of a streaming dataset that are looked at before training; the collator checks each batch after that."""
 
 
-def check_rows(
-    dataset: Dataset | IterableDataset, split: str, column: str, names: Sequence[str] | None = None
-) -> Counter[str]:
+def prepare_rows(
+    dataset: Any, split: str, column: str, names: Sequence[str] | None = None
+) -> tuple[Dataset | IterableDataset, Counter[str]]:
     """
-    Checks the raw rows of one split and counts its attributes.
+    Checks the rows of one split and brings them into the form that is tokenised.
+
+    The contents of messages become text where they are lists of text parts, and implicit prompts (only `chosen` and
+    `rejected`, which begin alike) become explicit, as [`explicit_pair`] finds them for every check.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -39,7 +43,8 @@ def check_rows(
             As in [`find_problems`].
 
     Returns:
-        `Counter[str]`: attribute -> number of pairs (of the first rows, for a streaming dataset).
+        `tuple[Dataset | IterableDataset, Counter[str]]`: the rows, and attribute -> pairs (of the first rows of a
+        stream).
 
     Raises:
         ValueError: For what is no `Dataset`, vision data, a missing column, a malformed or unknown attribute, a prompt
@@ -52,19 +57,39 @@ def check_rows(
             f"The {split} data must be a `datasets.Dataset` or `IterableDataset`, got {type(dataset).__name__}."
             + (several or " `Dataset.from_list(rows)` makes one from rows.")
         )
-    streaming = isinstance(dataset, IterableDataset)
-    rows: Iterable[dict[str, Any]] = islice(dataset, STREAM_ROWS) if streaming else dataset
-    columns = dataset.column_names
-    if columns is None:  # a stream need not know its columns
-        columns = list(next(iter(dataset), {}))
+    dataset = dataset.with_format(None)  # a format of arrays or tensors would reach the tokenizer
+    columns = list(dataset.column_names or next(iter(dataset), {}))  # a stream need not know its columns
+    dataset = dataset.remove_columns([name for name in _ADDED if name in columns])
+    columns = [name for name in columns if name not in _ADDED]
     looked_at = [name for name in (column, *TRAINED_ON) if name in columns]
-    if not streaming:
-        rows = dataset.select_columns(looked_at)
-
-    problems, counts = find_problems(rows, columns, split, column, names)
+    problems, counts = find_problems(first_rows(dataset, looked_at), columns, split, column, names)
     if problems:
         raise ValueError(problems[0].message)
-    return counts
+    texts = [name for name in _TEXTS if name in columns]
+    if isinstance(dataset, Dataset):  # columns of text have no messages
+        texts = [name for name in texts if getattr(dataset.features[name], "dtype", None) != "string"]
+    messages = (message for row in first_rows(dataset, texts) for name in texts for message in row[name] or ())
+    if any(isinstance(message, Mapping) and isinstance(message.get("content"), list) for message in messages):
+        dataset = dataset.map(_join_parts)
+    return (dataset if "prompt" in columns else dataset.map(_with_prompt)), counts
+
+
+def first_rows(dataset: Dataset | IterableDataset, columns: Sequence[str]) -> Iterable[dict[str, Any]]:
+    """Some columns of all rows, or the first rows of a stream."""
+    if not columns:
+        return ()
+    return (
+        islice(dataset, STREAM_ROWS) if isinstance(dataset, IterableDataset) else dataset.select_columns(list(columns))
+    )
+
+
+def _join_parts(row: dict[str, Any]) -> dict[str, Any]:
+    """The messages of a row with the text that their parts make up."""
+    return {name: read_messages(row[name], name) for name in _TEXTS if isinstance(row.get(name), list)}
+
+
+def _with_prompt(row: dict[str, Any]) -> dict[str, Any]:
+    return dict(zip(_TEXTS, explicit_pair(row), strict=True))
 
 
 def check_overlap(train: Dataset | IterableDataset, evaluation: Mapping[str, Any]) -> None:
@@ -80,66 +105,3 @@ def check_overlap(train: Dataset | IterableDataset, evaluation: Mapping[str, Any
     for name, part in evaluation.items():
         if isinstance(part, Dataset) and (problem := find_overlap(trained, prompts_of(part), name)):
             raise ValueError(problem.message)
-
-
-def prepare_rows(
-    dataset: Any, split: str, column: str, names: Sequence[str] | None = None
-) -> tuple[Dataset | IterableDataset, Counter[str]]:
-    """
-    Checks the rows of one split and brings them into the form that is tokenised.
-
-    The contents of messages become text where they are lists of text parts, and implicit prompts (only `chosen` and
-    `rejected`, which begin alike) become explicit, as [`explicit_pair`] finds them for every check.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`):
-            Preference pairs.
-        split, column, names:
-            As in [`check_rows`].
-
-    Returns:
-        `tuple[Dataset | IterableDataset, Counter[str]]`: the rows, and attribute -> pairs (of the first rows of a
-        stream).
-
-    Raises:
-        ValueError: As [`check_rows`].
-    """
-    if isinstance(dataset, Dataset | IterableDataset):
-        dataset = dataset.with_format(None)  # a format of arrays or tensors would reach the tokenizer
-        columns = list(dataset.column_names or next(iter(dataset), {}))
-        dataset = dataset.remove_columns([name for name in _ADDED if name in columns])
-    counts = check_rows(dataset, split, column, names)
-    if _has_parts(dataset, [name for name in _TEXTS if name in columns]):
-        dataset = dataset.map(_join_parts)
-    return (dataset if "prompt" in columns else dataset.map(_with_prompt)), counts
-
-
-def _has_parts(dataset: Dataset | IterableDataset, columns: list[str]) -> bool:
-    if isinstance(dataset, IterableDataset):
-        rows: Any = islice(dataset, STREAM_ROWS)
-    else:  # columns of text have no messages
-        columns = [name for name in columns if getattr(dataset.features[name], "dtype", None) != "string"]
-        rows = dataset.select_columns(columns) if columns else ()
-    return any(_is_of_parts(message) for row in rows for name in columns for message in row[name] or ())
-
-
-def _is_of_parts(message: Any) -> bool:
-    return isinstance(message, Mapping) and isinstance(message.get("content"), list)
-
-
-def _join_parts(row: dict[str, Any]) -> dict[str, Any]:
-    """The messages of a row with the text that their parts make up."""
-    return {
-        name: [
-            {**message, "content": "".join(part["text"] for part in message["content"])}
-            if _is_of_parts(message)
-            else message
-            for message in row[name]
-        ]
-        for name in _TEXTS
-        if isinstance(row.get(name), list)
-    }
-
-
-def _with_prompt(row: dict[str, Any]) -> dict[str, Any]:
-    return dict(zip(_TEXTS, explicit_pair(row), strict=True))

@@ -143,10 +143,9 @@ def loading_snippet(
             What an adapter was trained on; one without a Hub id has to be named by whoever loads it.
         method (`str`, *optional*):
             PEFT method; `None` for a full model.
-        has_chat_template (`bool`):
-            Whether the prompt is a conversation.
-        has_tokenizer (`bool`, *optional*, defaults to `True`):
-            Whether the tokenizer is in the repository; else that of an adapter's base is loaded.
+        has_chat_template, has_tokenizer (`bool`):
+            Whether the prompt is a conversation, and whether the tokenizer is in the repository; else that of an
+            adapter's base is loaded.
     """
     return fill(
         "language_snippet",

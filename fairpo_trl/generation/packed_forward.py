@@ -49,13 +49,11 @@ def packed_token_outputs(
 
     Args:
         model (`torch.nn.Module`):
-            With TRL's fused head; wrapped for several processes or not.
+            With TRL's fused head; wrapped for several processes or not. `model_kwargs` go to its forward.
         input_ids (`torch.Tensor`):
             Tokens of the plain layout, `[2B, W]`.
         packed (`PackedPairs`):
             Their places, on the same device.
-        **model_kwargs:
-            Further arguments of the forward.
 
     Returns:
         `ModelOutput`: the fused head's output with per-token fields `[2B, W - 1]`, 0 where nothing was computed.

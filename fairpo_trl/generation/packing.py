@@ -132,13 +132,8 @@ def _fill_rows(sizes: Mapping[int, int]) -> list[list[int]]:
 
 def attends(packed: PackedPairs, window: int | None = None) -> Callable[..., torch.Tensor]:
     """
-    Whether a query sees a key: of the same pair, not later, and never of the other completion.
-
-    Args:
-        packed (`PackedPairs`):
-            The layout.
-        window (`int`, *optional*):
-            Of a layer with sliding attention: keys at most this many positions back, the token itself included.
+    Whether a query sees a key: of the same pair, not later, and never of the other completion. In a layer with sliding
+    attention (`window`) keys are at most that many positions back, the token itself included.
 
     Returns:
         `Callable`: (row, head, query, key) -> bool, of numbers or tensors that broadcast; as FlexAttention asks.

@@ -46,14 +46,12 @@ class Reference(NamedTuple):
 
 def choose_reference(model: Any, ref_model: Any, peft_config: PeftConfig | None, args: FairPOConfig) -> Reference:
     """
-    The reference of a run, before TRL sees the model: TRL would load the model again by the name in its
-    configuration, whatever its weights are.
+    The reference of a run, before TRL sees the model: TRL would load the model again by the name in its configuration,
+    whatever its weights are.
 
     Args:
-        model (`str`, `PreTrainedModel` or `PeftModel`):
-            The policy, as it was passed.
-        ref_model (`PreTrainedModel`, *optional*):
-            The reference, if it was passed.
+        model, ref_model (`str`, `PreTrainedModel` or `PeftModel`):
+            The policy and, if there is one, the reference, as they were passed.
         peft_config (`PeftConfig`, *optional*):
             Of the adapter that training adds.
         args (`FairPOConfig`):

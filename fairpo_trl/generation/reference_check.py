@@ -71,10 +71,8 @@ class StartCheck:
                 Optimizer steps done; a resumed run begins above 0 and is not looked at.
             model (`torch.nn.Module`):
                 The policy, as it was called for `policy`.
-            inputs (`Mapping[str, Any]`):
-                The batch.
-            policy, ref_chosen_logps, ref_rejected_logps:
-                Log-probabilities under the policy and the reference.
+            inputs, policy, ref_chosen_logps, ref_rejected_logps:
+                The batch, and its log-probabilities under the policy and the reference.
 
         Returns:
             `str` or `None`: a line to be said, once a run.

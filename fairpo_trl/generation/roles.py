@@ -21,11 +21,11 @@ def resolve_partition(
     partition: Partition | None, args: FairPOConfig, counts: Mapping[str, int], streaming: bool
 ) -> Partition:
     """
-    The partition of a run, from the trainer's argument or the config.
+    The partition of a run, from the trainer's argument or `args`, which exclude each other.
 
     Args:
         partition (`Partition`, *optional*):
-            Given by the user; excludes `args.privileged_attributes`.
+            Given by the user.
         args (`FairPOConfig`):
             `privileged_attributes`, `non_privileged_attributes`.
         counts (`Mapping[str, int]`):

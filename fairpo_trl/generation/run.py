@@ -14,6 +14,7 @@ from fairpo_trl.generation.data import DataArguments, load_data
 from fairpo_trl.generation.methods import Method, apply_method
 from fairpo_trl.generation.trained_prompts import keep_prompts
 from fairpo_trl.generation.trainer import FairPOTrainer
+from fairpo_trl.preferences.overlap import prompts_of
 from fairpo_trl.training.places import OVERWRITE, check_model, check_output_dir
 from fairpo_trl.training.saving import where_saved
 
@@ -74,8 +75,8 @@ def train(
     if hint := slow_on_a_cpu(training_args, trainer.accelerator.device.type):
         trainer.accelerator.print(hint)
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
-    if trainer.args.should_save and isinstance(train_data, Dataset) and "prompt" in train_data.column_names:
-        keep_prompts(training_args.output_dir, train_data["prompt"])
+    if trainer.args.should_save and isinstance(train_data, Dataset):
+        keep_prompts(training_args.output_dir, prompts_of(train_data).values())
     return trainer
 
 

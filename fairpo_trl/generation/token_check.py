@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +14,8 @@ from trl import DPOTrainer, is_conversational
 
 from fairpo_trl.generation.collator import ROW_COLUMN
 from fairpo_trl.generation.config import FairPOConfig
-from fairpo_trl.generation.data_check import STREAM_ROWS
-from fairpo_trl.preferences.tokens import TOKENS, ModelLimits, token_problems, tokenize_pair
+from fairpo_trl.generation.data_check import first_rows
+from fairpo_trl.preferences.tokens import TOKENS, ModelLimits, pair_length, token_problems, tokenize_pair
 
 
 # Models without rotary embeddings that make further positions when they need them.
@@ -25,13 +24,7 @@ _NO_LIMIT = ("xglm",)
 
 def model_limits(model: Any, revision: str | None = None) -> ModelLimits:
     """
-    The limits of a model, before it is loaded if it is a path.
-
-    Args:
-        model (`str` or `PreTrainedModel`):
-            A path or Hub id, or the model.
-        revision (`str`, *optional*):
-            Of a Hub id.
+    The limits of a model (a path or Hub id with its revision, or the model), before it is loaded if it is a path.
 
     Raises:
         ValueError: For an encoder-decoder, or a folder that holds an adapter only.
@@ -110,20 +103,14 @@ def prepare_tokens(
         ValueError: As [`tokenise_pairs`] and [`check_tokens`].
     """
     dataset = tokenise_pairs(dataset, tokenizer, split, args.dataset_num_proc)
+    check_tokens(first_rows(dataset, TOKENS), split, args.max_length, args.truncation_mode, limits)
     if isinstance(dataset, IterableDataset):
-        check_tokens(islice(dataset, STREAM_ROWS), split, args.max_length, args.truncation_mode, limits)
         return dataset
-    check_tokens(dataset.select_columns(list(TOKENS)), split, args.max_length, args.truncation_mode, limits)
     dataset = dataset.add_column(ROW_COLUMN, np.arange(len(dataset)))  # errors while training name the row
     length = args.length_column_name
     if args.train_sampling_strategy == "group_by_length" and length not in dataset.column_names:
-        dataset = dataset.add_column(length, [_tokens_of(row) for row in dataset.select_columns(list(TOKENS))])
+        dataset = dataset.add_column(length, [pair_length(row) for row in dataset.select_columns(list(TOKENS))])
     return dataset
-
-
-def _tokens_of(row: Mapping[str, Any]) -> int:
-    """Tokens of the longer sequence of a pair."""
-    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
 
 
 def _template_problem(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, split: str) -> str | None:

@@ -89,15 +89,7 @@ class HeldSets:
         self._added = resample_items(len(labels) + 1, resamples, seed)
 
     def candidate(self, name: str, predicted: Matrix) -> Candidate:
-        """
-        One candidate's gain and held measures.
-
-        Args:
-            name (`str`):
-                What it is called.
-            predicted (`np.ndarray`):
-                `[N, T]`: what it wrote, on the same items.
-        """
+        """One candidate's gain and held measures, from what it wrote on the same items, `[N, T]`."""
         held = {
             measure: Held(self._change(predicted, columns, lost=True), self._margin, lowest=-100.0, highest=100.0)
             for measure, columns in self._held.items()

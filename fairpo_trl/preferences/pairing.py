@@ -122,17 +122,14 @@ def pairs_of_prompt(
     scores: Mapping[str, Sequence[float | None]], prompt: str, rule: PairingRule, collected: Collector
 ) -> Iterator[tuple[str, int, int]]:
     """
-    The pairs of every attribute among the responses to one prompt, see [`pairs_from_scores`].
+    The pairs of every attribute among the responses to one prompt, see [`pairs_from_scores`]; `collected` counts what
+    is dropped.
 
     Args:
         scores (`Mapping[str, Sequence[float | None]]`):
             Attribute -> score of each response.
         prompt (`str`):
             What they answer; with the seed it decides among equal margins.
-        rule (`PairingRule`):
-            Which responses are compared.
-        collected (`Collector`):
-            Counts what is dropped.
 
     Returns:
         `Iterator[tuple[str, int, int]]`: attribute, position of the better response, of the worse one.
@@ -155,17 +152,12 @@ def pairs_of_rated(
     rated: Sequence[tuple[str, str, dict[str, float]]], name: str, rule: PairingRule, collected: Collector
 ) -> Converted:
     """
-    Conversational pairs from rated responses; repeated responses to one prompt count once, with their mean score.
+    Conversational pairs from rated responses, together with what was `collected` so far; their ids begin with `name`.
+    Repeated responses to one prompt count once, with their mean score.
 
     Args:
         rated (`Sequence[tuple[str, str, dict[str, float]]]`):
             Prompt, response and attribute -> score (left out where there is none).
-        name (`str`):
-            Begins the ids of the pairs.
-        rule (`PairingRule`):
-            Which responses are compared.
-        collected (`Collector`):
-            What was kept and dropped so far.
     """
     scores_of: dict[str, dict[str, list[dict[str, float]]]] = {}
     for prompt, response, scores in rated:

@@ -80,14 +80,10 @@ def find_problems(
     Looks for every row that the trainer would refuse.
 
     Args:
-        rows (`Iterable[Mapping[str, Any]]`):
-            Preference pairs, plain or conversational.
-        columns (`Sequence[str]`):
-            The columns of the rows.
-        split (`str`):
-            Name of the split, for messages.
-        column (`str`):
-            The attribute column.
+        rows, columns:
+            Preference pairs, plain or conversational, and their columns.
+        split, column (`str`):
+            Name of the split, for messages, and the attribute column.
         names (`Sequence[str]`, *optional*):
             Attributes that may occur; `None` accepts any.
 

@@ -69,10 +69,9 @@ def token_problems(
             (number of the row, its tokens).
         split (`str`):
             Name of the split, for messages.
-        max_length (`int`, *optional*):
-            Tokens of prompt and completion that training keeps; `None` for all.
-        truncation_mode (`str`, *optional*, defaults to `"keep_start"`):
-            Which end it keeps: `"keep_start"` or `"keep_end"`.
+        max_length, truncation_mode (`int`, `str`, *optional*):
+            Tokens of prompt and completion that training keeps, `None` for all, and at which end: `"keep_start"` or
+            `"keep_end"`.
         limits (`ModelLimits`, *optional*):
             Of the model, if it is known.
 
@@ -91,8 +90,7 @@ def token_problems(
         elif rule == "equal_after_truncation":
             needed = max(needed, _length_that_tells(prompt, chosen, rejected, truncation_mode))
         elif rule is None:
-            length = len(prompt) + max(len(chosen), len(rejected))
-            length = length if max_length is None else min(length, max_length)
+            length = pair_length(row) if max_length is None else min(pair_length(row), max_length)
             token = max(map(max, (prompt, chosen, rejected)))
             longest, largest = max(longest, length), max(largest, token)
             if limits.vocabulary is not None and token >= limits.vocabulary:
@@ -126,6 +124,11 @@ def token_problems(
             small, capital = (f"{row_numbers(found[rule], large)} of the {split} data" for large in (False, True))
             problems.append(Problem(rule, tuple(found[rule]), sentence.format(rows=small, Rows=capital)))
     return problems
+
+
+def pair_length(row: TokenRow) -> int:
+    """Tokens of the longer sequence of a pair."""
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
 
 
 def pair_problem(
@@ -231,7 +234,7 @@ def token_lengths(
                 refused.append((index, " ".join(str(error).split())[:200]))
                 continue
             tokens.append((index, ids))
-            whole = len(ids["prompt_ids"]) + max(len(ids["chosen_ids"]), len(ids["rejected_ids"]))
+            whole = pair_length(ids)
             lengths.append(whole)
             for name in set(attribute_names(row[column])):
                 pairs[name] = pairs.get(name, 0) + 1

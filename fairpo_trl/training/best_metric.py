@@ -47,13 +47,8 @@ def greater_is_better(metric: str) -> bool | None:
 
 def settle_best_metric(args: Any, given: bool | None) -> None:
     """
-    Sets `greater_is_better` of a configuration for the metrics of this package.
-
-    Args:
-        args (`TrainingArguments`):
-            The configuration, after its own `__post_init__`.
-        given (`bool`, *optional*):
-            What the user set, before it. A contradiction is a `ValueError`.
+    Sets `greater_is_better` of a configuration, after its own `__post_init__`, for the metrics of this package.
+    `given` is what the user set before it; a contradiction is a `ValueError`.
     """
     known = None if args.metric_for_best_model is None else greater_is_better(args.metric_for_best_model)
     if known is None:

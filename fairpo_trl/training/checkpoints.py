@@ -90,13 +90,7 @@ def newest_complete(
     output_dir: str | os.PathLike[str], run: RunIdentity | None = None
 ) -> tuple[Path | None, list[tuple[Path, str]]]:
     """
-    The last checkpoint of a run's folder that is whole.
-
-    Args:
-        output_dir (`str` or `os.PathLike`):
-            Folder of the run.
-        run (`RunIdentity`, *optional*):
-            The run whose checkpoints count; without it all do.
+    The last checkpoint in the folder of a run that is whole; only those of `run` count, if it is given.
 
     Returns:
         `tuple[Path | None, list[tuple[Path, str]]]`: the folder (`None` if no checkpoint is whole), and the newer
@@ -159,24 +153,12 @@ def rotate(
     run: RunIdentity | None = None,
 ) -> list[Path]:
     """
-    Deletes checkpoints until at most `limit` are left: unfinished ones first, then those of other runs, then the
-    oldest. Returns what was deleted.
+    Deletes checkpoints of an output folder until at most `limit` are left (`None` or 0 keeps all): unfinished ones
+    first, then those of other runs than `run`, then the oldest. Returns what was deleted.
 
-    The one just written and the best are never deleted, nor is a link or what a link in the folder leads to; links do
-    not count towards the limit. transformers does the same, but goes by the time of the last change and counts
-    unfinished checkpoints as if they could be resumed from.
-
-    Args:
-        output_dir (`str` or `os.PathLike`):
-            Folder of the run.
-        limit (`int`, *optional*):
-            `save_total_limit`; `None` or 0 keeps all.
-        newest (`str` or `os.PathLike`):
-            The checkpoint just written, complete.
-        best (`str`, *optional*):
-            The checkpoint with the best metric.
-        run (`RunIdentity`, *optional*):
-            The run that wrote `newest`.
+    The `newest`, which was just written, and the `best` are never deleted, nor is a link or what a link in the folder
+    leads to; links do not count towards the limit. transformers does the same, but goes by the time of the last change
+    and counts unfinished checkpoints as if they could be resumed from.
     """
     if not limit or limit < 0:
         return []

@@ -41,13 +41,8 @@ def scales_loss(accelerator: Accelerator) -> bool:
 
 def check_processes(accelerator: Accelerator, even_batches: bool) -> None:
     """
-    Refuses processes that would train past each other, or wait for each other for ever.
-
-    Args:
-        accelerator (`Accelerator`):
-            As the Trainer made it.
-        even_batches (`bool`):
-            Whether the last round is filled, so that all processes have equally many batches.
+    Refuses processes that would train past each other, or wait for each other for ever, because the last round is not
+    filled (`even_batches`).
 
     Raises:
         ValueError: Says what is wrong with the launch, and what to set.

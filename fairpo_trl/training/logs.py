@@ -49,17 +49,8 @@ class Hints:
 
     def look(self, weights: GroupWeights, args: Any, step: int, last_step: bool, metrics: Mapping[str, float]) -> None:
         """
-        Looks at the weights after an update.
-
-        Args:
-            weights (`GroupWeights`):
-                Weights and running losses.
-            args:
-                Options of the run: `balancer` and `hinge` are read.
-            step (`int`):
-                Optimizer steps done; `last_step`: training ends here.
-            metrics (`Mapping[str, float]`):
-                Metrics since the last look.
+        Looks at the weights after an update, and at the metrics since the last look; of `args` it reads `balancer` and
+        `hinge`.
         """
         for name in weights.at_floor() if args.balancer == "mirror_ascent" else ():
             self._say(

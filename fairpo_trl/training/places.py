@@ -15,15 +15,8 @@ OVERWRITE = {"help": "Write into an output folder that holds files already, over
 
 def check_output_dir(output_dir: str | os.PathLike[str], resume: str | bool | None, overwrite: bool) -> None:
     """
-    Refuses an output folder that cannot be written, or that holds something which a new run would mix with its own.
-
-    Args:
-        output_dir (`str` or `os.PathLike`):
-            Where the run will write.
-        resume (`str` or `bool`, *optional*):
-            As `resume_from_checkpoint`: a resumed run goes on in its folder.
-        overwrite (`bool`):
-            Whether files may be there already.
+    Refuses an output folder that cannot be written, or that holds something which a new run would mix with its own:
+    unless the run goes on from there (`resume`, as `resume_from_checkpoint`), or files may be there (`overwrite`).
 
     Raises:
         FileExistsError: If the folder holds files, or is a file.

@@ -52,7 +52,6 @@ class PublishingTrainer(TrainerBase):
         Raises:
             ValueError: If something private would be published; names the file and the mend.
         """
-        trainer: Any = self
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         model_name = kwargs.pop("model_name", None)
         if model_name is None and self.args.should_save:
@@ -60,16 +59,16 @@ class PublishingTrainer(TrainerBase):
         if self.hub_model_id is None:  # `push_to_hub=False`, and called all the same
             if private is not None:  # `init_hf_repo` takes it by itself only in newer transformers
                 self.args.hub_private_repo = private
-            trainer.init_hf_repo(token=token or self.args.hub_token)
-        trainer.save_model(_internal_call=True)
-        if not trainer.is_world_process_zero():
+            self.init_hf_repo(token=token or self.args.hub_token)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
             return None
         tags = getattr(self.model, "model_tags", None)
         if tags:
             asked = kwargs.get("tags") or []
             kwargs["tags"] = list(dict.fromkeys([*([asked] if isinstance(asked, str) else asked), *tags]))
-        trainer._finish_current_push()  # an upload in the background reads files that change now
-        trainer.create_model_card(model_name=model_name, **kwargs)
+        self._finish_current_push()  # an upload in the background reads files that change now
+        self.create_model_card(model_name=model_name, **kwargs)
         return push_from_trainer(
             self,
             self.args.output_dir,
@@ -81,9 +80,8 @@ class PublishingTrainer(TrainerBase):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """At a save: starts the upload of what may leave of the checkpoint, in the background."""
-        trainer: Any = self
         strategy = self.args.hub_strategy
-        if not trainer.is_world_process_zero() or strategy == HubStrategy.END:
+        if not self.is_world_process_zero() or strategy == HubStrategy.END:
             return
         busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
         if busy and not self.args.hub_always_push:

@@ -76,15 +76,9 @@ def settings_of(args: Any, facts: Mapping[str, Any]) -> RunSettings:
 
 def compare_settings(name: str, then: RunSettings, now: RunSettings, engine_keeps: bool) -> str | None:
     """
-    Compares the settings that a checkpoint was written with to those of the run that would go on from it.
-
-    Args:
-        name (`str`):
-            The checkpoint, for the messages.
-        then, now (`RunSettings`):
-            Settings of the checkpoint and of this run.
-        engine_keeps (`bool`):
-            Whether the optimizer's own settings come with its state and so stay those of the checkpoint.
+    Compares the settings that a checkpoint (`name`, for the messages) was written with to those of the run that would
+    go on from it. `engine_keeps`: the optimizer's own settings come with its state and so stay those of the
+    checkpoint.
 
     Returns:
         `str` or `None`: a line that says which other settings differ.

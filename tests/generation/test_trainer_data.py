@@ -15,7 +15,7 @@ from fairpo_trl.core import Partition
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.generation import FairPOConfig
 from fairpo_trl.generation.collator import AttributeCollator, attribute_names
-from fairpo_trl.generation.data_check import check_rows
+from fairpo_trl.generation.data_check import prepare_rows
 from fairpo_trl.generation.log_probs import PairLogProbs
 from fairpo_trl.generation.metrics import PairMetricSums
 from fairpo_trl.generation.pair_losses import pair_losses
@@ -101,11 +101,11 @@ def test_conversational_rows_are_checked_by_their_text(tmp_path):
         fairpo(tmp_path, Dataset.from_list(rows))
 
 
-def test_check_rows_counts_every_attribute_once_per_row():
+def test_prepare_rows_counts_every_attribute_once_per_row():
     rows = make_rows(3)
     for row, value in zip(rows, (["a", "b"], ["a", "a"], ["b"]), strict=True):
         row["attribute"] = value
-    assert check_rows(Dataset.from_list(rows), "train", "attribute") == {"a": 2, "b": 2}
+    assert prepare_rows(Dataset.from_list(rows), "train", "attribute")[1] == {"a": 2, "b": 2}
 
 
 # ---- roles ----

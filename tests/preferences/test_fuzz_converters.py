@@ -25,7 +25,7 @@ from fairpo_trl.classification.data.coco import load_coco_2014
 from fairpo_trl.classification.data.images import resolve_inside
 from fairpo_trl.classification.data.label_cells import matrix_of_columns, matrix_of_names, names_of_cells
 from fairpo_trl.classification.data.tables import load_features, load_table
-from fairpo_trl.generation.data_check import check_overlap, check_rows
+from fairpo_trl.generation.data_check import check_overlap, prepare_rows
 from fairpo_trl.preferences import load_preferences, split_by_prompt
 from fairpo_trl.preferences.ratings import pairs_from_ratings
 from fairpo_trl.preferences.rules import completion_text, find_problems, one_format, prompt_key
@@ -94,7 +94,7 @@ def test_a_file_of_pairs_is_read_or_refused(tmp_path_factory: Any, rows: list, c
         assert_documented(error)
         return
     for split, pairs in splits.items():
-        assert sum(check_rows(pairs, split, "attribute").values()) >= len(pairs) > 0
+        assert sum(prepare_rows(pairs, split, "attribute")[1].values()) >= len(pairs) > 0
         assert {"prompt", "chosen", "rejected", "attribute"} <= set(pairs.column_names)
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from fairpo_trl.commands import check
 from fairpo_trl.generation.data import DataArguments, load_data
-from fairpo_trl.generation.data_check import check_overlap, check_rows
+from fairpo_trl.generation.data_check import check_overlap, prepare_rows
 from fairpo_trl.generation.token_check import check_tokens
 from fairpo_trl.preferences import check_preferences, load_preferences, mix, pairs_from_ratings, read_pairs
 from fairpo_trl.preferences.rules import explicit_pair
@@ -168,7 +168,7 @@ def test_messages_and_lists_that_pandas_wrote_are_read(tmp_path: Path) -> None:
 def test_the_trainer_refuses_structure_that_is_text(changes: dict, rule: str, message: str) -> None:
     rows = [{**PAIR, **changes}, {**PAIR, **changes, "rejected": "Never."}]
     with pytest.raises(ValueError, match=message):
-        check_rows(Dataset.from_list(rows), "train", "attribute")
+        prepare_rows(Dataset.from_list(rows), "train", "attribute")
     assert [problem.rule for problem in check_preferences(rows).refused] == [rule]
 
 
@@ -197,7 +197,7 @@ def test_columns_that_hold_literals_alone_are_refused(how: str, tmp_path: Path) 
     with pytest.raises(ValueError, match="Rows 0, 1, 2 of .*and so all, hold texts as Python or JSON writes values"):
         load_preferences(path, console=quiet())
     with pytest.raises(ValueError, match="hold texts as Python or JSON writes values"):
-        check_rows(Dataset.from_list(written), "training", "attribute")
+        prepare_rows(Dataset.from_list(written), "training", "attribute")
     plain = {**PAIR, "attribute": "a"}  # with one that is none they are what was asked for
     assert len(load_preferences(write(path, [*written, plain]), console=quiet())["train"]) == 4
 
@@ -218,7 +218,7 @@ def test_other_names_of_a_role_are_read_and_refused_by_the_trainer(tmp_path: Pat
     row |= {"attribute": "a"}
     assert load_preferences(write(tmp_path / "pairs.jsonl", [row]), console=quiet())["train"][0] == CHAT
     with pytest.raises(ValueError, match="message 0 of 'prompt' has the role 'human', which .* know as 'user'"):
-        check_rows(Dataset.from_list([row]), "training", "attribute")
+        prepare_rows(Dataset.from_list([row]), "training", "attribute")
 
 
 @pytest.mark.parametrize("attribute", ["{'helpful': 1, 'polite': 0}", "[helpful, polite]", "{helpful,polite}"])
@@ -255,7 +255,7 @@ def test_second_spellings_of_an_attribute_are_refused_everywhere(
     with pytest.raises(ValueError, match="differ only in case"):
         load_data(DataArguments(dataset_name=str(path)), console=quiet())
     with pytest.raises(ValueError, match="differ only in case"):
-        check_rows(Dataset.from_list(pairs), "train", "attribute")
+        prepare_rows(Dataset.from_list(pairs), "train", "attribute")
 
 
 def test_joined_attributes_are_read_or_refused_by_rule(tmp_path: Path) -> None:
@@ -284,12 +284,12 @@ def test_implicit_prompts_are_read_and_checked(tmp_path: Path) -> None:
     assert load_preferences(path, console=quiet())["train"].to_list()[0] == CHAT
     assert checked(path)[0].refused == ()
     data = Dataset.from_list(rows)
-    assert check_rows(data, "train", "attribute") == {"a": 1}
+    assert prepare_rows(data, "train", "attribute")[1] == {"a": 1}
     with pytest.raises(ValueError, match="Row 0 of the eval data have a prompt of the training data"):
         check_overlap(data, {"eval": data})
     nothing = [{"chosen": "yes w2", "rejected": "no w5", "attribute": "a"}]
     with pytest.raises(ValueError, match="no prompt: chosen and rejected share no beginning"):
-        check_rows(Dataset.from_list(nothing), "train", "attribute")
+        prepare_rows(Dataset.from_list(nothing), "train", "attribute")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_a_prompt_that_both_completions_repeat_is_there_once(tmp_path: Path) -> 
         path = write(tmp_path / "pairs.jsonl", [row])
         assert load_preferences(path, console=quiet())["train"].to_list() == [CHAT]
     with pytest.raises(ValueError, match=r"which would be there twice.*remove_columns\('prompt'\)"):
-        check_rows(Dataset.from_list([whole]), "train", "attribute")
+        prepare_rows(Dataset.from_list([whole]), "train", "attribute")
 
 
 def test_prompts_in_two_splits_are_refused_by_the_check_as_by_the_trainer(tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_no_attribute_column_says_how_to_have_one(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             load_preferences(path, console=quiet())
         with pytest.raises(ValueError, match=message):
-            check_rows(Dataset.from_list(rows), "train", "attribute")
+            prepare_rows(Dataset.from_list(rows), "train", "attribute")
 
 
 def test_source_is_the_attribute_unless_it_names_web_pages(tmp_path: Path) -> None:

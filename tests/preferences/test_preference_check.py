@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict
 from matplotlib.image import imread
 from rich.console import Console
 
-from fairpo_trl.generation.data_check import check_rows
+from fairpo_trl.generation.data_check import prepare_rows
 from fairpo_trl.preferences import check_preferences, load_preferences, plot_conflicts, print_report
 from fairpo_trl.preferences.rules import find_problems
 
@@ -204,10 +204,10 @@ def test_the_rules_are_those_of_the_trainer(rows: list[dict], rules: list[str]):
     assert [problem.rule for problem in problems] == rules
     if rules:
         with pytest.raises(ValueError) as error:
-            check_rows(data, "train", "attribute", names)
+            prepare_rows(data, "train", "attribute", names)
         assert str(error.value) == problems[0].message
     else:
-        assert check_rows(data, "train", "attribute", names) == counts
+        assert prepare_rows(data, "train", "attribute", names)[1] == counts
 
 
 def test_everything_refused_is_reported_and_counts_nowhere_else():

@@ -43,13 +43,8 @@ class Annotated:
         """
         A record of which nobody has said anything yet.
 
-        Args:
-            identity (`Any`):
-                Of the record.
-            fields (`Mapping[str, Any]`):
-                A prompt, text or messages, in one of [`PROMPT_FIELDS`]; the other texts are responses.
-            where (`str`):
-                Names the record in errors.
+        Of its `fields`, one of [`PROMPT_FIELDS`] is the prompt, text or messages, and the other texts are responses;
+        `where` names the record in errors.
 
         Raises:
             ValueError: If a single response, which is to be rated, has a prompt of several messages.
@@ -71,17 +66,11 @@ class Annotated:
 
 def pairs_of_annotated(records: Iterable[Annotated], name: str) -> Converted:
     """
-    The pairs of each attribute: the majority decides comparisons, the means decide ratings.
+    The pairs of each attribute, with ids that begin with `name`: the majority decides comparisons, the means decide
+    ratings.
 
-    Args:
-        records (`Iterable[Annotated]`):
-            The records.
-        name (`str`):
-            Begins the ids of the pairs.
-
-    Returns:
-        `Converted`: the pairs. Dropped: records without a prompt or responses (`empty_prompt`), comparisons without a
-        preference (`no_preference`), and what [`Collector.keep`] and `pairs_of_rated` drop.
+    Dropped: records without a prompt or responses (`empty_prompt`), comparisons without a preference
+    (`no_preference`), and what [`Collector.keep`] and `pairs_of_rated` drop.
     """
     collected = Collector()
     rated: list[tuple[str, str, dict[str, float]]] = []
