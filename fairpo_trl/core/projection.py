@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def projection_weights(dots: torch.Tensor, gram: torch.Tensor, sweeps: int = 100) -> torch.Tensor:
+def projection_weights(dots: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
     """
     The c >= 0 for which g + sum_k c_k g_k is the vector nearest to g that is against none of the g_k.
 
@@ -19,15 +19,13 @@ def projection_weights(dots: torch.Tensor, gram: torch.Tensor, sweeps: int = 100
             g . g_k, `[K]`.
         gram (`torch.Tensor`):
             g_k . g_l, `[K, K]`. A g_k of zero constrains nothing.
-        sweeps (`int`, *optional*, defaults to `100`):
-            Passes over all k.
 
     Returns:
         `torch.Tensor`: `[K]`, float64 on the CPU.
     """
     dots, gram = dots.detach().cpu().double(), gram.detach().cpu().double()
     weights = torch.zeros_like(dots)
-    for _ in range(sweeps if bool((dots < 0).any()) else 0):
+    for _ in range(100 if bool((dots < 0).any()) else 0):
         for k in range(len(dots)):
             if gram[k, k] > 0:
                 weights[k] = (weights[k] - (dots[k] + gram[k] @ weights) / gram[k, k]).clamp(min=0)

@@ -106,9 +106,7 @@ def resample_items(count: int, resamples: int = RESAMPLES, seed: int = 0) -> NDA
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
 
 
-def change(
-    trained: SetMeasures, reference: SetMeasures, name: str, weights: NDArray[Any], level: float = LEVEL
-) -> dict[str, float] | None:
+def change(trained: SetMeasures, reference: SetMeasures, name: str, weights: NDArray[Any]) -> dict[str, float] | None:
     """
     Trained less reference: mean over seeds with a paired percentile interval over items, and the spread over seeds.
 
@@ -119,8 +117,6 @@ def change(
             The measure.
         weights (`np.ndarray`):
             From [`resample_items`]; the same for everything that is compared.
-        level (`float`, *optional*, defaults to `0.95`):
-            Of the interval.
 
     Returns:
         `dict` with `mean`, and `low`, `high`, `seed_sd` where they exist; `None` where one side has no value.
@@ -129,7 +125,7 @@ def change(
     if np.isnan(deltas).any():
         return None
     drawn = (trained.values(name, weights) - reference.values(name, weights)).mean(axis=0)
-    low, high = percentile_interval(drawn[None], level)
+    low, high = percentile_interval(drawn[None], LEVEL)
     found = {"mean": float(deltas.mean())}
     if not np.isnan(low[0]):
         found |= {"low": float(low[0]), "high": float(high[0])}
@@ -163,7 +159,6 @@ def comparison_dict(
     partition: Partition,
     *,
     allowed_fall: float = 0.01,
-    level: float = LEVEL,
 ) -> dict[str, Any]:
     """
     Change of F1 by group and label, as the results of a run keep it.
@@ -173,8 +168,6 @@ def comparison_dict(
             As in [`SetMeasures`]: the true sets, and the sets as read of both models.
         allowed_fall (`float`, *optional*, defaults to `0.01`):
             A held label whose F1 falls by more is named in `fell`; in `fell_surely` if its whole interval does.
-        level (`float`, *optional*, defaults to `0.95`):
-            Of the intervals.
 
     Returns:
         `dict`: `by_group`, `by_label`, `fell` and `fell_surely` (worst first), how it was measured; `None` where there
@@ -184,7 +177,7 @@ def comparison_dict(
     weights = resample_items(len(np.asarray(labels)))
 
     def row(name: str) -> dict[str, float | None]:
-        found = change(after, before, f"{name}/f1", weights, level) or {}
+        found = change(after, before, f"{name}/f1", weights) or {}
         return {
             "f1_reference": _number(before.mean(f"{name}/f1")),
             "f1": _number(after.mean(f"{name}/f1")),
@@ -217,7 +210,7 @@ def comparison_dict(
         "seeds": after.seeds,
         "series": len(np.asarray(labels)),
         "resamples": RESAMPLES,
-        "level": level,
+        "level": LEVEL,
     }
 
 
