@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from fairpo_trl.commands.evaluate_inputs import (
@@ -38,12 +38,12 @@ from fairpo_trl.commands.evaluate_results import (
 )
 from fairpo_trl.commands.evaluate_runs import RunFacts, choose_partition, read_run
 from fairpo_trl.commands.parsing import CommandParser
-from fairpo_trl.evaluation.completions import Prompt
-from fairpo_trl.evaluation.guards import text_guards
+from fairpo_trl.evaluation.completions import Completion, Prompt
+from fairpo_trl.evaluation.guards import mean_token_log_prob, text_guards
 from fairpo_trl.evaluation.judges import assign_judges
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource, load_tokenizer
 from fairpo_trl.evaluation.paths import Source
-from fairpo_trl.evaluation.writing import kept_log_probs
+from fairpo_trl.evaluation.writing import kept_numbers
 from fairpo_trl.generation.trained_prompts import trained_on
 from fairpo_trl.hub.privacy import public_command
 from fairpo_trl.reporting import Results, print_results, write_html_report, write_report
@@ -208,17 +208,28 @@ def _guards(
         tokenizer = load_tokenizer(reference)
         same = source.tokenizer == reference.tokenizer or load_tokenizer(source).get_vocab() == tokenizer.get_vocab()
         if same and all(row[0].token_ids or row[0].ended for row in completions[:GUARDED]):
-            log_probs = kept_log_probs(
-                Path(args.output_dir) / "completions",
-                f"{reference.fingerprint()}-{args.dtype}",
-                functools.partial(models.open, reference),
-                tokenizer,
-                texts.prompts[:GUARDED],
-                completions[:GUARDED],
-                args.batch_size,
-            )
+            first = [row[:1] for row in completions[:GUARDED]]
+            log_probs = _log_probs(args, models, reference, texts.prompts[:GUARDED], first)
             found[name]["mean_token_log_prob"] = float(log_probs.mean())
     return found
+
+
+def _log_probs(
+    args: EvaluateArguments,
+    models: LoadedModels,
+    judge: ModelSource,
+    prompts: list[Prompt],
+    completions: list[list[Completion]],
+) -> NDArray[np.float64]:
+    """[`mean_token_log_prob`] of one completion for each prompt, kept in the output folder."""
+
+    def compute() -> NDArray[np.float64]:
+        with models.open(judge) as model:
+            return mean_token_log_prob(model, load_tokenizer(judge), prompts, completions, args.batch_size)[:, 0]
+
+    tokens = [[c.token_ids, c.ended] for (c,) in completions]
+    key = {"model": f"{judge.fingerprint()}-{args.dtype}", "prompts": prompts, "tokens": tokens}
+    return kept_numbers(Path(args.output_dir) / "completions", "log-probs", key, compute, len(prompts))
 
 
 def _report(args: EvaluateArguments, documents: list[Results], names: Sequence[str], console: Console) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fairpo_trl.core.options import check_number
 from fairpo_trl.evaluation.http import check_address, host_of, keys_by_host
-from fairpo_trl.evaluation.judges import KINDS, JudgeSpec, PairJudge, ScoreJudge, parse_descriptions
+from fairpo_trl.evaluation.judges import KINDS, Judge, JudgeSpec, parse_descriptions
 from fairpo_trl.evaluation.llm_judge import Answerer, HttpAnswerer, LlmJudge, LocalAnswerer
 from fairpo_trl.evaluation.models import ModelSource, find_model
 from fairpo_trl.evaluation.score_judges import ClassifierJudge, CountJudge, PythonJudge
@@ -86,7 +86,7 @@ def is_endpoint(spec: JudgeSpec) -> bool:
 
 def load_judges(
     specs: Sequence[JudgeSpec], args: JudgeArguments, attributes: Sequence[str], output: Path, batch_size: int
-) -> dict[str, ScoreJudge | PairJudge]:
+) -> dict[str, Judge]:
     """
     The judges by the way they are written, each loaded once.
 
@@ -106,7 +106,7 @@ def load_judges(
     """
     descriptions = parse_descriptions(args.descriptions or (), attributes)
     keys = keys_by_host(args.judge_api_key_env or (), [spec.target for spec in specs if is_endpoint(spec)])
-    found: dict[str, ScoreJudge | PairJudge] = {}
+    found: dict[str, Judge] = {}
     for spec in {str(spec): spec for spec in specs}.values():
         if spec.kind == "count":
             found[str(spec)] = CountJudge(spec.target)

@@ -15,7 +15,7 @@ from fairpo_trl.core.partition import Partition
 from fairpo_trl.evaluation import Comparison, Completion, ScoreJudge, compare_by_pairs, compare_by_scores
 from fairpo_trl.evaluation.comparison import Writing, score_writings
 from fairpo_trl.evaluation.completions import Prompt
-from fairpo_trl.evaluation.judges import JUDGE_NAMES, JudgeSpec, PairJudge
+from fairpo_trl.evaluation.judges import JUDGE_NAMES, Judge, JudgeSpec, PairJudge
 from fairpo_trl.evaluation.win_rates import Estimate
 from fairpo_trl.preferences.rules import completion_text
 
@@ -52,7 +52,7 @@ class ModelTexts:
 
 
 def judge_texts(
-    texts: ModelTexts, assigned: Mapping[str, Sequence[JudgeSpec]], judges: Mapping[str, ScoreJudge | PairJudge]
+    texts: ModelTexts, assigned: Mapping[str, Sequence[JudgeSpec]], judges: Mapping[str, Judge]
 ) -> dict[str, Comparisons]:
     """
     Candidate -> its comparisons, for which each judge is asked once per text or pair of texts.
@@ -62,7 +62,7 @@ def judge_texts(
             What was written.
         assigned (`Mapping[str, Sequence[JudgeSpec]]`):
             Attribute -> its judges.
-        judges (`Mapping[str, ScoreJudge | PairJudge]`):
+        judges (`Mapping[str, Judge]`):
             A judge as it is written -> the judge.
     """
     writings = {name: texts.writing(name) for name in texts.completions}

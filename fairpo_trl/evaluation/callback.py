@@ -21,7 +21,7 @@ from fairpo_trl.core.messages import unknown_names_message
 from fairpo_trl.evaluation.comparison import Writing
 from fairpo_trl.evaluation.completions import Model, Prompt, end_tokens, sample_completions
 from fairpo_trl.evaluation.differences import AttributeMeasure
-from fairpo_trl.evaluation.judges import PairJudge, ScoreJudge
+from fairpo_trl.evaluation.judges import Judge
 from fairpo_trl.evaluation.writing import Sampling
 
 
@@ -48,7 +48,7 @@ class WinRateCallback(TrainerCallback):
     Args:
         prompts (`Sequence`):
             Held-out prompts, plain or conversational.
-        judges (`Mapping[str, ScoreJudge | PairJudge]`):
+        judges (`Mapping[str, Judge]`):
             Attribute -> who judges it.
         privileged (`Sequence[str]`):
             Attributes that should get better.
@@ -69,7 +69,7 @@ class WinRateCallback(TrainerCallback):
     def __init__(
         self,
         prompts: Sequence[Prompt],
-        judges: Mapping[str, ScoreJudge | PairJudge],
+        judges: Mapping[str, Judge],
         privileged: Sequence[str],
         *,
         sampling: Sampling | None = None,

@@ -166,12 +166,7 @@ def compare_by_scores(
 
 
 def compare_by_pairs(
-    judge: PairJudge,
-    attribute: str,
-    prompts: Sequence[Prompt],
-    trained: Writing,
-    reference: Writing,
-    again: Writing,
+    judge: PairJudge, attribute: str, prompts: Sequence[Prompt], trained: Writing, reference: Writing, again: Writing
 ) -> Comparison:
     """
     Let a judge compare each sample with the reference's sample of the same number.

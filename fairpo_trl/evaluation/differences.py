@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fairpo_trl.evaluation.comparison import Writing, compare_writings, score_writings
 from fairpo_trl.evaluation.completions import Prompt
-from fairpo_trl.evaluation.judges import PairJudge, ScoreJudge
+from fairpo_trl.evaluation.judges import Judge, PairJudge, ScoreJudge
 from fairpo_trl.evaluation.win_rates import win_rate
 
 
@@ -58,12 +58,7 @@ class AttributeMeasure:
     """
 
     def __init__(
-        self,
-        attribute: str,
-        judge: ScoreJudge | PairJudge,
-        prompts: Sequence[Prompt],
-        reference: Writing,
-        again: Writing,
+        self, attribute: str, judge: Judge, prompts: Sequence[Prompt], reference: Writing, again: Writing
     ) -> None:
         self.attribute, self._judge, self._reference = attribute, judge, reference
         self._scores: NDArray[np.float64] | None = None

@@ -71,6 +71,9 @@ class PairJudge(Protocol):
         ...
 
 
+Judge: TypeAlias = ScoreJudge | PairJudge
+
+
 @dataclass(frozen=True)
 class JudgeSpec:
     """

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from fairpo_trl.evaluation.win_rates import Estimate
+from fairpo_trl.evaluation.win_rates import Estimate, as_matrix
 
 
 LEAST_PROMPTS = 20
@@ -55,7 +55,9 @@ def length_controlled_win_rate(
     Raises:
         ValueError: Shapes differ, an outcome is outside 0 to 1, or a value is not finite.
     """
-    wins, differences = _matrix(outcomes, "outcomes"), _matrix(length_differences, "length_differences")
+    wins, differences = as_matrix(outcomes, "outcomes"), as_matrix(length_differences, "length_differences")
+    if not (np.isfinite(wins).all() and np.isfinite(differences).all()):
+        raise ValueError("outcomes and length_differences must be finite: leave failed comparisons out.")
     if wins.shape != differences.shape:
         raise ValueError(f"outcomes have shape {wins.shape}, length_differences {differences.shape}: make them equal.")
     if wins.min() < 0 or wins.max() > 1:
@@ -109,14 +111,3 @@ def _degenerate(wins: NDArray[np.float64], differences: NDArray[np.float64]) -> 
     won, lost = differences[wins > 0], differences[wins < 1]  # a tie is on both sides
     decided = won.min() >= lost.max() or lost.min() >= won.max()
     return decided or min((differences <= 0).mean(), (differences >= 0).mean()) < LEAST_SHARE
-
-
-def _matrix(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    matrix = np.asarray(values, dtype=np.float64)
-    if matrix.ndim == 1:
-        matrix = matrix[:, None]
-    if matrix.ndim != 2 or matrix.size == 0:
-        raise ValueError(f"{name} must have shape [prompts, comparisons] and not be empty, got {matrix.shape}.")
-    if not np.isfinite(matrix).all():
-        raise ValueError(f"{name} must be finite: leave failed comparisons out.")
-    return matrix

@@ -14,7 +14,7 @@ from fairpo_trl.evaluation.bounds import Bound
 from fairpo_trl.evaluation.comparison import Writing
 from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.differences import AttributeMeasure
-from fairpo_trl.evaluation.judges import PairJudge, ScoreJudge
+from fairpo_trl.evaluation.judges import Judge
 from fairpo_trl.evaluation.paths import Source, Step
 from fairpo_trl.evaluation.selection import Candidate, CandidateTest, Held, Selection, assess, select_in_order
 
@@ -69,7 +69,7 @@ class JudgedAttribute:
 
     attribute: str
     measure: str
-    judge: ScoreJudge | PairJudge
+    judge: Judge
     privileged: bool
     margin: float = 0.05
 

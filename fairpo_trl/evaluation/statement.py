@@ -66,7 +66,9 @@ def statement(
         )
         sentences.append(_gain(chosen, test, sure, unit))
     else:
-        sentences.append(_reference_stays(selection))
+        passed = any(test.status == "passed" for test in selection.candidates)
+        why = "that passed has a privileged gain above 0" if passed else "is shown to keep the promise"
+        sentences.append(f"The reference is the answer: no candidate {why}.")
     if (stop := selection.stopped_by) is not None:
         failed, measure = stop
         sentences.append(f"Testing stopped at {failed.name}, which failed in {describe(measure)}.")
@@ -115,12 +117,6 @@ def _gain(chosen: CandidateTest, test: CandidateTest | None, sure: str, unit: st
         + ("" if test.gain_bound > 0 else " So no gain is shown.")
         + (f" The held measure that did worst there is {describe(test.worst)}." if test.worst else "")
     )
-
-
-def _reference_stays(selection: Selection) -> str:
-    if any(test.status == "passed" for test in selection.candidates):
-        return "The reference is the answer: no candidate that passed has a privileged gain above 0."
-    return "The reference is the answer: no candidate is shown to keep the promise."
 
 
 def _needed(measure: HeldTest, wording: Wording) -> str:

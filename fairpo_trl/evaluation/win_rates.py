@@ -72,7 +72,7 @@ def win_rate(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
         >>> win_rate([[2.0, 0.0]], [[1.0, 0.0]])
         array([0.625])
     """
-    first, second = _scores(a, "a"), _scores(b, "b")
+    first, second = as_matrix(a, "a"), as_matrix(b, "b")
     if first.shape[0] != second.shape[0]:
         raise ValueError(f"a holds scores of {first.shape[0]} prompts, b of {second.shape[0]}: they must be the same.")
     return all_pairs(first, second).mean(axis=1)
@@ -284,7 +284,8 @@ def all_pairs(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.floa
     return ((first > second) + 0.5 * (first == second)).reshape(len(a), a.shape[1] * b.shape[1])
 
 
-def _scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
+def as_matrix(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """`[prompts, samples]` numbers, none of them NaN, of such or of one sample a prompt; errors call them `name`."""
     try:
         scores = np.asarray(values, dtype=np.float64)
     except (ValueError, TypeError) as error:  # text, or rows of different lengths

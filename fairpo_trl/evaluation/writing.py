@@ -14,7 +14,6 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from fairpo_trl.evaluation.completions import Completion, Model, Prompt, end_tokens, sample_completions
-from fairpo_trl.evaluation.guards import mean_token_log_prob
 from fairpo_trl.files import write_json
 from fairpo_trl.hashing import sha256_of_json
 
@@ -170,30 +169,6 @@ def kept_numbers(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, found.tolist())
     return found
-
-
-def kept_log_probs(
-    folder: str | os.PathLike[str],
-    identity: str,
-    open_model: Callable[[], AbstractContextManager[Model]],
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    completions: Sequence[Sequence[Completion]],
-    batch_size: int = 16,
-) -> NDArray[np.float64]:
-    """
-    [`mean_token_log_prob`] of the first completion of each prompt, `[prompts]`, as [`kept_numbers`].
-
-    `identity` is a hash of the model that judges, which `open_model` loads.
-    """
-    first = [row[0] for row in completions]
-
-    def compute() -> NDArray[np.float64]:
-        with open_model() as model:
-            return mean_token_log_prob(model, tokenizer, prompts, [[c] for c in first], batch_size)[:, 0]
-
-    key = {"model": identity, "prompts": list(prompts), "tokens": [[c.token_ids, c.ended] for c in first]}
-    return kept_numbers(folder, "log-probs", key, compute, len(prompts))
 
 
 def _read(path: Path, count: int) -> list[list[Completion]] | None:

@@ -24,7 +24,6 @@ Kind = Literal["adapter", "model", "classifier"]
 CLASSIFIER_TYPE = "fairpo_multilabel"
 """`model_type` of a `MultiLabelClassifier`."""
 
-_WEIGHTS = {"adapter": "adapter_model.safetensors"} | dict.fromkeys(("model", "classifier"), "model.safetensors")
 # Everything else stays on this machine.
 _TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
@@ -227,7 +226,8 @@ def _weight_files(folder: Path, kind: Kind) -> list[str]:
     """Names of the weights, after a look at whether they are whole, and in this folder."""
     if checkpoint_step(folder) is not None:
         require_complete(folder)
-    weights, index = _WEIGHTS[kind], folder / f"{_WEIGHTS[kind]}.index.json"
+    weights = "adapter_model.safetensors" if kind == "adapter" else "model.safetensors"
+    index = folder / f"{weights}.index.json"
     if index.is_file():
         listed = read_json(plain_file(folder, index.name)).get("weight_map", {})
         shards = sorted({str(name) for name in listed.values()} if isinstance(listed, dict) else ())

@@ -507,7 +507,7 @@ def test_it_is_absent_where_the_data_have_no_answer(make) -> None:
     [
         ([0.5] * 30, [1.0] * 29, "make them equal"),
         ([2.0] * 30, [1.0] * 30, "within 0 and 1"),
-        ([float("nan")] * 30, [1.0] * 30, "must be finite"),
+        ([float("nan")] * 30, [1.0] * 30, "outcomes is NaN at prompt 0"),
         ([], [], "not be empty"),
     ],
 )
