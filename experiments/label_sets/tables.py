@@ -12,8 +12,8 @@ from fairpo_trl.files import write_json
 from fairpo_trl.label_sets.measures import change, resample_items
 from fairpo_trl.reporting import LabelComparison
 from fairpo_trl.reporting.documents import ROLES, Interval
-from fairpo_trl.reporting.label_plots import plot_label_deltas
 from fairpo_trl.reporting.pareto_plot import plot_pareto
+from fairpo_trl.reporting.plots import plot_label_deltas
 
 from .measure import REFERENCE, Row, SetComparison
 

@@ -242,7 +242,7 @@ def privileged_losses(
 
     # A present label should win against the absent k, an absent one lose against the present k.
     winner, loser = torch.where(present, own, k), torch.where(present, k, own)
-    of = F.logsigmoid if score == "log_sigmoid" else _itself
+    of = F.logsigmoid if score == "log_sigmoid" else lambda z: z
     chosen, rejected = of(logits[image, winner]), of(logits[image, loser])
     if loss == "dpo":
         assert reference_logits is not None
@@ -260,7 +260,3 @@ def privileged_losses(
         size = entries.members.sum(dim=1)  # [n]
         terms = torch.zeros_like(size, dtype=terms.dtype).index_add(0, entry, terms) / size
     return PrivilegedLosses(losses.index_put((entries.image, entries.column), terms), preferred, confused)
-
-
-def _itself(logits: torch.Tensor) -> torch.Tensor:
-    return logits

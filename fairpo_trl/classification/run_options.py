@@ -88,7 +88,12 @@ class LabelArguments:
     )
 
     def __post_init__(self) -> None:
-        self._check_selection()
+        check_points(self.margin, self.level, self.aside_share, SCALES if self.scales is None else self.scales)
+        if self.select and self.start == "fresh":
+            raise ValueError(
+                "`select` tests classifiers between the reference and the trained one, and with `start fresh` nothing "
+                "lies between the two: leave one of them out."
+            )
         if self.patience < 1:
             raise ValueError(f"`patience` must be at least 1 epoch, got {self.patience}.")
         if self.method == "decoupled" and self.start == "fresh":
@@ -100,14 +105,6 @@ class LabelArguments:
             raise ValueError(
                 f"`backbone_blocks={self.backbone_blocks}` has no effect on a frozen backbone: set "
                 "`backbone_trainable` to last_blocks or lora, or leave it out."
-            )
-
-    def _check_selection(self) -> None:
-        check_points(self.margin, self.level, self.aside_share, SCALES if self.scales is None else self.scales)
-        if self.select and self.start == "fresh":
-            raise ValueError(
-                "`select` tests classifiers between the reference and the trained one, and with `start fresh` nothing "
-                "lies between the two: leave one of them out."
             )
 
 

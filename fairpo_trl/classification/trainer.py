@@ -123,19 +123,13 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         self.running_losses = RunningMeans(names, args.estimate_decay)  # BCE above the reference, by label
         self._prepared: dict[int, SplitDataset] = {}
         self._transform = model.transform if model.has_backbone else None
-        train_rows = self._rows_of(train_dataset)
-        eval_rows = (
-            {name: self._rows_of(split) for name, split in eval_dataset.items()}
-            if isinstance(eval_dataset, dict)
-            else self._rows_of(eval_dataset)
-        )
         self.evaluations: dict[str, GroupEvaluation] = {}
 
         super().__init__(
             model=model,
             args=args,
-            train_dataset=train_rows,
-            eval_dataset=eval_rows,
+            train_dataset=self._rows_of(train_dataset),
+            eval_dataset=self._rows_of(eval_dataset),
             data_collator=kwargs.pop("data_collator", keep_batch),
             compute_metrics=kwargs.pop("compute_metrics", self._whole_split_metrics),
             **kwargs,
@@ -178,7 +172,9 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
     # ---- data ----
 
     def _rows_of(self, split: Any) -> Any:
-        """The rows of a split, made once; anything else (`None`, a name, prepared rows) as it is."""
+        """The rows of a split, made once, or of several by name; anything else (`None`, prepared rows) as it is."""
+        if isinstance(split, dict):
+            return {name: self._rows_of(part) for name, part in split.items()}
         if not isinstance(split, MultiLabelSplit):
             return split
         if id(split) not in self._prepared:
@@ -215,12 +211,11 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         return super().predict(self._ready(test_dataset), *args, **kwargs)
 
     def _ready(self, split: Any) -> Any:
-        if isinstance(split, dict):
-            return {name: self._ready(part) for name, part in split.items()}
-        rows = self._rows_of(split)
-        if isinstance(rows, SplitDataset):
-            self._attach_reference(rows)
-        return rows
+        found = self._rows_of(split)
+        for rows in found.values() if isinstance(found, dict) else [found]:
+            if isinstance(rows, SplitDataset):
+                self._attach_reference(rows)
+        return found
 
     def rows_hash(self, dataset: Any) -> str:
         """Hash of rows: ids, labels, and features or else the content of the images."""
@@ -241,11 +236,9 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
 
     def count_groups(self, batch: Mapping[str, Any]) -> torch.Tensor:
         """Known labels of each group in one micro-batch, `[K]`; where one label of each image is drawn, its images."""
-        if self._draws_labels(
-            "train" if self.model.training else "eval"
-        ):  # an image whose label is of another group contributes 0 (line 42)
-            images = (batch["row"] >= 0).sum().double()
-            return images.repeat(self._membership.size(1))
+        if self._draws_labels("train" if self.model.training else "eval"):
+            # An image whose label is of another group contributes 0 (line 42).
+            return (batch["row"] >= 0).sum().double().repeat(self._membership.size(1))
         known = (batch["labels"] >= 0).sum(dim=0).to(self._membership.device, torch.float64)
         return known @ self._membership.double()
 
@@ -338,12 +331,9 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """
-        Writes the card.
-
-        Args:
-            args, kwargs:
-                As upstream (`dataset` and `license` are read), and what the card reports: `evaluation`, a
-                [`GroupEvaluation`] (else the last one of the trainer), and `comparison`, a [`ReferenceComparison`].
+        Writes the card; arguments as upstream (`dataset` and `license` are read), and what the card reports:
+        `evaluation`, a [`GroupEvaluation`] (else the last one of the trainer), and `comparison`, a
+        [`ReferenceComparison`].
         """
         if self.is_world_process_zero():
             evaluation, comparison = kwargs.get("evaluation"), kwargs.get("comparison")

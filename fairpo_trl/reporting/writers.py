@@ -16,19 +16,24 @@ from fairpo_trl.reporting.blocks import Report
 from fairpo_trl.reporting.comparison_report import comparison_report, detail_block, main_block
 from fairpo_trl.reporting.comparison_results import LabelComparison
 from fairpo_trl.reporting.generation_report import generation_report
-from fairpo_trl.reporting.label_plots import plot_label_deltas, plot_samples
 from fairpo_trl.reporting.label_report import MEASURES, label_report
 from fairpo_trl.reporting.label_results import LabelResults
 from fairpo_trl.reporting.numbers import judge_text
 from fairpo_trl.reporting.pareto_plot import plot_pareto
-from fairpo_trl.reporting.plots import plot_margins, plot_weights, plot_win_rates
+from fairpo_trl.reporting.plots import (
+    plot_label_deltas,
+    plot_margins,
+    plot_samples,
+    plot_selection,
+    plot_weights,
+    plot_win_rates,
+)
 from fairpo_trl.reporting.render.csv import comparison_csv, labels_csv
 from fairpo_trl.reporting.render.html import Point, write_page
 from fairpo_trl.reporting.render.latex import blocks_latex
 from fairpo_trl.reporting.render.markdown import report_markdown
 from fairpo_trl.reporting.render.terminal import print_report
 from fairpo_trl.reporting.results import Results
-from fairpo_trl.reporting.selection_plot import plot_selection
 from fairpo_trl.reporting.selection_report import PICTURE, card_of_chosen, selection_report
 from fairpo_trl.reporting.selection_results import SelectionResults
 from fairpo_trl.reporting.verdict import changes, mean_interval, worst

@@ -20,8 +20,8 @@ from fairpo_trl.reporting import (
     write_report,
 )
 from fairpo_trl.reporting.documents import Interval
-from fairpo_trl.reporting.label_plots import plot_label_deltas, plot_samples
 from fairpo_trl.reporting.pareto_plot import plot_pareto, reweighting_curve
+from fairpo_trl.reporting.plots import plot_label_deltas, plot_samples
 
 
 ORANGE, BLUE = (0xD5 / 255, 0x5E / 255, 0), (0, 0x72 / 255, 0xB2 / 255)

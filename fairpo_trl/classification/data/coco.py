@@ -9,8 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from fairpo_trl.classification.data.columns import MissingImages, split_of_files
-from fairpo_trl.classification.data.layout import find_layout
+from fairpo_trl.classification.data.columns import MissingImages, find_layout, split_of_files
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits, first_few
 from fairpo_trl.core.messages import require_known, unknown_names_message
 

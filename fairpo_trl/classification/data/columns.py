@@ -1,4 +1,4 @@
-"""The columns of a table of labels as splits: images and ids, the column `split`, what was left out."""
+"""Columns of labels, and folders of a published layout, as splits: images and ids, and what was left out."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from fairpo_trl.core.messages import require_known, shortened, unknown_names_mes
 
 MissingImages = Literal["raise", "skip"]
 SplitName = Literal["train", "validation", "test"]
+
+_NAMED = 12  # missing paths of a layout that a message lists
 
 
 def with_images(
@@ -215,3 +217,46 @@ def _texts(cells: Sequence[Any], column: str, where: str) -> list[str]:
                 f"{where}, row {row + 1}, column {column!r} must be a text that is not empty, got {shortened(cell)}."
             )
     return [str(cell) for cell in cells]
+
+
+def find_layout(
+    root: Path, wanted: Sequence[tuple[str, ...]], *, dataset: str, tree: str, remark: str = ""
+) -> list[Path]:
+    """
+    Finds each wanted path in a data folder.
+
+    Args:
+        root (`Path`):
+            The data folder.
+        wanted (`Sequence[tuple[str, ...]]`):
+            For each wanted file or folder, the places where it may lie relative to `root`; the first that exists
+            counts.
+        dataset, tree, remark (`str`):
+            For the message: name of the data set, the expected layout, and a sentence.
+
+    Returns:
+        `list[Path]`: one for each wanted path.
+
+    Raises:
+        FileNotFoundError: One error that names everything missing and shows the layout.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {str(root)!r}. {dataset} is read from a folder like this:\n{tree}"
+        )
+    found, missing = [], []
+    for places in wanted:
+        path = next((root / place for place in places if (root / place).exists()), None)
+        if path is None:
+            missing.append(" or ".join(places))
+        else:
+            found.append(path)
+    if missing:
+        more = [f"and {len(missing) - _NAMED} more"] if len(missing) > _NAMED else []
+        listed = "\n".join(f"  {line}" for line in (*missing[:_NAMED], *more))
+        raise FileNotFoundError(
+            f"{str(root)!r} is not a complete {dataset} folder. Missing:\n{listed}\n"
+            + (f"{remark}\n" if remark else "")
+            + f"Expected layout:\n{tree}"
+        )
+    return found

@@ -7,6 +7,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -167,7 +168,8 @@ def existing_files(root: str | Path, names: Sequence[str]) -> list[bool]:
         parent, _, leaf = name.rpartition("/")
         if parent not in folders:
             folder = resolve_inside(root, parent) if parent else root
-            folders[parent] = _files(folder) if folder.is_dir() else {}
+            with os.scandir(folder) if folder.is_dir() else nullcontext(()) as entries:
+                folders[parent] = {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
         link = folders[parent].get(leaf)
         if link:
             resolve_inside(root, name)
@@ -187,11 +189,6 @@ class ImageFiles(StoredImages):
     def get(self, row: int) -> Path:
         """The path of a file."""
         return self.root / self.names[row]
-
-
-def _files(folder: Path) -> dict[str, bool]:
-    with os.scandir(folder) as entries:
-        return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
 
 
 def _check_relative(name: str) -> None:

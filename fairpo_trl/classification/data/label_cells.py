@@ -198,7 +198,7 @@ def matrix_of_columns(
     for position, (column, cells) in enumerate(columns.items()):
         # An empty cell is "", null or NaN, by the format.
         texts = ["" if cell is None or cell != cell else str(cell).strip() for cell in cells]
-        codes = {text: said.get(text, -1 if text == "" else _code(text)) for text in set(texts)}
+        codes = {text: said.get(text, -1 if text == "" else truth_of(text)) for text in set(texts)}
         bad = next((row for row, text in enumerate(texts) if codes[text] is None), None)
         if bad is not None:
             value = texts[bad]
@@ -221,8 +221,3 @@ def matrix_of_columns(
             "if it means that nobody knows, `--unknown_value ''` (unknown='')."
         )
     return tuple(columns), labels
-
-
-def _code(text: str) -> int | None:
-    truth = truth_of(text)
-    return None if truth is None else int(truth)

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fairpo_trl.classification.data.columns import MissingImages, split_of_files
-from fairpo_trl.classification.data.layout import find_layout
+from fairpo_trl.classification.data.columns import MissingImages, find_layout, split_of_files
 from fairpo_trl.classification.data.split import MultiLabelSplit, check_splits
 
 

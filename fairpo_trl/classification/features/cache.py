@@ -252,10 +252,6 @@ class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
         return row, self.transform(image), ""
 
 
-def _as_is(items: list[tuple[int, torch.Tensor | None, str]]) -> list[tuple[int, torch.Tensor | None, str]]:
-    return items
-
-
 def _over_images(
     split: MultiLabelSplit,
     backbone: Backbone,
@@ -271,7 +267,7 @@ def _over_images(
         loader = DataLoader(
             _Images(_images_of(split), backbone.transform),
             batch_sampler=batches,  # any iterable of lists; iterated once
-            collate_fn=_as_is,
+            collate_fn=list,
             num_workers=num_workers,
         )
         for items in loader:

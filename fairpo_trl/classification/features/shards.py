@@ -187,7 +187,11 @@ class ShardStore:
             if self.missing():
                 self._compute_missing(compute, wait)
         self._join()
-        return self._open()
+        records = self._manifest()["shards"]
+        self._raise_damaged([shard for shard, part in enumerate(self._joined(records)) if part is None])
+        bad = {int(row): why for record in records for row, why in record["bad"].items()}
+        kept = np.array([row for row in range(self.rows) if row not in bad], dtype=np.int64)
+        return StoredRows(np.load(self._rows_path, mmap_mode="r", allow_pickle=False), kept, bad)
 
     def _compute_missing(self, compute: Compute, wait: bool) -> None:
         claimed: deque[tuple[int, FileLock]] = deque()
@@ -263,13 +267,6 @@ class ShardStore:
             parts.append(part if part is not None and sha256_of_array(part) == record["sha256"] else None)
             first += count
         return parts
-
-    def _open(self) -> StoredRows:
-        records = self._manifest()["shards"]
-        self._raise_damaged([shard for shard, part in enumerate(self._joined(records)) if part is None])
-        bad = {int(row): why for record in records for row, why in record["bad"].items()}
-        kept = np.array([row for row in range(self.rows) if row not in bad], dtype=np.int64)
-        return StoredRows(np.load(self._rows_path, mmap_mode="r", allow_pickle=False), kept, bad)
 
     def _raise_damaged(self, damaged: list[int]) -> None:
         if damaged:

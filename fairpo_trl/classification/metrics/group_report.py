@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fairpo_trl.classification.metrics.definitions import (
     SampleFilter,
@@ -253,7 +253,7 @@ def evaluate_groups(
     by_label |= {"known": known, "positives": positives, "prevalence": prevalence, "threshold": limits, "ap": ap}
     by_label |= {"f1": f1_along(0, y, predictions[""])}
     for suffix, predicted in predictions.items():
-        by_label[f"accuracy{suffix}"] = _label_accuracy(y, predicted)
+        by_label[f"accuracy{suffix}"] = [element_accuracy(y[:, [t]], predicted[:, [t]]) for t in range(len(known))]
     return GroupEvaluation(
         by_group=pd.DataFrame(rows, index=pd.Index(list(members), name="group")),
         by_label=pd.DataFrame(by_label, index=pd.Index(partition.names, name="label")),
@@ -267,10 +267,3 @@ def evaluate_groups(
 def frame_to_dict(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """`{row: {column: value}}` of plain Python numbers and strings, with `None` for NaN."""
     return frame.astype(object).where(frame.notna(), None).to_dict(orient="index")
-
-
-def _label_accuracy(labels: NDArray[np.int8], predictions: NDArray[np.bool_]) -> NDArray[np.float64]:
-    known = labels >= 0
-    right = (((labels == 1) == predictions) & known).sum(axis=0)
-    total = known.sum(axis=0)
-    return np.divide(right, total, out=np.full(labels.shape[1], np.nan), where=total > 0)
