@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from fairpo_trl.classification.losses import PointwiseLoss, PreferenceLoss
 from fairpo_trl.classification.sharding import keep_float32
 from fairpo_trl.core.messages import shortened
-from fairpo_trl.core.options import check_choices, check_number, check_training_numbers, is_number
+from fairpo_trl.core.options import check_choices, check_number, check_training_numbers, is_number, option
 from fairpo_trl.training.arguments import (
     GroupWeightArguments,
     check_group_weight_options,
@@ -125,94 +125,70 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "group_prior"]
 
     # Parameters whose default differs from that of their base
-    timing: Literal["lagged", "current"] = field(
-        default="current",
-        metadata={
-            "help": "'current' (Algorithm 2): a step's own losses move the weights before its backward pass; "
-            "'lagged': after it, the same for every split of a batch."
-        },
+    timing: Literal["lagged", "current"] = option(
+        "current",
+        "'current' (Algorithm 2): a step's own losses move the weights before its backward pass; "
+        "'lagged': after it, the same for every split of a batch.",
     )
-    learning_rate: float = field(default=1e-3, metadata={"help": "The initial learning rate."})
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Batches come ready from the dataset; there are no columns to remove."}
-    )
+    learning_rate: float = option(1e-3, "The initial learning rate.")
+    remove_unused_columns: bool = option(False, "Batches come ready from the dataset; there are no columns to remove.")
 
     # Parameters that say who is privileged
-    privileged_labels: list[str] | None = field(
-        default=None,
-        metadata={"help": "Labels that should get better. Required, unless a `Partition` is passed to the trainer."},
+    privileged_labels: list[str] | None = option(
+        None, "Labels that should get better. Required, unless a `Partition` is passed to the trainer."
     )
-    grouping: Literal["role", "label"] = field(
-        default="role", metadata={"help": "What shares one weight: 'role' (the paper) or 'label' (one group each)."}
+    grouping: Literal["role", "label"] = option(
+        "role", "What shares one weight: 'role' (the paper) or 'label' (one group each)."
     )
-    balanced_sampling: Literal["none", "role", "label"] = field(
-        default="none",
-        metadata={"help": "Whether images of each 'role' or of each 'label' are drawn equally often in an epoch."},
+    balanced_sampling: Literal["none", "role", "label"] = option(
+        "none", "Whether images of each 'role' or of each 'label' are drawn equally often in an epoch."
     )
 
     # Parameters that control the losses
-    privileged_loss: Literal[PreferenceLoss, PointwiseLoss] = field(
-        default="dpo",
-        metadata={
-            "help": "Loss of privileged labels: 'dpo', 'simpo' or 'cpo' against a label they are confused with, or "
-            "'bce', 'focal', 'asymmetric', 'logit_adjustment', 'class_balanced', 'distribution_balanced'."
-        },
+    privileged_loss: Literal[PreferenceLoss, PointwiseLoss] = option(
+        "dpo",
+        "Loss of privileged labels: 'dpo', 'simpo' or 'cpo' against a label they are confused with, or "
+        "'bce', 'focal', 'asymmetric', 'logit_adjustment', 'class_balanced', 'distribution_balanced'.",
     )
-    non_privileged_loss: Literal["hinge", PointwiseLoss] = field(
-        default="hinge",
-        metadata={"help": "Loss of all other labels: the 'hinge' against the reference, or a pointwise loss."},
+    non_privileged_loss: Literal["hinge", PointwiseLoss] = option(
+        "hinge", "Loss of all other labels: the 'hinge' against the reference, or a pointwise loss."
     )
-    beta: float = field(default=1.0, metadata={"help": "Scale of the preference term."})
-    simpo_gamma: float = field(default=0.5, metadata={"help": "Target margin of SimPO."})
-    cpo_lambda: float = field(default=1.0, metadata={"help": "Weight of the NLL in CPO."})
-    cpo_form: Literal["positives", "all"] = field(
-        default="positives",
-        metadata={"help": "NLL of CPO: of present labels ('positives', Eq. 16), or BCE of 'all' labels."},
+    beta: float = option(1.0, "Scale of the preference term.")
+    simpo_gamma: float = option(0.5, "Target margin of SimPO.")
+    cpo_lambda: float = option(1.0, "Weight of the NLL in CPO.")
+    cpo_form: Literal["positives", "all"] = option(
+        "positives", "NLL of CPO: of present labels ('positives', Eq. 16), or BCE of 'all' labels."
     )
-    confuser: Literal["sample", "mean", "hardest"] = field(
-        default="sample",
-        metadata={"help": "One confusing label is drawn ('sample'), the 'mean' over all, or the 'hardest' one."},
+    confuser: Literal["sample", "mean", "hardest"] = option(
+        "sample", "One confusing label is drawn ('sample'), the 'mean' over all, or the 'hardest' one."
     )
-    score: Literal["log_sigmoid", "logit"] = field(
-        default="log_sigmoid", metadata={"help": "What is compared: 'log_sigmoid' (the paper) or 'logit'."}
+    score: Literal["log_sigmoid", "logit"] = option(
+        "log_sigmoid", "What is compared: 'log_sigmoid' (the paper) or 'logit'."
     )
-    directions: Literal["both", "negatives"] = field(
-        default="both",
-        metadata={"help": "'both' (Algorithm 2), or 'negatives': only present labels against absent ones."},
+    directions: Literal["both", "negatives"] = option(
+        "both", "'both' (Algorithm 2), or 'negatives': only present labels against absent ones."
     )
-    absent_labels: Literal["bce", "none"] = field(
-        default="bce",
-        metadata={"help": "With `directions='negatives'`, what absent privileged labels get: 'bce' or 'none'."},
+    absent_labels: Literal["bce", "none"] = option(
+        "bce", "With `directions='negatives'`, what absent privileged labels get: 'bce' or 'none'."
     )
-    fallback: bool = field(
-        default=True, metadata={"help": "Whether a privileged label that nothing confuses gets BCE, else nothing."}
+    fallback: bool = option(True, "Whether a privileged label that nothing confuses gets BCE, else nothing.")
+    label_sampling: Literal["all", "uniform"] = option(
+        "all", "'all' labels of every image, or one drawn label per image ('uniform', Algorithm 2)."
     )
-    label_sampling: Literal["all", "uniform"] = field(
-        default="all",
-        metadata={"help": "'all' labels of every image, or one drawn label per image ('uniform', Algorithm 2)."},
+    epsilon: float = option(0.01, "Slack of the hinge, in nats of BCE.")
+    hinge_level: Literal["sample", "label"] = option(
+        "sample", "The hinge of each image and label ('sample', Eq. 13) or of each 'label' mean."
     )
-    epsilon: float = field(default=0.01, metadata={"help": "Slack of the hinge, in nats of BCE."})
-    hinge_level: Literal["sample", "label"] = field(
-        default="sample",
-        metadata={"help": "The hinge of each image and label ('sample', Eq. 13) or of each 'label' mean."},
+    lagrangian_term: Literal["excess", "hinge"] = option(
+        "excess", "With 'lagrangian': the un-hinged 'excess' over the bound, or its 'hinge' (a penalty)."
     )
-    lagrangian_term: Literal["excess", "hinge"] = field(
-        default="excess",
-        metadata={"help": "With 'lagrangian': the un-hinged 'excess' over the bound, or its 'hinge' (a penalty)."},
-    )
-    focal_gamma: float = field(
-        default=2.0, metadata={"help": "Focusing of the focal and of the distribution-balanced loss."}
-    )
+    focal_gamma: float = option(2.0, "Focusing of the focal and of the distribution-balanced loss.")
     asymmetric_gammas: list[float] = field(
         default_factory=lambda: [0.0, 4.0],
         metadata={"help": "Focusing of present and of absent labels in the asymmetric loss."},
     )
-    asymmetric_clip: float = field(
-        default=0.05, metadata={"help": "Shift of the probability of absent labels in the asymmetric loss."}
-    )
-    logit_adjustment_tau: float = field(
-        default=1.0, metadata={"help": "Strength of logit adjustment by the train frequencies."}
-    )
+    asymmetric_clip: float = option(0.05, "Shift of the probability of absent labels in the asymmetric loss.")
+    logit_adjustment_tau: float = option(1.0, "Strength of logit adjustment by the train frequencies.")
 
     @property
     def hinge(self) -> bool:
@@ -241,8 +217,8 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
         check_choices(self)
         check_training_numbers(self)
         check_number("beta", self.beta, positive=True)
-        for option in ("epsilon", "simpo_gamma", "cpo_lambda", "focal_gamma", "logit_adjustment_tau"):
-            check_number(option, getattr(self, option))
+        for name in ("epsilon", "simpo_gamma", "cpo_lambda", "focal_gamma", "logit_adjustment_tau"):
+            check_number(name, getattr(self, name))
         gammas = self.asymmetric_gammas
         if len(gammas) != 2 or not all(is_number(gamma) and gamma >= 0 for gamma in gammas):
             raise ValueError(
@@ -251,10 +227,10 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
             )
         if not (is_number(self.asymmetric_clip) and 0 <= self.asymmetric_clip < 1):
             raise ValueError(f"`asymmetric_clip` must be in [0, 1), got {self.asymmetric_clip}.")
-        for option, value in (("label_smoothing_factor", 0.0), ("auto_find_batch_size", False)):
-            if getattr(self, option) != value:
+        for name, value in (("label_smoothing_factor", 0.0), ("auto_find_batch_size", False)):
+            if getattr(self, name) != value:
                 raise ValueError(
-                    f"`{option}={getattr(self, option)!r}` does not work with FairPO: the losses of the groups would "
+                    f"`{name}={getattr(self, name)!r}` does not work with FairPO: the losses of the groups would "
                     f"not see it. Leave it at {value!r}."
                 )
         self._check_combinations()

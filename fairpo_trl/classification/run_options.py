@@ -14,6 +14,7 @@ from fairpo_trl.classification.features.cache import BadImages, FeatureDtype
 from fairpo_trl.classification.heads import HeadKind
 from fairpo_trl.classification.methods import Method
 from fairpo_trl.classification.metrics.held_precision import HeldBy
+from fairpo_trl.core.options import option
 from fairpo_trl.evaluation.selection import SCALES, check_points
 from fairpo_trl.training.places import OVERWRITE
 
@@ -22,69 +23,52 @@ from fairpo_trl.training.places import OVERWRITE
 class LabelArguments:
     """What is trained on which images; the rest is in `MultiLabelFairPOConfig`."""
 
-    data_dir: str | None = field(default=None, metadata={"help": "Folder of the images and annotations."})
-    method: Method = field(default="fairpo_cpo", metadata={"help": "FairPO or a baseline."})
-    reweight_factor: float = field(default=3.0, metadata={"help": "Of `--method reweighted`."})
-    partition: Literal["least_frequent", "worst_reference_ap", "random"] = field(
-        default="least_frequent", metadata={"help": "Who is privileged, unless `--privileged_labels` names them."}
+    data_dir: str | None = option(None, "Folder of the images and annotations.")
+    method: Method = option("fairpo_cpo", "FairPO or a baseline.")
+    reweight_factor: float = option(3.0, "Of `--method reweighted`.")
+    partition: Literal["least_frequent", "worst_reference_ap", "random"] = option(
+        "least_frequent", "Who is privileged, unless `--privileged_labels` names them."
     )
-    privileged_share: float = field(default=0.2, metadata={"help": "Share of the labels that is privileged."})
-    partition_seed: int = field(default=0, metadata={"help": "Of `--partition random`."})
-    backbone: str = field(
-        default="timm:vit_base_patch16_224.augreg_in21k",
-        metadata={"help": "timm:<name>, hf:<Hub id>, or a local transformers folder."},
+    privileged_share: float = option(0.2, "Share of the labels that is privileged.")
+    partition_seed: int = option(0, "Of `--partition random`.")
+    backbone: str = option(
+        "timm:vit_base_patch16_224.augreg_in21k", "timm:<name>, hf:<Hub id>, or a local transformers folder."
     )
-    pooling: Pooling | None = field(default=None, metadata={"help": "What stands for an image; by default its own."})
-    backbone_trainable: Trainable = field(default="none", metadata={"help": "What of the backbone is trained."})
-    backbone_blocks: int = field(default=0, metadata={"help": "Number of last blocks trained or adapted."})
-    head: HeadKind = field(default="linear", metadata={"help": "The classifier."})
-    hidden_size: int = field(default=256, metadata={"help": "Hidden units of the MLP heads."})
-    dropout: float = field(default=0.0, metadata={"help": "Dropout of the head."})
-    reference: str | None = field(default=None, metadata={"help": "A trained reference; else one is trained first."})
-    reference_epochs: float = field(default=100.0, metadata={"help": "Upper bound for the reference."})
-    patience: int = field(default=5, metadata={"help": "Epochs without a gain that end the reference's training."})
-    anneal_epochs: float = field(
-        default=0.0, metadata={"help": "Epochs after the plateau in which the reference's learning rate falls to 0."}
-    )
+    pooling: Pooling | None = option(None, "What stands for an image; by default its own.")
+    backbone_trainable: Trainable = option("none", "What of the backbone is trained.")
+    backbone_blocks: int = option(0, "Number of last blocks trained or adapted.")
+    head: HeadKind = option("linear", "The classifier.")
+    hidden_size: int = option(256, "Hidden units of the MLP heads.")
+    dropout: float = option(0.0, "Dropout of the head.")
+    reference: str | None = option(None, "A trained reference; else one is trained first.")
+    reference_epochs: float = option(100.0, "Upper bound for the reference.")
+    patience: int = option(5, "Epochs without a gain that end the reference's training.")
+    anneal_epochs: float = option(0.0, "Epochs after the plateau in which the reference's learning rate falls to 0.")
     overwrite_output_dir: bool = field(default=False, metadata=OVERWRITE)
-    start: Literal["reference", "fresh"] = field(
-        default="reference", metadata={"help": "Where the method starts from."}
+    start: Literal["reference", "fresh"] = option("reference", "Where the method starts from.")
+    validation_share: float = option(0.1, "Share of train that is validation.")
+    cache_dir: str = option(str(Path.home() / ".cache" / "fairpo_trl" / "features"), "Feature caches.")
+    feature_dtype: FeatureDtype = option("float16", "Of the cached features.")
+    extraction_batch_size: int = option(32, "Images per forward pass of the extraction.")
+    bad_images: BadImages = option("raise", "What an unreadable image does.")
+    select: bool = option(
+        False,
+        "Test classifiers from the reference to the trained one on test images, and hand over the boldest "
+        "that is shown not to be worse, in `output_dir`/selection.",
     )
-    validation_share: float = field(default=0.1, metadata={"help": "Share of train that is validation."})
-    cache_dir: str = field(
-        default=str(Path.home() / ".cache" / "fairpo_trl" / "features"), metadata={"help": "Feature caches."}
+    held: HeldBy = option(
+        "labels",
+        "What must not fall with `select`: the average precision of every held label, or the `mean` over them.",
     )
-    feature_dtype: FeatureDtype = field(default="float16", metadata={"help": "Of the cached features."})
-    extraction_batch_size: int = field(default=32, metadata={"help": "Images per forward pass of the extraction."})
-    bad_images: BadImages = field(default="raise", metadata={"help": "What an unreadable image does."})
-    select: bool = field(
-        default=False,
-        metadata={
-            "help": "Test classifiers from the reference to the trained one on test images, and hand over the boldest "
-            "that is shown not to be worse, in `output_dir`/selection."
-        },
+    margin: float = option(1.0, "Points of average precision that it may fall by.")
+    level: float = option(0.05, "Largest chance that a classifier is handed over which breaks a margin.")
+    scales: list[float] | None = option(
+        None,
+        "Classifiers tested with `select`, rising: shares of the way from the reference to the trained "
+        f"one. Default: {' '.join(f'{scale:g}' for scale in SCALES)}.",
     )
-    held: HeldBy = field(
-        default="labels",
-        metadata={
-            "help": "What must not fall with `select`: the average precision of every held label, or the `mean` over "
-            "them."
-        },
-    )
-    margin: float = field(default=1.0, metadata={"help": "Points of average precision that it may fall by."})
-    level: float = field(
-        default=0.05, metadata={"help": "Largest chance that a classifier is handed over which breaks a margin."}
-    )
-    scales: list[float] | None = field(
-        default=None,
-        metadata={
-            "help": "Classifiers tested with `select`, rising: shares of the way from the reference to the trained "
-            f"one. Default: {' '.join(f'{scale:g}' for scale in SCALES)}."
-        },
-    )
-    aside_share: float = field(
-        default=0.3,
-        metadata={"help": "Share of the test images that decides nothing with `select` and reports what is chosen."},
+    aside_share: float = option(
+        0.3, "Share of the test images that decides nothing with `select` and reports what is chosen."
     )
 
     def __post_init__(self) -> None:
@@ -121,37 +105,24 @@ class ClassificationArguments(LabelArguments):
             "choices": ["coco", "coco2017", "nus_wide", "table", "features", "voc", "label_studio", "datasets"],
         },
     )
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "With `--dataset datasets`: a Hub id or a folder written by save_to_disk."}
+    dataset_name: str | None = option(None, "With `--dataset datasets`: a Hub id or a folder written by save_to_disk.")
+    dataset_config: str | None = option(None, "Configuration of a Hub data set.")
+    keep_unlabeled: bool | None = option(None, "Keep images without any label; by default all but those of COCO.")
+    missing_images: MissingImages | None = option(None, "What a missing image file does; NUS-WIDE's are skipped.")
+    label_order: LabelOrder = option("id", "Column order of COCO's labels.")
+    image_root: str | None = option(None, "Folder of a table's images; else the table's.")
+    image_column: str = option("image", "Column of the images of a `datasets` data set.")
+    labels_column: str = option("labels", "Column of the labels of a row.")
+    path_column: str = option("path", "Column of a table's paths of images.")
+    labels: list[str] | None = option(
+        None, "All labels in the order wanted; label numbers are places in it, from 0 on."
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
-    keep_unlabeled: bool | None = field(
-        default=None, metadata={"help": "Keep images without any label; by default all but those of COCO."}
+    label_columns: list[str] | None = option(
+        None, "Instead of `labels_column`: the columns of 0 and 1, one per label; `all` for all others."
     )
-    missing_images: MissingImages | None = field(
-        default=None, metadata={"help": "What a missing image file does; NUS-WIDE's are skipped."}
+    separator: str | None = option(None, "What stands between labels in one cell of text.")
+    absent_value: str | None = option(
+        None, "A value that means absent in a label column: -1 as in CelebA, or '' for an empty cell."
     )
-    label_order: LabelOrder = field(default="id", metadata={"help": "Column order of COCO's labels."})
-    image_root: str | None = field(default=None, metadata={"help": "Folder of a table's images; else the table's."})
-    image_column: str = field(default="image", metadata={"help": "Column of the images of a `datasets` data set."})
-    labels_column: str = field(default="labels", metadata={"help": "Column of the labels of a row."})
-    path_column: str = field(default="path", metadata={"help": "Column of a table's paths of images."})
-    labels: list[str] | None = field(
-        default=None,
-        metadata={"help": "All labels in the order wanted; label numbers are places in it, from 0 on."},
-    )
-    label_columns: list[str] | None = field(
-        default=None,
-        metadata={"help": "Instead of `labels_column`: the columns of 0 and 1, one per label; `all` for all others."},
-    )
-    separator: str | None = field(default=None, metadata={"help": "What stands between labels in one cell of text."})
-    absent_value: str | None = field(
-        default=None,
-        metadata={"help": "A value that means absent in a label column: -1 as in CelebA, or '' for an empty cell."},
-    )
-    unknown_value: str | None = field(
-        default=None, metadata={"help": "A value that means unknown in a label column, besides an empty cell."}
-    )
-    one_label_per_row: bool = field(
-        default=False, metadata={"help": "Whether a table has a row for each label of an image."}
-    )
+    unknown_value: str | None = option(None, "A value that means unknown in a label column, besides an empty cell.")
+    one_label_per_row: bool = option(False, "Whether a table has a row for each label of an image.")

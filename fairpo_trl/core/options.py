@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fairpo_trl.core.messages import shortened, unknown_names_message
+
+
+def option(default: Any, told: str) -> Any:
+    """A field of a dataclass of options, with the `help` that a command line shows."""
+    return dataclasses.field(default=default, metadata={"help": told})
 
 
 def is_number(value: Any) -> bool:

@@ -108,7 +108,7 @@ def evaluation_results(results: AnyResults | None) -> list[EvalResult]:
 
 
 def _label_index(results: LabelResults) -> list[EvalResult]:
-    data, measure = one_line(results.title), MEASURES[results.measure]
+    data = one_line(results.title)
     task = (
         ("image-classification", "Multi-label image classification", "multi-label", data)
         if results.measure == "mAP"
@@ -117,12 +117,12 @@ def _label_index(results: LabelResults) -> list[EvalResult]:
     index = []
     trained, changes = results.evaluations.trained.by_group, results.comparison.by_group
     for group in (group for group in GROUPS if group in trained):
-        for metric, words in measure.columns.items():
+        for metric, words in MEASURES[results.measure].columns.items():
             value = trained[group].get(metric)
             if value is not None and math.isfinite(value):
                 index.append(eval_result(task, metric, f"{words} ({role_text(group)})", value))
         change = changes[group].change if group in changes else None
         if change is not None:
-            name = f"{measure.group} less the reference's ({role_text(group)})"
-            index.append(eval_result(task, f"{measure.group.lower()}_difference", name, change.mean, change.ends))
+            name = f"{results.measure} less the reference's ({role_text(group)})"
+            index.append(eval_result(task, f"{results.measure.lower()}_difference", name, change.mean, change.ends))
     return index

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairpo_trl.reporting.blocks import (
     Block,
@@ -28,40 +27,24 @@ from fairpo_trl.reporting.numbers import ABSENT, duration, percent, role_text
 from fairpo_trl.reporting.verdict import label_verdict, points_text
 
 
-@dataclass(frozen=True)
-class MeasureText:
-    """
-    How a [`Measure`] is spoken of.
+class MeasureText(NamedTuple):
+    """How a [`Measure`] is called of a label (in columns' names and in titles), and key -> column of a group."""
 
-    Attributes:
-        group (`str`): Of a group: `mAP`.
-        label (`str`): Of a label, in a column's name: `AP`.
-        words (`str`): Of a label, in a title.
-        key (`str`): In rows of a label.
-        columns (`Mapping[str, str]`): Key -> column, of what is shown of a group.
-    """
-
-    group: str
     label: str
     words: str
-    key: str
     columns: Mapping[str, str]
 
 
 # Of a group, mAP, sample-F1 and set-F1 are means; precision, recall and F1 are over its (item, label) entries.
 MEASURES: dict[Measure, MeasureText] = {
     "mAP": MeasureText(
-        "mAP",
         "AP",
         "average precision",
-        "ap",
         {"map": "mAP", "sample_f1": "sample-F1", "accuracy": "accuracy", "exact_match": "exact match"},
     ),
     "F1": MeasureText(
         "F1",
         "F1",
-        "F1",
-        "f1",
         {
             "precision": "precision",
             "recall": "recall",
@@ -131,9 +114,9 @@ def groups_block(results: LabelResults) -> Block:
         labels = before[group].get("labels_counted", before[group].get("labels"))
         sections.append((f"{role_text(group)}, {labels} labels" if labels else role_text(group), tuple(rows)))
     return Block(
-        f"Metrics by group, in per cent; change of {measure.group} in points with {100 * comparison.level:.0f} % "
+        f"Metrics by group, in per cent; change of {results.measure} in points with {100 * comparison.level:.0f} % "
         "intervals",
-        ("", *measure.columns.values(), f"change of {measure.group}"),
+        ("", *measure.columns.values(), f"change of {results.measure}"),
         tuple(sections),
         note=_conventions(results),
     )
@@ -147,14 +130,14 @@ def moved_block(results: LabelResults, most: int | None = None) -> Block | None:
     fell = [name for name in reversed(ordered) if changes[name].mean < 0]
 
     def cells(name: str) -> Row:
-        row = results.comparison.by_label[name]
+        row, key = results.comparison.by_label[name], measure.label.lower()
         return (
             name,
             role_text(results.partition[name]),
             Value(results.label_counts[name], "count"),
             Value(row.get("positives"), "count"),
-            Value(row.get(f"{measure.key}_reference"), "percent"),
-            Value(row.get(measure.key), "percent"),
+            Value(row.get(f"{key}_reference"), "percent"),
+            Value(row.get(key), "percent"),
             Change(changes[name]),
         )
 

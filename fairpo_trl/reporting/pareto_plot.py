@@ -68,9 +68,6 @@ def plot_pareto(
             Whether the ablations and variants are shown, with continued BCE, FairPO and the curve, instead of the
             methods.
 
-    Returns:
-        `Path`: the path.
-
     Raises:
         ValueError: If the head is unknown, or none of its methods was compared with the reference.
     """

@@ -145,9 +145,6 @@ def plot_label_deltas(
         measure (`str`, *optional*, defaults to `"average precision"`):
             What the changes are changes of.
 
-    Returns:
-        `Path`: the path.
-
     Raises:
         ValueError: If there is no label.
     """
@@ -179,9 +176,6 @@ def plot_samples(results: LabelResults, path: str | os.PathLike[str]) -> Path:
             A run with `samples`; their images lie beside the picture that is written.
         path (`str` or `os.PathLike`):
             The PNG to write.
-
-    Returns:
-        `Path`: the path.
 
     Raises:
         ValueError: If there are no samples, or the file of one is no image.

@@ -1,7 +1,7 @@
 """One sentence that says what came out, and the numbers it rests on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fairpo_trl.reporting.cells import Cell, Change, Outcome, difference, text_of
 from fairpo_trl.reporting.documents import Interval, Role
@@ -10,8 +10,7 @@ from fairpo_trl.reporting.numbers import Sign, judge_text, listed, percent, verd
 from fairpo_trl.reporting.results import Results
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """A number that stands out: what it is, the number, what it is of."""
 
     title: str
@@ -19,8 +18,7 @@ class Tile:
     about: str
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What came out: `better` (privileged better, nothing held worse), `worse`, or `same`, which is unclear."""
 
     kind: Sign

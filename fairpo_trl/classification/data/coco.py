@@ -70,9 +70,6 @@ def load_coco_2014(
         label_order (`str`, *optional*, defaults to `"id"`):
             Column order of the labels: by category `"id"` (`COCO_LABELS`) or `"alphabetical"`.
 
-    Returns:
-        `dict[str, MultiLabelSplit]`: `"train"` and `"test"`.
-
     Raises:
         FileNotFoundError: If the folder is incomplete (names everything missing) or an annotated image is missing.
         ValueError: If an annotation file contradicts itself: unknown categories, repeated images, annotations of

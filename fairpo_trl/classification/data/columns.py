@@ -234,9 +234,6 @@ def find_layout(
         dataset, tree, remark (`str`):
             For the message: name of the data set, the expected layout, and a sentence.
 
-    Returns:
-        `list[Path]`: one for each wanted path.
-
     Raises:
         FileNotFoundError: One error that names everything missing and shows the layout.
     """

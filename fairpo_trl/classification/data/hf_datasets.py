@@ -43,9 +43,6 @@ def from_dataset(
         keep_unlabeled (`bool`, *optional*, defaults to `True`):
             Whether to keep rows without any label; their number is in the notes.
 
-    Returns:
-        `dict[str, MultiLabelSplit]`: the same splits.
-
     Raises:
         ValueError: If a column is missing or of another type, a split has another name, or a row cannot be used
             (rows count from 1).

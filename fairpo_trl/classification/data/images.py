@@ -57,9 +57,9 @@ def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, name: str |
     """
     if name is None:
         name = str(source) if isinstance(source, str | os.PathLike) else "an image given as " + type(source).__name__
-    if isinstance(source, Image.Image):
-        return _to_rgb(source, max_pixels, name)
     try:
+        if isinstance(source, Image.Image):
+            return _to_rgb(source, max_pixels, name)
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             return _to_rgb(image, max_pixels, name)
     except UnreadableImageError:
@@ -85,21 +85,16 @@ def _to_rgb(image: Image.Image, max_pixels: int, name: str) -> Image.Image:
             f"{name}: {width} x {height} = {width * height:,} pixels, more than max_pixels={max_pixels:,}. Make it "
             "smaller, or raise `max_pixels`."
         )
-    try:
-        image.load()
-        if image.mode in ("I", "F"):
-            raise UnreadableImageError(
-                f"{name}: pixels of mode {image.mode!r} have no fixed range; save it with 8 bits a channel."
-            )
-        if image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255: nearly all of it white
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.getexif().get(_ORIENTATION, 1) != 1:  # else a copy for nothing
-            image = ImageOps.exif_transpose(image)
-        return _on_white(image) if image.has_transparency_data else image.convert("RGB")
-    except UnreadableImageError:
-        raise
-    except _DECODING_ERRORS as error:
-        raise UnreadableImageError(f"{name}: not a readable image ({error}). Mend or remove it.") from error
+    image.load()
+    if image.mode in ("I", "F"):
+        raise UnreadableImageError(
+            f"{name}: pixels of mode {image.mode!r} have no fixed range; save it with 8 bits a channel."
+        )
+    if image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255: nearly all of it white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.getexif().get(_ORIENTATION, 1) != 1:  # else a copy for nothing
+        image = ImageOps.exif_transpose(image)
+    return _on_white(image) if image.has_transparency_data else image.convert("RGB")
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -48,9 +48,6 @@ def load_nus_wide(
         missing_images (`str`, *optional*, defaults to `"skip"`):
             `"skip"` with the number in the notes, because photos have vanished from Flickr, or `"raise"`.
 
-    Returns:
-        `dict[str, MultiLabelSplit]`: `"train"` and `"test"`.
-
     Raises:
         FileNotFoundError: If the folder is incomplete (names everything missing), or an image is missing with
             `missing_images="raise"`.

@@ -43,9 +43,6 @@ def load_voc(
         label_names, keep_unlabeled, missing_images:
             As in [`~fairpo_trl.classification.data.tables.load_table`].
 
-    Returns:
-        `dict[str, MultiLabelSplit]`: `"train"` and, with lists, `"test"`.
-
     Raises:
         FileNotFoundError: If the folder is incomplete, or an image or a listed annotation is missing.
         ValueError: If an annotation is no XML of that form, or names an unknown label.

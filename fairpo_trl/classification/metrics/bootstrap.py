@@ -100,7 +100,8 @@ def bootstrap_average_precision(
     rankings: Sequence[Ranking], clusters: NDArray[np.intp], *, resamples: int, seed: int
 ) -> Floats:
     """
-    Average precision of several rankings of the same samples, in the same resamples (which is what pairs them).
+    Average precision of several rankings of the same samples in the same resamples (which is what pairs them):
+    `[rankings, resamples]`.
 
     Whole clusters are drawn with replacement, as many as there are; the same `seed` draws the same.
 
@@ -109,9 +110,6 @@ def bootstrap_average_precision(
             One per model and label.
         clusters (`np.ndarray`):
             Shape `[N]`, from [`clusters_of`].
-
-    Returns:
-        `np.ndarray` of shape `[len(rankings), resamples]`.
     """
     rng = np.random.default_rng(seed)
     count = int(clusters.max()) + 1

@@ -82,7 +82,7 @@ def expected_calibration_error(labels: NDArray[np.int8], scores: Floats, tempera
 
 
 def brier_score(labels: NDArray[np.int8], scores: Floats, temperature: float = 1.0) -> float:
-    """Mean squared difference of probability and label over all known entries; arguments as above, NaN without any."""
+    """Mean squared difference of probability and label, over the entries of [`expected_calibration_error`]."""
     known = labels >= 0
     if not known.any():
         return float("nan")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from string import ascii_uppercase
+from typing import NamedTuple
 
 from matplotlib.ticker import MaxNLocator
 
@@ -22,8 +22,7 @@ MOST_STEPS, MOST_FIGURES = 300, 12_000
 """Steps of a history that are drawn and listed, and figures in all; of more steps, even ones from first to last."""
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(NamedTuple):
     """An axis: `ticks` are (position, text), `neutral` is the position of "as good as the reference"."""
 
     low: float
@@ -36,8 +35,7 @@ class Scale:
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """A point with its interval on one axis, as positions."""
 
     at: float
@@ -46,8 +44,7 @@ class Mark:
     role: Role
 
 
-@dataclass(frozen=True)
-class DotColumn:
+class DotColumn(NamedTuple):
     """A column that draws what another says: one mark per row (`None`: not measured), and that row's verdict."""
 
     title: str
@@ -56,8 +53,7 @@ class DotColumn:
     kinds: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One line: class of its colour, whether it is dashed (held), its SVG points and its last value."""
 
     name: str
@@ -67,8 +63,7 @@ class Line:
     last: str
 
 
-@dataclass(frozen=True)
-class History:
+class History(NamedTuple):
     """
     Lines over optimizer steps.
 
@@ -88,8 +83,7 @@ class History:
     left_out: int
 
 
-@dataclass(frozen=True)
-class PlanePoint:
+class PlanePoint(NamedTuple):
     """A point of a plane with both intervals, as positions; `letter` stands beside it, `name` in the legend."""
 
     letter: str
@@ -100,8 +94,7 @@ class PlanePoint:
     text: str
 
 
-@dataclass(frozen=True)
-class Plane:
+class Plane(NamedTuple):
     """Two axes with "as good as the reference" in both."""
 
     title: str
