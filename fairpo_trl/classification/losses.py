@@ -103,7 +103,8 @@ def class_balanced_bce(
 ) -> torch.Tensor:
     """
     BCE weighted by the inverse effective number of each label, (1 - beta) / (1 - beta^n) (1901.05555).
-     The weights are normalised to a mean of 1 over the labels, as in the paper; for `beta` -> 1 they go as 1 / n, with
+
+    The weights are normalised to a mean of 1 over the labels, as in the paper; for `beta` -> 1 they go as 1 / n, with
     n the `positives` of [`LabelCounts`], `[T]`. The default is that of the paper's long-tailed sets.
     """
     losses = bce(logits, labels)
@@ -112,14 +113,7 @@ def class_balanced_bce(
 
 
 def distribution_balanced_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    counts: LabelCounts,
-    gamma: float,
-    *,
-    smooth: tuple[float, float, float] = (0.1, 10.0, 0.2),
-    scale: float = 2.0,
-    kappa: float = 0.05,
+    logits: torch.Tensor, labels: torch.Tensor, counts: LabelCounts, gamma: float
 ) -> torch.Tensor:
     """
     Distribution-balanced loss (2007.09654), for images drawn so that every label comes equally often.
@@ -127,19 +121,19 @@ def distribution_balanced_loss(
     Such a sampler repeats a label together with those it occurs with. The weight of label k on an image is smoothed
     from r = (1 / n_k) / sum over its present labels i of 1 / n_i, the share that the draw for label k itself has in
     all draws of the image: a + sigmoid(b (r - m)). Absent labels are tolerated: with v = -kappa log(pi / (1 - pi))
-    their term is 1 / scale log(1 + exp(scale (z - v))), which costs less than BCE once z is well below v.
+    their term is 1 / scale log(1 + exp(scale (z - v))), which costs less than BCE once z is well below v. All numbers
+    are those of the authors' run on MS-COCO.
 
     Args:
         logits, labels, counts:
             `[B, T]` each, and those of the train set.
         gamma (`float`):
             Of a focal factor on top, as in the paper's best variant; 0 for none.
-        smooth, scale, kappa (*optional*):
-            a, b and m; and of the tolerance. The defaults are those of the authors' run on MS-COCO.
     """
+    a, b, m, scale, kappa = 0.1, 10.0, 0.2, 2.0, 0.05
     rarity = 1 / counts.positives
     drawn = (labels == 1).to(rarity.dtype) @ rarity  # [B]; 0 without a label: r is infinite
-    weights = smooth[0] + torch.sigmoid(smooth[1] * (rarity / drawn.unsqueeze(1) - smooth[2]))
+    weights = a + torch.sigmoid(b * (rarity / drawn.unsqueeze(1) - m))
     slopes = torch.where(labels == 0, scale, 1.0)
     shifted = logits + kappa * counts.prior_logits.to(logits.dtype)
     return focal_loss(slopes * shifted, labels, gamma) * weights / slopes

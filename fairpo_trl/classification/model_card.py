@@ -175,8 +175,8 @@ def _settings(trainer: Any, config: Any) -> str:
 
 def describe_reference(training: Mapping[str, Any] | None) -> str | None:
     """
-    How the reference of a classifier was trained (`model.config.training`), in a sentence; `None` if not by
-    [`train_reference`].
+    How the reference of a classifier was trained (`config.training`), in a sentence; `None` if [`train_reference`] did
+    not.
     """
     facts = (training or {}).get("reference")
     if facts is None:

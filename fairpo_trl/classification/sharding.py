@@ -35,7 +35,8 @@ def keep_float32(args: Any) -> None:
 def prepare_for_fsdp(accelerator: Accelerator, *models: nn.Module | None) -> None:
     """
     Lets FSDP shard a classifier; called before the first step.
-     Its plugin must neither load the weights by itself, which fails on buffers, nor compute in half precision, which
+
+    Its plugin must neither load the weights by itself, which fails on buffers, nor compute in half precision, which
     the head is kept out of (a backbone still does, under autocast). Those of `models` that the main process alone may
     have read get their weights from it.
     """

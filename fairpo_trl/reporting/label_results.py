@@ -206,9 +206,9 @@ class LabelResults(LabelDocument):
     One run. Further attributes than [`LabelDocument`]'s:
 
     Attributes:
-        method (`str`): Its method. evaluations, comparison: Of both models on the same split, and of the trained one
-            with the reference. With F1 as
-            the measure, `comparison` holds `f1_reference` and `f1` where it has those of average precision otherwise.
+        method (`str`): Its method.
+        evaluations, comparison: Of both models on the same split, and of the trained one with the reference. With F1
+            as the measure, `comparison` holds `f1_reference` and `f1` in place of those of average precision.
         hinge ([`Hinge`]): Held pairs no worse than the reference; may be `None` for label sets, as `confusion`.
         confusion (`Both[float]`): Share of present privileged labels that some absent label outscores.
         seeds (`list[int]`, *optional*): Of the training.

@@ -56,8 +56,7 @@ def adapt_backbone(
 
 def trained_keys(backbone: Backbone, blocks: list[nn.Module]) -> set[str]:
     """
-    What a file has to hold beside the frozen weights: everything with a gradient, and the buffers of trained `blocks`
-    ([`adapt_backbone`] returned them).
+    What a file holds beside the frozen weights: all that has a gradient, and the buffers of the trained `blocks`.
     """
     keys = {name for name, value in backbone.named_parameters() if value.requires_grad}
     for name, module in backbone.named_modules():

@@ -30,8 +30,7 @@ class Ranking:
             holding a positive.
         positives (`np.ndarray`): Rows of the positives, in the order of their groups.
         positive_starts (`np.ndarray`): Shape `[G]`: where in `positives` each group begins.
-        few_negatives (`np.ndarray`, *optional*): Rows of the negatives, if they are so few that a resample may have
-            none.
+        few_negatives (`np.ndarray`, *optional*): Rows of the negatives, if a resample may have none of them.
     """
 
     order: NDArray[np.intp]
@@ -126,10 +125,7 @@ def bootstrap_average_precision(
 
 
 def percentile_interval(values: Floats, level: float) -> tuple[Floats, Floats]:
-    """
-    Both ends of the percentile interval over the last axis, without the resamples in which the value does not exist
-    (NaN); NaN where there is no resample with a value.
-    """
+    """Both ends of the percentile interval over the last axis, without resamples that are NaN; NaN where all are."""
     low = np.full(values.shape[:-1], np.nan)
     high = low.copy()
     some = ~np.isnan(values).all(axis=-1)

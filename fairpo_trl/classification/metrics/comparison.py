@@ -38,8 +38,7 @@ class ReferenceComparison:
             `ap`, `delta`, `low`, `high`, `seed_sd`, and `resamples_without_positives` (left out of its interval).
         fell (`tuple[str, ...]`): Held labels whose AP fell by more than `eps`, worst first: `delta < -eps`.
         fell_surely (`tuple[str, ...]`): Those of them whose whole interval lies below: `high < -eps`. The intervals
-            are
-            per label, so among many labels that did not change a few are expected here by chance.
+            are per label, so among many labels that did not change a few are expected here by chance.
         seeds, series, resamples (`int`): Runs of the method; clusters that were resampled, and how often.
         eps, level (`float`): As given.
     """
@@ -178,18 +177,14 @@ def compare_with_reference(
 @dataclass(frozen=True)
 class HingeSatisfaction:
     """
-    Whether the held labels kept the method's promise; the result of [`hinge_satisfaction`]. NaN where there is
-    nothing.
+    Whether the held labels kept the method's promise; the result of [`hinge_satisfaction`]. NaN: there are none.
 
     Attributes:
         pairs (`float`): Share of the known (sample, held label) pairs whose BCE is at most the reference's + `eps`
-            (the
-            hinge of the paper is 0 there).
-        labels (`float`): Share of the held labels whose *mean* BCE is at most the reference's + `eps`: the stated
-            goal.
+            (the hinge of the paper is 0 there).
+        labels (`float`): Share of the held labels whose *mean* BCE is at most the reference's + `eps`: the goal.
         by_label (`pd.DataFrame`): One row per held label: `known`, `bce_reference`, `bce`, `excess` (their
-            difference),
-            `pairs_satisfied`, `satisfied`. Without known samples a label is not counted in `labels`.
+            difference), `pairs_satisfied`, `satisfied`. Without known samples a label is not counted in `labels`.
         eps (`float`): As given.
     """
 

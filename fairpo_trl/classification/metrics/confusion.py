@@ -21,15 +21,12 @@ class Confusion:
     Attributes:
         pairs (`int`): Number of (sample, privileged label present there).
         share (`float`): Share of them with at least one confusing negative: a label known to be absent whose score is
-            as
-            high or higher (>=, the set S_neg of the privileged loss). NaN if there are no pairs.
+            as high or higher (>=, the set S_neg of the privileged loss). NaN if there are no pairs.
         by_label (`pd.DataFrame`): One row per privileged label: `positives`, `share`, and `mean_confusing`, the mean
             number of confusing negatives per positive.
         counts (`pd.DataFrame`): Rows privileged labels, columns all labels: in how many samples with the row's label
-            the
-            column's label is a confusing negative.
-        opportunities (`pd.DataFrame`): In how many it could have been: row's label present, column's known to be
-            absent.
+            the column's label is a confusing negative.
+        opportunities (`pd.DataFrame`): In how many it could have been: the column's label is known to be absent.
     """
 
     pairs: int

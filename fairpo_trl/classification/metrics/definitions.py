@@ -86,7 +86,7 @@ def check_thresholds(thresholds: ArrayLike | None, count: int) -> Floats:
     return np.broadcast_to(values, (count,)).copy()
 
 
-def average_precision(labels: ArrayLike, scores: ArrayLike, label_names: Sequence[str] | None = None) -> Floats:
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> Floats:
     """
     Average precision of each label over the samples where it is known.
 
@@ -95,7 +95,7 @@ def average_precision(labels: ArrayLike, scores: ArrayLike, label_names: Sequenc
     NaN here, where sklearn warns and says 0, and so is one without negatives, of which any ranking has 1.
 
     Args:
-        labels, scores, label_names:
+        labels, scores:
             As in [`check_labels_and_scores`], which says what raises.
 
     Returns:
@@ -108,7 +108,7 @@ def average_precision(labels: ArrayLike, scores: ArrayLike, label_names: Sequenc
     array([0.833])
     ```
     """
-    y, z = check_labels_and_scores(labels, scores, label_names)
+    y, z = check_labels_and_scores(labels, scores)
     once = np.ones((len(y), 1), dtype=np.int32)
     return np.array([Ranking.of(y[:, t], z[:, t]).average_precision(once)[0] for t in range(y.shape[1])])
 
@@ -186,10 +186,7 @@ def check_f1_options(zero_division: float, samples: str) -> None:
 
 
 def element_accuracy(labels: NDArray[np.int8], predictions: NDArray[np.bool_]) -> float:
-    """
-    Share of the known entries that are predicted right (1 - Hamming loss); NaN if nothing is known. As in
-    [`sample_f1`].
-    """
+    """Share of the known entries that are predicted right (1 - Hamming loss); NaN if nothing is known."""
     known = labels >= 0
     total = known.sum()
     return float((((labels == 1) == predictions) & known).sum() / total) if total else float("nan")

@@ -60,8 +60,7 @@ def decision_flips(
 
 def flips_table(flips: pd.DataFrame) -> dict[str, Any]:
     """
-    The flips of [`decision_flips`] as a further table of a results document: groups, then labels with most negative
-    ones.
+    The flips of [`decision_flips`] as a further table of a results document: groups, then labels, the worst first.
     """
 
     def row(name: str, role: str, part: Any) -> list[Any]:

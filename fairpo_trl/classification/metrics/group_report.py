@@ -43,8 +43,7 @@ class MatchedGap:
     How far privileged labels are behind held ones *of similar prevalence*.
 
     Attributes:
-        gap (`float`): Mean over the matched privileged labels of (mean AP of its peers - its AP); NaN if none is
-            matched.
+        gap (`float`): Mean over the matched privileged labels of (mean AP of its peers - its AP); NaN without any.
         matched, unmatched (`tuple[str, ...]`): Privileged labels with at least one peer, and those without, of which
             the gap says nothing.
     """
@@ -99,7 +98,8 @@ class GroupEvaluation:
     def matched_gap(self, factor: float = 2.0) -> MatchedGap:
         """
         The gap between labels of similar prevalence, as a [`MatchedGap`].
-         Rare labels have a lower AP under any model, since chance is their prevalence; so with the rarest labels
+
+        Rare labels have a lower AP under any model, since chance is their prevalence; so with the rarest labels
         privileged, [`gap`] mostly measures rarity. Here each privileged label is compared with its *peers*: all held
         labels whose prevalence lies within `factor` of its own, either way.
 
@@ -124,7 +124,8 @@ class GroupEvaluation:
     def bands(self, counts: Mapping[str, int] | None = None) -> pd.DataFrame:
         """
         mAP of frequent, middling and rare labels: the usual long-tail view.
-         Labels are ranked by `counts` (name -> positives in train; by default the positives of the evaluated split);
+
+        Labels are ranked by `counts` (name -> positives in train; by default the positives of the evaluated split);
         the first third is `head`, the last third `tail`. Labels with equal counts share a band, the more frequent one.
 
         Returns:
