@@ -11,8 +11,8 @@ from label_sets.report import Written, measure_all, set_blocks, show
 from fairpo_trl.files import write_json
 from fairpo_trl.label_sets.measures import change, resample_items
 from fairpo_trl.reporting import LabelComparison
+from fairpo_trl.reporting.comparison_plot import plot_pareto
 from fairpo_trl.reporting.documents import ROLES, Interval
-from fairpo_trl.reporting.pareto_plot import plot_pareto
 from fairpo_trl.reporting.plots import plot_label_deltas
 
 from .measure import REFERENCE, Row, SetComparison

@@ -13,13 +13,13 @@ from rich.console import Console
 
 from fairpo_trl.files import write_text
 from fairpo_trl.reporting.blocks import Report
+from fairpo_trl.reporting.comparison_plot import plot_pareto
 from fairpo_trl.reporting.comparison_report import comparison_report, detail_block, main_block
 from fairpo_trl.reporting.comparison_results import LabelComparison
 from fairpo_trl.reporting.generation_report import generation_report
 from fairpo_trl.reporting.label_report import MEASURES, label_report
 from fairpo_trl.reporting.label_results import LabelResults
 from fairpo_trl.reporting.numbers import judge_text
-from fairpo_trl.reporting.pareto_plot import plot_pareto
 from fairpo_trl.reporting.plots import (
     plot_label_deltas,
     plot_margins,

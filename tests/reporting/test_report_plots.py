@@ -19,8 +19,8 @@ from fairpo_trl.reporting import (
     plot_win_rates,
     write_report,
 )
+from fairpo_trl.reporting.comparison_plot import plot_pareto, reweighting_curve
 from fairpo_trl.reporting.documents import Interval
-from fairpo_trl.reporting.pareto_plot import plot_pareto, reweighting_curve
 from fairpo_trl.reporting.plots import plot_label_deltas, plot_samples
 
 
