@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 from rich.console import Console
 
-from fairpo_trl.commands.parsing import CommandParser
+from fairpo_trl.commands.parsing import CommandParser, option
 from fairpo_trl.generation.data import DataArguments, main_console, read_unchecked
 from fairpo_trl.loading import explained
 from fairpo_trl.preferences.check import PreferenceReport, check_preferences
@@ -21,29 +21,25 @@ REFUSED = 1
 class CheckArguments(DataArguments):
     """Which data, and what to hold it against; options of training have the names and defaults they have there."""
 
-    attribute_column: str = field(default="attribute", metadata={"help": "Column of own pairs with the attribute."})
-    privileged_attributes: list[str] | None = field(
-        default=None, metadata={"help": "Attributes that should get better: the report then counts roles."}
+    attribute_column: str = option("attribute", "Column of own pairs with the attribute.")
+    privileged_attributes: list[str] | None = option(
+        None, "Attributes that should get better: the report then counts roles."
     )
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={
-            "aliases": ["--tokenizer"],
-            "help": "Hub id or folder of the model, or of its tokenizer: pairs are then checked as tokens too.",
-        },
+    model_name_or_path: str | None = option(
+        None,
+        "Hub id or folder of the model, or of its tokenizer: pairs are then checked as tokens too.",
+        aliases=["--tokenizer"],
     )
-    max_length: int | None = field(
-        default=None,
-        metadata={"help": "With a model: tokens of prompt and completion that training keeps; else its default."},
+    max_length: int | None = option(
+        None, "With a model: tokens of prompt and completion that training keeps; else its default."
     )
-    truncation_mode: str = field(
-        default="keep_start",
-        metadata={"help": "With a model: which end of a pair training keeps.", "choices": ["keep_start", "keep_end"]},
+    truncation_mode: str = option(
+        "keep_start", "With a model: which end of a pair training keeps.", choices=["keep_start", "keep_end"]
     )
-    allow_prompt_overlap: bool = field(
-        default=False, metadata={"help": "As in training: prompts may be in the test split and in the training split."}
+    allow_prompt_overlap: bool = option(
+        False, "As in training: prompts may be in the test split and in the training split."
     )
-    plot: str | None = field(default=None, metadata={"help": "PNG of the matrix of conflicts to write."})
+    plot: str | None = option(None, "PNG of the matrix of conflicts to write.")
 
 
 def make_parser() -> CommandParser:

@@ -6,14 +6,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from datasets import DatasetDict, IterableDatasetDict
 from rich.console import Console
 
 from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges
-from fairpo_trl.commands.parsing import CommandParser
+from fairpo_trl.commands.parsing import CommandParser, option
 from fairpo_trl.evaluation.completions import Completion, Prompt, check_sampling
 from fairpo_trl.evaluation.judges import KINDS, JudgeSpec, parse_judge
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource, find_model, load_tokenizer
@@ -37,47 +37,29 @@ _HIDDEN = ("ignore_bias_buffers", "dataset_streaming", "dataset_train_split")
 class EvaluateArguments(DataArguments):
     """Which models, on which prompts, judged by whom."""
 
-    models: list[str] | None = field(
-        default=None, metadata={"help": f"Adapters or full models: folders or Hub ids; or {FORMS}."}
+    models: list[str] | None = option(None, f"Adapters or full models: folders or Hub ids; or {FORMS}.")
+    reference: str | None = option(None, "What they are compared with. Default: the base that all adapters share.")
+    base_model: str | None = option(None, "Base of the adapters, if the one in adapter_config.json is elsewhere now.")
+    tokenizer: str | None = option(None, "Tokenizer (with chat template) of every model, if theirs cannot be used.")
+    names: list[str] | None = option(None, "What the models are called, in their order. Default: the folders' names.")
+    privileged_attributes: list[str] | None = option(
+        None, "Attributes that should have got better. Default: those of the training."
     )
-    reference: str | None = field(
-        default=None, metadata={"help": "What they are compared with. Default: the base that all adapters share."}
+    attribute_column: str = option("attribute", "Column of own pairs with the attribute.")
+    max_prompts: int = option(200, "Distinct prompts of the test split at most, at random.")
+    output_dir: str = option("fairpo-evaluation", "Results. The same command goes on in it where it stopped.")
+    server_api_key_env: str | None = option(
+        None, "NAME of the environment variable with the key of a server that writes."
     )
-    base_model: str | None = field(
-        default=None, metadata={"help": "Base of the adapters, if the one in adapter_config.json is elsewhere now."}
-    )
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "Tokenizer (with chat template) of every model, if theirs cannot be used."}
-    )
-    names: list[str] | None = field(
-        default=None, metadata={"help": "What the models are called, in their order. Default: the folders' names."}
-    )
-    privileged_attributes: list[str] | None = field(
-        default=None, metadata={"help": "Attributes that should have got better. Default: those of the training."}
-    )
-    attribute_column: str = field(default="attribute", metadata={"help": "Column of own pairs with the attribute."})
-    max_prompts: int = field(default=200, metadata={"help": "Distinct prompts of the test split at most, at random."})
-    output_dir: str = field(
-        default="fairpo-evaluation", metadata={"help": "Results. The same command goes on in it where it stopped."}
-    )
-    server_api_key_env: str | None = field(
-        default=None, metadata={"help": "NAME of the environment variable with the key of a server that writes."}
-    )
-    server_concurrency: int = field(default=8, metadata={"help": "Chats under way at once with such a server."})
-    samples_per_prompt: int = field(default=1, metadata={"help": "Completions of each prompt and model."})
-    max_new_tokens: int = field(default=256, metadata={"help": "Longest completion, in tokens."})
-    temperature: float = field(default=0.7, metadata={"help": "Of the sampling; 0 takes the most probable token."})
-    top_k: int = field(default=50, metadata={"help": "Draw among this many most probable tokens; 0 for all."})
-    top_p: float = field(default=1.0, metadata={"help": "Draw among the tokens that reach this probability."})
-    seed: int = field(default=0, metadata={"help": "Of prompts, completions and bootstrap."})
-    batch_size: int = field(
-        default=16,
-        metadata={"help": "Rows computed at once, when writing (four times as many on a CPU) and when judging."},
-    )
-    dtype: str = field(
-        default="auto",
-        metadata={"help": "Precision of the models.", "choices": ["auto", "float32", "bfloat16", "float16"]},
-    )
+    server_concurrency: int = option(8, "Chats under way at once with such a server.")
+    samples_per_prompt: int = option(1, "Completions of each prompt and model.")
+    max_new_tokens: int = option(256, "Longest completion, in tokens.")
+    temperature: float = option(0.7, "Of the sampling; 0 takes the most probable token.")
+    top_k: int = option(50, "Draw among this many most probable tokens; 0 for all.")
+    top_p: float = option(1.0, "Draw among the tokens that reach this probability.")
+    seed: int = option(0, "Of prompts, completions and bootstrap.")
+    batch_size: int = option(16, "Rows computed at once, when writing (four times as many on a CPU) and when judging.")
+    dtype: str = option("auto", "Precision of the models.", choices=["auto", "float32", "bfloat16", "float16"])
 
     def __post_init__(self) -> None:
         counts = ("max_prompts", "samples_per_prompt", "max_new_tokens", "batch_size", "server_concurrency")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from fairpo_trl.commands.parsing import option
 from fairpo_trl.core.options import check_number
 from fairpo_trl.evaluation.http import check_address, host_of, keys_by_host
 from fairpo_trl.evaluation.judges import KINDS, Judge, JudgeSpec, parse_descriptions
@@ -18,30 +19,22 @@ from fairpo_trl.evaluation.score_judges import ClassifierJudge, CountJudge, Pyth
 class JudgeArguments:
     """Who judges which attribute, and how endpoints are asked."""
 
-    judges: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "ATTRIBUTE=KIND:TARGET for each attribute, `all` for every one; a second entry is a second judge. "
-            "Kinds: " + "; ".join(KINDS.values()) + "."
-        },
+    judges: list[str] | None = option(
+        None,
+        "ATTRIBUTE=KIND:TARGET for each attribute, `all` for every one; a second entry is a second judge. "
+        "Kinds: " + "; ".join(KINDS.values()) + ".",
     )
-    descriptions: list[str] | None = field(
-        default=None, metadata={"help": "ATTRIBUTE=what it means, for judges that are language models."}
+    descriptions: list[str] | None = option(None, "ATTRIBUTE=what it means, for judges that are language models.")
+    judge_api_key_env: list[str] | None = option(
+        None,
+        "NAME of the environment variable with the key of an endpoint; with endpoints on several hosts, "
+        "HOST=NAME for each that needs a key. A key is sent to its host alone, over https or within this machine.",
     )
-    judge_api_key_env: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "NAME of the environment variable with the key of an endpoint; with endpoints on several hosts, "
-            "HOST=NAME for each that needs a key. A key is sent to its host alone, over https or within this machine."
-        },
-    )
-    judge_max_tokens: int = field(default=256, metadata={"help": "Longest answer of a language model, in tokens."})
-    judge_timeout: float = field(default=60.0, metadata={"help": "Seconds after which a request is given up."})
-    judge_attempts: int = field(default=5, metadata={"help": "Attempts per question, with growing pauses."})
-    judge_requests_per_minute: float | None = field(
-        default=None, metadata={"help": "Most requests begun in a minute. Default: no limit."}
-    )
-    judge_concurrency: int = field(default=4, metadata={"help": "Requests under way at once."})
+    judge_max_tokens: int = option(256, "Longest answer of a language model, in tokens.")
+    judge_timeout: float = option(60.0, "Seconds after which a request is given up.")
+    judge_attempts: int = option(5, "Attempts per question, with growing pauses.")
+    judge_requests_per_minute: float | None = option(None, "Most requests begun in a minute. Default: no limit.")
+    judge_concurrency: int = option(4, "Requests under way at once.")
 
     def __post_init__(self) -> None:
         if isinstance(self.judge_api_key_env, str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from trl import DPOConfig, ModelConfig
 
 from fairpo_trl.commands import select
 from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges
-from fairpo_trl.commands.parsing import CommandParser
+from fairpo_trl.commands.parsing import CommandParser, option
 from fairpo_trl.commands.select_inputs import SelectArguments
 from fairpo_trl.evaluation.judges import KINDS, parse_judge
 from fairpo_trl.generation.config import FairPOConfig
@@ -32,18 +32,15 @@ TRAINING = (
 class SelectAfterwards(JudgeArguments):
     """Whether the model is tested after training, and by whom."""
 
-    select: bool = field(
-        default=False,
-        metadata={
-            "help": "Test the model after training as `fairpo select` does, and hand over the boldest scale of it "
-            "that is shown not to be worse, in `output_dir`/selection. Needs `judges`."
-        },
+    select: bool = option(
+        False,
+        "Test the model after training as `fairpo select` does, and hand over the boldest scale of it "
+        "that is shown not to be worse, in `output_dir`/selection. Needs `judges`.",
     )
-    margin: float = field(default=0.05, metadata={"help": "How far the win rate of a held attribute may fall."})
-    level: float = field(default=0.05, metadata={"help": "Largest chance that a margin is broken by what passes."})
-    scales: list[float] | None = field(
-        default=None,
-        metadata={"help": "Scales of the model that are tested, rising. Default: those of `fairpo select`."},
+    margin: float = option(0.05, "How far the win rate of a held attribute may fall.")
+    level: float = option(0.05, "Largest chance that a margin is broken by what passes.")
+    scales: list[float] | None = option(
+        None, "Scales of the model that are tested, rising. Default: those of `fairpo select`."
     )
 
     def __post_init__(self) -> None:

@@ -6,13 +6,13 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import get_token
 from rich.filesize import decimal
 
-from fairpo_trl.commands.parsing import CommandParser
+from fairpo_trl.commands.parsing import CommandParser, option
 from fairpo_trl.hub.compose import CardFacts, compose_card
 from fairpo_trl.hub.contents import PlannedFile, saved_kind
 from fairpo_trl.hub.push import PushPlan, check_repo_id, plan_push, upload
@@ -23,36 +23,23 @@ from fairpo_trl.hub.results import read_any_results
 class PushArguments:
     """What is published where."""
 
-    folder: str | None = field(
-        default=None, metadata={"help": "Saved adapter, language model or classifier; also given as first argument."}
+    folder: str | None = option(None, "Saved adapter, language model or classifier; also given as first argument.")
+    repo_id: str | None = option(None, "Repository on the Hub: owner/name.")
+    private: bool = option(True, "Only you see the repository. `--private false` publishes it for everyone.")
+    dry_run: bool = option(False, "Print every file with its size, and the card. Sends nothing.")
+    merged: bool = option(
+        False,
+        "Merge the adapter into its base first (in a temporary folder), for users without PEFT. Needs "
+        "the memory and disk of the whole model.",
     )
-    repo_id: str | None = field(default=None, metadata={"help": "Repository on the Hub: owner/name."})
-    private: bool = field(
-        default=True, metadata={"help": "Only you see the repository. `--private false` publishes it for everyone."}
+    results: str | None = option(
+        None, "results.json of `fairpo evaluate` or of the training. Default: the one in the folder."
     )
-    dry_run: bool = field(
-        default=False, metadata={"help": "Print every file with its size, and the card. Sends nothing."}
-    )
-    merged: bool = field(
-        default=False,
-        metadata={
-            "help": "Merge the adapter into its base first (in a temporary folder), for users without PEFT. Needs "
-            "the memory and disk of the whole model."
-        },
-    )
-    results: str | None = field(
-        default=None,
-        metadata={"help": "results.json of `fairpo evaluate` or of the training. Default: the one in the folder."},
-    )
-    license: str | None = field(
-        default=None, metadata={"help": "Licence of these weights. Default: that of the base model's card, if known."}
-    )
-    dataset: str | None = field(
-        default=None, metadata={"help": "Hub id or name of the training data. Default: what the card names."}
-    )
-    dataset_license: str | None = field(default=None, metadata={"help": "Licence of the training data."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, created if needed. Default: main."})
-    commit_message: str = field(default="Upload with fairpo push", metadata={"help": "Message of the commit."})
+    license: str | None = option(None, "Licence of these weights. Default: that of the base model's card, if known.")
+    dataset: str | None = option(None, "Hub id or name of the training data. Default: what the card names.")
+    dataset_license: str | None = option(None, "Licence of the training data.")
+    revision: str | None = option(None, "Branch, created if needed. Default: main.")
+    commit_message: str = option("Upload with fairpo push", "Message of the commit.")
 
 
 def make_parser() -> CommandParser:

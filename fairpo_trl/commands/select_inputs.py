@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
 from fairpo_trl.commands.evaluate_inputs import EvaluateArguments, candidate_names, find_source
+from fairpo_trl.commands.parsing import option
 from fairpo_trl.core.options import check_choices, check_number
 from fairpo_trl.evaluation.bounds import FINITE, Bound
 from fairpo_trl.evaluation.completions import Prompt
@@ -29,81 +30,51 @@ LEAST_PROMPTS = 20
 class SelectArguments(EvaluateArguments):
     """Which path of models is tested, with which margins, at which level."""
 
-    path: str = field(
-        default="scales",
-        metadata={
-            "help": "Candidates, from the safest: `scales` of one adapter (or of one full model between `reference` "
-            "and itself), the `checkpoints` in a run's folder, or the `models` that are named, in their order.",
-            "choices": ["scales", "checkpoints", "models"],
-        },
+    path: str = option(
+        "scales",
+        "Candidates, from the safest: `scales` of one adapter (or of one full model between `reference` "
+        "and itself), the `checkpoints` in a run's folder, or the `models` that are named, in their order.",
+        choices=["scales", "checkpoints", "models"],
     )
-    scales: list[float] | None = field(
-        default=None,
-        metadata={
-            "help": "Scales of `path scales`, rising; 1 is the model as it is. Default: "
-            + " ".join(f"{scale:g}" for scale in SCALES)
-            + "."
-        },
+    scales: list[float] | None = option(
+        None,
+        f"Scales of `path scales`, rising; 1 is the model as it is. Default: {' '.join(f'{s:g}' for s in SCALES)}.",
     )
-    margin: float = field(
-        default=0.05, metadata={"help": "How far the win rate of a held attribute may fall; 0.05 is 5 points."}
+    margin: float = option(0.05, "How far the win rate of a held attribute may fall; 0.05 is 5 points.")
+    margins: list[str] | None = option(None, "Other margins for some attributes, as polite=0.1.")
+    held_texts: str | None = option(
+        None,
+        "A file of documents whose log-probability per token is held too, against forgetting: JSON lines "
+        "with `text`, or plain text with an empty line between two documents.",
     )
-    margins: list[str] | None = field(
-        default=None, metadata={"help": "Other margins for some attributes, as polite=0.1."}
+    held_texts_margin: float = option(0.02, "How far it may fall, in nats per token; 0.02 is 2 %% of perplexity.")
+    held_pairs: bool = option(False, "Hold the DPO loss of the test pairs of every held attribute too, at beta 0.1.")
+    held_pairs_margin: float = option(0.02, "How far such a loss may rise, in nats.")
+    held_tasks: list[str] | None = option(
+        None,
+        "Tasks of EleutherAI's lm-eval (`fairpo_trl[lm-eval]`) that are held too, as TASK or TASK=METRIC, "
+        "such as hellaswag=acc_norm.",
     )
-    held_texts: str | None = field(
-        default=None,
-        metadata={
-            "help": "A file of documents whose log-probability per token is held too, against forgetting: JSON lines "
-            "with `text`, or plain text with an empty line between two documents."
-        },
+    held_tasks_path: str | None = option(None, "A folder with task files of your own.")
+    held_tasks_margin: float = option(0.02, "How far the mean of a task may fall; 0.02 is two points of accuracy.")
+    level: float = option(0.05, "Largest chance that a model is handed over which breaks a margin.")
+    bound: str = option(
+        "t",
+        "Kind of the confidence bounds: `t`, `bootstrap`, or `betting` and `bernstein`, which hold at any "
+        "number of prompts and need more of them.",
+        choices=list(get_args(Bound)),
     )
-    held_texts_margin: float = field(
-        default=0.02, metadata={"help": "How far it may fall, in nats per token; 0.02 is 2 %% of perplexity."}
+    max_prompts: int = option(500, "Distinct prompts that decide, at most, at random.")
+    test_prompts: int = option(
+        200,
+        "Distinct prompts set aside: they decide nothing, and say what the chosen model does. At most "
+        "half of all there are, and none where fewer than 20 would be left to decide; 0 for none.",
     )
-    held_pairs: bool = field(
-        default=False,
-        metadata={"help": "Hold the DPO loss of the test pairs of every held attribute too, at beta 0.1."},
+    samples_per_prompt: int = option(2, "Completions of each prompt and model.")
+    measure_all: bool = option(
+        False, "Let candidates after the first failure write too, for the picture; they stay untested."
     )
-    held_pairs_margin: float = field(default=0.02, metadata={"help": "How far such a loss may rise, in nats."})
-    held_tasks: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Tasks of EleutherAI's lm-eval (`fairpo_trl[lm-eval]`) that are held too, as TASK or TASK=METRIC, "
-            "such as hellaswag=acc_norm."
-        },
-    )
-    held_tasks_path: str | None = field(default=None, metadata={"help": "A folder with task files of your own."})
-    held_tasks_margin: float = field(
-        default=0.02, metadata={"help": "How far the mean of a task may fall; 0.02 is two points of accuracy."}
-    )
-    level: float = field(
-        default=0.05, metadata={"help": "Largest chance that a model is handed over which breaks a margin."}
-    )
-    bound: str = field(
-        default="t",
-        metadata={
-            "help": "Kind of the confidence bounds: `t`, `bootstrap`, or `betting` and `bernstein`, which hold at any "
-            "number of prompts and need more of them.",
-            "choices": list(get_args(Bound)),
-        },
-    )
-    max_prompts: int = field(default=500, metadata={"help": "Distinct prompts that decide, at most, at random."})
-    test_prompts: int = field(
-        default=200,
-        metadata={
-            "help": "Distinct prompts set aside: they decide nothing, and say what the chosen model does. At most "
-            "half of all there are, and none where fewer than 20 would be left to decide; 0 for none."
-        },
-    )
-    samples_per_prompt: int = field(default=2, metadata={"help": "Completions of each prompt and model."})
-    measure_all: bool = field(
-        default=False,
-        metadata={"help": "Let candidates after the first failure write too, for the picture; they stay untested."},
-    )
-    output_dir: str = field(
-        default="fairpo-selection", metadata={"help": "Results. The same command goes on in it where it stopped."}
-    )
+    output_dir: str = option("fairpo-selection", "Results. The same command goes on in it where it stopped.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

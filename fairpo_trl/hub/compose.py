@@ -98,12 +98,14 @@ def compose_card(
     else:
         about = _about_language_model(folder, kind, repo_id, datasets, metadata, origin, partition is not None)
     introduction, sections = _split(text)
+    privileged = partition.privileged if partition is not None else ()
+    fell = became_worse(results) if results is not None else []
     mine = {
         "Quick start": about.snippet,
         "Evaluation": evaluation_section(results) if results is not None else "",
         "Partition": _partition_table(partition) if "Attributes and results" not in sections else "",
-        "Intended use": _intended_use(kind, partition),
-        "Limits": _limits(kind, about.base, results),
+        "Intended use": fill("intended_use", kind=kind, names=", ".join(map(escaped, privileged))),
+        "Limits": fill("limits", kind=kind, base=about.base, compared=results is not None, fell=fell),
         "Licences": _licences(about.base, datasets, facts, metadata),
     }
     authors = {"Intended use", "Limits"} | ({"Licences"} if not (facts.license or facts.dataset_license) else set())
@@ -284,16 +286,6 @@ def _partition_table(partition: Partition | None) -> str:
         markdown_table(["Role", "Number", "Names"], rows)
         + "\n\n*Privileged*: should get better than the reference. *Held*: must not get worse. Names, not people."
     )
-
-
-def _intended_use(kind: Kind, partition: Partition | None) -> str:
-    names = ", ".join(map(escaped, partition.privileged)) if partition is not None else ""
-    return fill("intended_use", kind=kind, names=names)
-
-
-def _limits(kind: Kind, base: BaseModel, results: AnyResults | None) -> str:
-    fell = became_worse(results) if results is not None else []
-    return fill("limits", kind=kind, base=base, compared=results is not None, fell=fell)
 
 
 def _licences(base: BaseModel, datasets: Sequence[str], facts: CardFacts, metadata: Mapping[str, Any]) -> str:
