@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 
 from rich.console import Console
 
-from fairpo_trl.commands.parsing import CommandParser, option
+from fairpo_trl.commands.parsing import CommandParser
+from fairpo_trl.core.options import option
 from fairpo_trl.generation.data import DataArguments, main_console, read_unchecked
 from fairpo_trl.loading import explained
 from fairpo_trl.preferences.check import PreferenceReport, check_preferences

@@ -13,7 +13,8 @@ from datasets import DatasetDict, IterableDatasetDict
 from rich.console import Console
 
 from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges
-from fairpo_trl.commands.parsing import CommandParser, option
+from fairpo_trl.commands.parsing import CommandParser
+from fairpo_trl.core.options import option
 from fairpo_trl.evaluation.completions import Completion, Prompt, check_sampling
 from fairpo_trl.evaluation.judges import KINDS, JudgeSpec, parse_judge
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource, find_model, load_tokenizer

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairpo_trl.commands.parsing import option
-from fairpo_trl.core.options import check_number
+from fairpo_trl.core.options import check_number, option
 from fairpo_trl.evaluation.http import check_address, host_of, keys_by_host
 from fairpo_trl.evaluation.judges import KINDS, Judge, JudgeSpec, parse_descriptions
 from fairpo_trl.evaluation.llm_judge import Answerer, HttpAnswerer, LlmJudge, LocalAnswerer

@@ -10,8 +10,9 @@ from trl import DPOConfig, ModelConfig
 
 from fairpo_trl.commands import select
 from fairpo_trl.commands.evaluate_judges import JudgeArguments, check_judges
-from fairpo_trl.commands.parsing import CommandParser, option
+from fairpo_trl.commands.parsing import CommandParser
 from fairpo_trl.commands.select_inputs import SelectArguments
+from fairpo_trl.core.options import option
 from fairpo_trl.evaluation.judges import KINDS, parse_judge
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data import DataArguments

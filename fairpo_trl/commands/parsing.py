@@ -6,9 +6,8 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import yaml
 from rich.console import Console
@@ -17,14 +16,6 @@ from rich.text import Text
 from trl import TrlParser
 
 from fairpo_trl.core.messages import unknown_names_message
-
-
-T = TypeVar("T")
-
-
-def option(default: T, help: str, **more: Any) -> T:
-    """A field of a dataclass of options with its help; `more`: its `choices` or `aliases`."""
-    return field(default=default, metadata={"help": help, **more})
 
 
 class CommandParser(TrlParser):

@@ -12,7 +12,8 @@ from pathlib import Path
 from huggingface_hub import get_token
 from rich.filesize import decimal
 
-from fairpo_trl.commands.parsing import CommandParser, option
+from fairpo_trl.commands.parsing import CommandParser
+from fairpo_trl.core.options import option
 from fairpo_trl.hub.compose import CardFacts, compose_card
 from fairpo_trl.hub.contents import PlannedFile, saved_kind
 from fairpo_trl.hub.push import PushPlan, check_repo_id, plan_push, upload

@@ -10,8 +10,7 @@ from typing import get_args
 import numpy as np
 
 from fairpo_trl.commands.evaluate_inputs import EvaluateArguments, candidate_names, find_source
-from fairpo_trl.commands.parsing import option
-from fairpo_trl.core.options import check_choices, check_number
+from fairpo_trl.core.options import check_choices, check_number, option
 from fairpo_trl.evaluation.bounds import FINITE, Bound
 from fairpo_trl.evaluation.completions import Prompt
 from fairpo_trl.evaluation.judges import parse_entries

@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from fairpo_trl.core.messages import shortened, unknown_names_message
 
 
-def option(default: Any, told: str) -> Any:
-    """A field of a dataclass of options, with the `help` that a command line shows."""
-    return dataclasses.field(default=default, metadata={"help": told})
+def option(default: Any, told: str, **more: Any) -> Any:
+    """A field of a dataclass of options, with the `help` that a command line shows; `more`: `choices`, `aliases`."""
+    return dataclasses.field(default=default, metadata={"help": told, **more})
 
 
 def is_number(value: Any) -> bool:
