@@ -316,7 +316,8 @@ def test_pushes_go_through_the_two_methods_that_ours_replace():
     uploads = [
         name
         for name, method in inspect.getmembers(transformers.Trainer, inspect.isfunction)
-        if "upload_f" in inspect.getsource(method)
+        # Python 3.14 lists the function of a class's annotations too; its source is the whole class.
+        if name != "__annotate_func__" and "upload_f" in inspect.getsource(method)
     ]
     assert sorted(uploads) == ["_push_from_checkpoint", "push_to_hub"]
     asked = ["self", "commit_message", "blocking", "token", "revision", "kwargs"]
