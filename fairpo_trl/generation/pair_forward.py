@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -112,8 +112,6 @@ class PairForward(TrainerBase):
     """
 
     args: FairPOConfig
-    accelerator: Any
-    model: Any
     ref_model: Any
     ld_alpha: float | None
     aux_loss_enabled: bool
@@ -327,15 +325,16 @@ class PairForward(TrainerBase):
                 self._watched = alone_watched
         super()._raise_for_watched(where)
 
-    def idle_state(self) -> list[float] | None:
-        """What a checkpoint keeps of the running share of idle pairs."""
-        return None if self._idle is None else self._idle.state_dict()
+    def group_state(self) -> dict[str, Any]:
+        """Adds the running share of idle pairs to what a checkpoint keeps."""
+        return {**super().group_state(), "idle_pairs": None if self._idle is None else self._idle.state_dict()}
 
-    def load_idle_state(self, state: list[float] | None) -> None:
-        """Restores [`idle_state`]."""
-        idle = self._idle_share()
-        if idle is not None and state is not None:
-            idle.load_state_dict(state)
+    def load_group_state(self, state: Mapping[str, Any]) -> None:
+        """Restores [`group_state`]; a checkpoint of an earlier version has no share."""
+        super().load_group_state(state)
+        idle, kept = self._idle_share(), state.get("idle_pairs")
+        if idle is not None and kept is not None:
+            idle.load_state_dict(kept)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         # A resume gives every process the state of the main one: all go on with that of the whole.

@@ -147,8 +147,6 @@ class CachedReference(TrainerBase):
     """
 
     args: FairPOConfig
-    accelerator: Any
-    model: Any
     ref_model: Any
     data_collator: Any
     ld_alpha: float | None

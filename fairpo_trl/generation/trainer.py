@@ -342,14 +342,12 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, HeldGradients
 
     def group_state(self) -> dict[str, Any]:
         """Everything of the groups that a checkpoint keeps, and the count of training tokens."""
-        idle = self.idle_state()
-        return {**super().group_state(), "num_tokens": self._total_train_tokens, "idle_pairs": idle}
+        return {**super().group_state(), "num_tokens": self._total_train_tokens}
 
     def load_group_state(self, state: Mapping[str, Any]) -> None:
         """Restores [`group_state`]."""
         super().load_group_state(state)
         self._total_train_tokens = state["num_tokens"]
-        self.load_idle_state(state.get("idle_pairs"))  # a checkpoint of an earlier version has none
 
     def create_model_card(
         self,

@@ -47,11 +47,6 @@ class GroupRobustTrainer(PublishingTrainer):
     group_weights: GroupWeights
     running_losses: RunningMeans
     group_metrics: dict[str, Any]
-    accelerator: Any
-    args: Any
-    state: Any
-    model: Any
-    hub_model_id: str | None
 
     # ---- what the trainer says about its batches ----
 

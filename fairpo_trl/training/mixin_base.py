@@ -3,13 +3,25 @@
 At run time a mixin has no base of its own: the trainer that it is mixed into brings TRL's or transformers' trainer.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from transformers import Trainer as TrainerBase
+    from transformers import Trainer
 else:
-    TrainerBase = object
+    Trainer = object
 
 
-__all__ = ["TrainerBase"]
+class TrainerBase(Trainer):
+    """The attributes of a trainer that the mixins read."""
+
+    accelerator: Any
+    args: Any
+    state: Any
+    control: Any
+    model: Any
+    train_dataset: Any
+    eval_dataset: Any
+    callback_handler: Any
+    push_in_progress: Any
+    hub_model_id: str | None

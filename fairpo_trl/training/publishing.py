@@ -21,15 +21,6 @@ class PublishingTrainer(TrainerBase):
     scheduler, generators and the state of the groups. Pickled arguments, logs and other files of the folder stay.
     """
 
-    accelerator: Any
-    args: Any
-    state: Any
-    model: Any
-    callback_handler: Any
-    control: Any
-    push_in_progress: Any
-    hub_model_id: str | None
-
     def push_to_hub(
         self,
         commit_message: str | None = "End of training",

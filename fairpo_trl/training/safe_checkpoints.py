@@ -58,10 +58,6 @@ class SafeCheckpoints(SafeSaving):
     """
 
     partition: Partition
-    control: Any
-    callback_handler: Any
-    train_dataset: Any
-    eval_dataset: Any
     _window: StepWindow
     _signals: StopAtSignal | None = None
     _data_hash: str | None = None

@@ -61,10 +61,6 @@ class SafeSaving(TrainerBase):
 
     group_weights: GroupWeights
     running_losses: RunningMeans
-    accelerator: Any
-    args: Any
-    state: Any
-    model: Any
     is_fsdp_enabled: bool
     _run: RunIdentity | None = None
     _push_waits: str | None = None

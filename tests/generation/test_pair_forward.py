@@ -189,7 +189,7 @@ def test_the_share_of_idle_pairs_is_part_of_a_checkpoint(tmp_path):
     assert state["idle_pairs"][1] > 0
     other = fairpo(tmp_path, data(8))
     other.load_group_state(state)
-    assert other.idle_state() == state["idle_pairs"]
+    assert other._idle.state_dict() == state["idle_pairs"]
     del state["idle_pairs"]
     other.load_group_state(state)  # a checkpoint from before
 
