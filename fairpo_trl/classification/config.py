@@ -10,15 +10,8 @@ from transformers import TrainingArguments
 
 from fairpo_trl.classification.losses import PointwiseLoss, PreferenceLoss
 from fairpo_trl.classification.sharding import keep_float32
-from fairpo_trl.core.messages import shortened
-from fairpo_trl.core.options import check_choices, check_number, check_training_numbers, is_number, option
-from fairpo_trl.training.arguments import (
-    GroupWeightArguments,
-    check_group_weight_options,
-    read_group_prior,
-    refuse_unused,
-)
-from fairpo_trl.training.best_metric import settle_best_metric
+from fairpo_trl.core.options import check_number, is_number, option
+from fairpo_trl.training.arguments import GroupWeightArguments, check_group_options, check_names, refuse_unused
 
 
 PREFERENCES = get_args(PreferenceLoss)
@@ -201,21 +194,9 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
         return self.hinge or self.privileged_loss == "dpo"
 
     def __post_init__(self) -> None:
-        read_group_prior(self)
-        given = self.greater_is_better
         super().__post_init__()
         keep_float32(self)
-        settle_best_metric(self, given)
-        if isinstance(self.privileged_labels, str):
-            raise ValueError(
-                f"`privileged_labels` must be a list of names, got the string {self.privileged_labels!r}: pass "
-                f"[{self.privileged_labels!r}]."
-            )
-        wrong = [name for name in self.privileged_labels or () if not isinstance(name, str) or not name.strip()]
-        if wrong:
-            raise ValueError(f"`privileged_labels` must hold names, each not empty; {shortened(wrong[0])} is none.")
-        check_choices(self)
-        check_training_numbers(self)
+        check_names("privileged_labels", self.privileged_labels)
         check_number("beta", self.beta, positive=True)
         for name in ("epsilon", "simpo_gamma", "cpo_lambda", "focal_gamma", "logit_adjustment_tau"):
             check_number(name, getattr(self, name))
@@ -233,8 +214,12 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
                     f"`{name}={getattr(self, name)!r}` does not work with FairPO: the losses of the groups would "
                     f"not see it. Leave it at {value!r}."
                 )
-        self._check_combinations()
-        check_group_weight_options(self)
+        if self.balancer == "lagrangian" and not self.hinge:
+            raise ValueError(
+                "`balancer='lagrangian'` is about the bound against the reference, which needs "
+                f"non_privileged_loss='hinge', not {self.non_privileged_loss!r}."
+            )
+        check_group_options(self)
 
     def refuse_unused(self) -> None:
         """
@@ -243,34 +228,3 @@ class MultiLabelFairPOConfig(GroupWeightArguments, TrainingArguments):
         The trainer calls it: until then [`apply_method`] may still choose them.
         """
         refuse_unused(self, ONLY_WITH)
-
-    def _check_combinations(self) -> None:
-        """Raises for options that contradict each other."""
-        if self.balancer == "lagrangian" and not self.hinge:
-            raise ValueError(
-                "`balancer='lagrangian'` is about the bound against the reference, which needs "
-                f"non_privileged_loss='hinge', not {self.non_privileged_loss!r}."
-            )
-        if self.balancer == "lagrangian" and self.lagrangian_term == "excess" and self.hinge_level == "label":
-            raise ValueError(
-                "`lagrangian_term='excess'` has no hinge, so `hinge_level='label'` would be ignored. Use "
-                "lagrangian_term='hinge', or leave hinge_level at 'sample'."
-            )
-        if self.scaling == "fixed":
-            if self.privileged_loss != "dpo":
-                raise ValueError(
-                    "`scaling='fixed'` divides by the loss at the reference, which is log 2 for a DPO term but "
-                    f"unknown for privileged_loss={self.privileged_loss!r}. Use another scaling."
-                )
-            if self.hinge and self.epsilon == 0:
-                raise ValueError("`scaling='fixed'` divides a hinge by epsilon, but epsilon=0. Set epsilon > 0.")
-        if self.balanced_sampling != "none" and self.train_sampling_strategy != "random":
-            raise ValueError(
-                f"`balanced_sampling={self.balanced_sampling!r}` chooses the order of the images and contradicts "
-                f"`train_sampling_strategy={self.train_sampling_strategy!r}`: set one of the two."
-            )
-        if self.train_sampling_strategy == "batch_rebalance":
-            raise ValueError(
-                "`train_sampling_strategy='batch_rebalance'` does not work with FairPO: it hands out uneven batches. "
-                "Use 'random'."
-            )

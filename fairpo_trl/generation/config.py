@@ -8,15 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from trl import DPOConfig
 
-from fairpo_trl.core.messages import shortened
-from fairpo_trl.core.options import check_choices, check_number, check_training_numbers
-from fairpo_trl.training.arguments import (
-    GroupWeightArguments,
-    check_group_weight_options,
-    read_group_prior,
-    refuse_unused,
-)
-from fairpo_trl.training.best_metric import settle_best_metric
+from fairpo_trl.core.options import check_number
+from fairpo_trl.training.arguments import GroupWeightArguments, check_group_options, check_names, refuse_unused
 
 
 # What FairPO cannot honour, as (option, reason). Their TRL defaults are what FairPO does.
@@ -248,14 +241,11 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
     )
 
     def __post_init__(self) -> None:
-        read_group_prior(self)
-        given = self.greater_is_better
         super().__post_init__()
-        settle_best_metric(self, given)
         self._check_ranges()
         self._refuse_what_cannot_be_honoured()
         self._check_fairpo_options()
-        check_group_weight_options(self)
+        check_group_options(self)
         refuse_unused(self, _ONLY_WITH)
 
     def _refuse_what_cannot_be_honoured(self) -> None:
@@ -270,25 +260,13 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
                 raise ValueError(
                     f"`{option}={value!r}` does not work with FairPO: {reason}. Leave it at {defaults[option]!r}."
                 )
-        if self.train_sampling_strategy == "batch_rebalance":
-            raise ValueError(
-                "`train_sampling_strategy='batch_rebalance'` does not work with FairPO: it hands out uneven batches, "
-                "and padded duplicates could no longer be told from pairs. Use 'random' or 'group_by_length'."
-            )
-        if self.balanced_sampling != "none" and self.train_sampling_strategy != "random":
-            raise ValueError(
-                f"`balanced_sampling={self.balanced_sampling!r}` chooses the order of the pairs and contradicts "
-                f"`train_sampling_strategy={self.train_sampling_strategy!r}`: set one of the two."
-            )
 
     def _check_ranges(self) -> None:
-        """Raises for an option that is none of its choices, or a number out of its range, whatever the others are."""
-        check_choices(self)
-        check_training_numbers(self)
-        for option in ("beta", "simpo_beta"):
-            check_number(option, getattr(self, option), positive=True)
-        for option in ("epsilon", "cpo_lambda", "simpo_gamma", "bonbon_alpha", "dpop_lambda"):
-            check_number(option, getattr(self, option))
+        """Raises for a number out of its range, whatever the others are."""
+        for name in ("beta", "simpo_beta"):
+            check_number(name, getattr(self, name), positive=True)
+        for name in ("epsilon", "cpo_lambda", "simpo_gamma", "bonbon_alpha", "dpop_lambda"):
+            check_number(name, getattr(self, name))
         if self.bonbon_alpha > 1:
             raise ValueError(f"`bonbon_alpha` is a share and at most 1, got {self.bonbon_alpha}.")
         if self.max_length is not None:
@@ -296,13 +274,8 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
 
     def _check_fairpo_options(self) -> None:
         """Raises for FairPO options out of range or in contradiction; the ranges of the weights are GroupWeights'."""
-        for option in ("privileged_attributes", "non_privileged_attributes"):
-            names = getattr(self, option)
-            if isinstance(names, str):
-                raise ValueError(f"`{option}` must be a list of names, got the string {names!r}: pass [{names!r}].")
-            wrong = [name for name in names or () if not isinstance(name, str) or not name.strip()]
-            if wrong:
-                raise ValueError(f"`{option}` must hold names, each not empty; {shortened(wrong[0])} is none.")
+        for name in ("privileged_attributes", "non_privileged_attributes"):
+            check_names(name, getattr(self, name))
         both = set(self.privileged_attributes or ()) & set(self.non_privileged_attributes or ())
         if both:
             raise ValueError(f"Attributes cannot be privileged and non-privileged at once: {sorted(both)}.")
@@ -321,18 +294,3 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
                 )
         if self.hinge_level == "attribute" and not self.hinge:
             raise ValueError("`hinge_level='attribute'` needs the hinge, but hinge=False. Leave one of them out.")
-        if self.balancer == "lagrangian" and self.lagrangian_term == "excess" and self.hinge_level == "attribute":
-            raise ValueError(
-                "`lagrangian_term='excess'` has no hinge, so `hinge_level='attribute'` would be ignored. Use "
-                "lagrangian_term='hinge', or leave hinge_level at 'pair'."
-            )
-        if self.scaling == "fixed" and self.privileged_loss != "dpo":
-            raise ValueError(
-                "`scaling='fixed'` divides by the loss at the reference, which is log 2 for dpo but differs from pair "
-                f"to pair for privileged_loss={self.privileged_loss!r}. Use another scaling."
-            )
-        if self.scaling == "fixed" and self.hinge and self.epsilon == 0:
-            raise ValueError(
-                "`scaling='fixed'` divides a hinge by epsilon, its size at the reference's bound, but epsilon=0. Set "
-                "epsilon > 0, or another scaling."
-            )

@@ -6,14 +6,23 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fairpo_trl.core.group_weights import GroupWeights
+from fairpo_trl.core.messages import shortened
+from fairpo_trl.core.options import check_choices, check_training_numbers
 from fairpo_trl.core.partition import Group
+from fairpo_trl.training.best_metric import settle_best_metric
+
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+else:
+    TrainingArguments = object  # the configuration of a trainer brings TRL's or transformers'
 
 
 @dataclass
-class GroupWeightArguments:
+class GroupWeightArguments(TrainingArguments):
     r"""
     How the weights of the groups move; see [`~fairpo_trl.GroupWeights`]. A base of the trainers' configurations.
 
@@ -91,6 +100,29 @@ class GroupWeightArguments:
     )
     multiplier_max: float = field(default=10.0, metadata={"help": "Largest multiplier."})
 
+    def __post_init__(self) -> None:
+        self._read_group_prior()  # before the base tries, whose error names no option
+        given = self.greater_is_better
+        super().__post_init__()
+        settle_best_metric(self, given)
+        check_choices(self)
+        check_training_numbers(self)
+
+    def _read_group_prior(self) -> None:
+        """Reads `group_prior` given as JSON on the command line."""
+        if not isinstance(self.group_prior, str):
+            return
+        try:
+            prior = json.loads(self.group_prior)
+        except json.JSONDecodeError:
+            prior = None
+        if not isinstance(prior, dict):
+            raise ValueError(
+                f'`group_prior` must be JSON like \'{{"privileged": 0.5, "non_privileged": 0.5}}\', got '
+                f"{self.group_prior!r}."
+            )
+        self.group_prior = prior
+
     def __getstate__(self) -> dict[str, Any]:
         # The Trainer pickles its arguments into `training_args.bin`, which may be pushed: the token stays here.
         return {**self.__dict__, "hub_token": None}
@@ -108,29 +140,22 @@ class GroupWeightArguments:
         return new
 
 
-def read_group_prior(args: Any) -> None:
-    """
-    Reads `group_prior` given as JSON on the command line, before the base configuration tries, whose error names no
-    option. Raises `ValueError` if it is no JSON object.
-    """
-    if not isinstance(args.group_prior, str):
-        return
-    try:
-        prior = json.loads(args.group_prior)
-    except json.JSONDecodeError:
-        prior = None
-    if not isinstance(prior, dict):
-        raise ValueError(
-            f'`group_prior` must be JSON like \'{{"privileged": 0.5, "non_privileged": 0.5}}\', got '
-            f"{args.group_prior!r}."
-        )
-    args.group_prior = prior
+def check_names(option: str, names: Any) -> None:
+    """Raises `ValueError` for an option that is to list names and is one text, or holds what is no name."""
+    if isinstance(names, str):
+        raise ValueError(f"`{option}` must be a list of names, got the string {names!r}: pass [{names!r}].")
+    wrong = [name for name in names or () if not isinstance(name, str) or not name.strip()]
+    if wrong:
+        raise ValueError(f"`{option}` must hold names, each not empty; {shortened(wrong[0])} is none.")
 
 
-def check_group_weight_options(args: Any) -> None:
+def check_group_options(args: Any) -> None:
     """
-    Refuses options of the weights in contradiction, with what to set instead (`ValueError`); their ranges are checked
-    by [`~fairpo_trl.GroupWeights`], once the groups are known.
+    Refuses options of the groups in contradiction, of either trainer; the ranges of the weights are checked by
+    [`~fairpo_trl.GroupWeights`], once the groups are known.
+
+    Raises:
+        ValueError: Names the options, and what to set instead.
     """
     if args.timing == "current" and args.gradient_accumulation_steps > 1:
         raise ValueError(
@@ -142,6 +167,32 @@ def check_group_weight_options(args: Any) -> None:
         raise ValueError(
             "`balancer='fixed'` never moves the weights, so `scaling` and `floor` would be ignored. Leave them "
             "out, and set the weights with `group_prior`."
+        )
+    each = next(field.default for field in fields(args) if field.name == "hinge_level")
+    if args.balancer == "lagrangian" and args.lagrangian_term == "excess" and args.hinge_level != each:
+        raise ValueError(
+            f"`lagrangian_term='excess'` has no hinge, so `hinge_level={args.hinge_level!r}` would be ignored. Use "
+            f"lagrangian_term='hinge', or leave hinge_level at {each!r}."
+        )
+    if args.scaling == "fixed" and args.privileged_loss != "dpo":
+        raise ValueError(
+            "`scaling='fixed'` divides by the loss at the reference, which is log 2 for dpo but no one number for "
+            f"privileged_loss={args.privileged_loss!r}. Use another scaling."
+        )
+    if args.scaling == "fixed" and args.hinge and args.epsilon == 0:
+        raise ValueError(
+            "`scaling='fixed'` divides a hinge by epsilon, its size at the reference's bound, but epsilon=0. Set "
+            "epsilon > 0, or another scaling."
+        )
+    if args.train_sampling_strategy == "batch_rebalance":
+        raise ValueError(
+            "`train_sampling_strategy='batch_rebalance'` does not work with FairPO: it hands out uneven batches, and "
+            "padded duplicates could no longer be told from examples. Use 'random' or, for pairs, 'group_by_length'."
+        )
+    if args.balanced_sampling != "none" and args.train_sampling_strategy != "random":
+        raise ValueError(
+            f"`balanced_sampling={args.balanced_sampling!r}` chooses the order of the examples and contradicts "
+            f"`train_sampling_strategy={args.train_sampling_strategy!r}`: set one of the two."
         )
 
 
@@ -181,8 +232,7 @@ def make_group_weights(
     args: GroupWeightArguments, groups: Sequence[Group], constants: Mapping[str, float] | None = None
 ) -> GroupWeights:
     """The group weights of a run; `constants` for `scaling="fixed"`. `GroupWeights` raises `ValueError` for ranges."""
-    if isinstance(args.group_prior, str):
-        raise ValueError(f"`group_prior` must be a mapping from group to weight, got {args.group_prior!r}.")
+    assert not isinstance(args.group_prior, str)  # read when the configuration was made
     return GroupWeights(
         groups,
         balancer=args.balancer,

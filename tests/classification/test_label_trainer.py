@@ -485,7 +485,7 @@ def test_decoupled_trains_the_last_layer_alone(tmp_path, head, trained):
         ({"balancer": "lagrangian", "hinge_level": "label"}, "`hinge_level='label'` would be ignored"),
         ({"gradient_accumulation_steps": 2}, "timing='lagged'"),
         ({"balancer": "fixed", "floor": 0.1}, "never moves the weights"),
-        ({"scaling": "fixed", "privileged_loss": "cpo"}, "log 2 for a DPO term"),
+        ({"scaling": "fixed", "privileged_loss": "cpo"}, "log 2 for dpo"),
         ({"scaling": "fixed", "epsilon": 0.0}, "epsilon=0"),
         ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor=0.1` does not work"),
         ({"balanced_sampling": "role", "train_sampling_strategy": "group_by_length"}, "set one of the two"),
