@@ -25,7 +25,6 @@ from fairpo_trl.classification.model_card import write_model_card
 from fairpo_trl.classification.objective import LabelLosses, label_losses
 from fairpo_trl.classification.sharding import prepare_for_fsdp
 from fairpo_trl.classification.train_metrics import WHOLE_SPLIT, LabelMetricSums, evaluation_metrics
-from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Grouping, Partition
 from fairpo_trl.core.running_means import RunningMeans
 from fairpo_trl.hashing import sha256_of_tensors
@@ -119,7 +118,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         if eval_dataset is not None and kwargs.get("compute_metrics") is None:
             several = tuple(eval_dataset) if isinstance(eval_dataset, dict) else ()
             check_best_metric(args.metric_for_best_model, evaluation_metrics(self.partition), several)
-        self.group_weights = make_group_weights(args, *_groups_and_constants(self.partition, args))
+        self.group_weights = make_group_weights(args, self.partition.groups(_GROUPING[args.grouping]))
         self.running_losses = RunningMeans(names, args.estimate_decay)  # BCE above the reference, by label
         self._prepared: dict[int, SplitDataset] = {}
         self._transform = model.transform if model.has_backbone else None
@@ -354,14 +353,6 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         }
         labels = {f"ap/label/{name}": value for name, value in evaluation.by_label["ap"].items()}
         return {name: float(value) for name, value in {**groups, **labels}.items() if value == value}
-
-
-def _groups_and_constants(partition: Partition, args: MultiLabelFairPOConfig) -> tuple[Any, dict[str, float] | None]:
-    groups = partition.groups(_GROUPING[args.grouping])
-    if args.scaling != "fixed":
-        return groups, None
-    # The loss of a group at the reference: log 2 for a DPO term, the slack for a hinge.
-    return groups, {g.name: args.epsilon if g.role == "non_privileged" and args.hinge else LOG_2 for g in groups}
 
 
 def _resolve_partition(partition: Partition | None, args: MultiLabelFairPOConfig, names: tuple[str, ...]) -> Partition:

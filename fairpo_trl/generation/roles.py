@@ -1,4 +1,4 @@
-"""Who is privileged in a run, and the weights of its groups: from config and data; and the table that says so."""
+"""Who is privileged in a run, from config and data, and the table that says so."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from fairpo_trl.core.group_weights import GroupWeights
-from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.messages import require_known, unknown_names_message
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.hub.privacy import one_line
 from fairpo_trl.reporting.blocks import Block
 from fairpo_trl.reporting.render.terminal import print_part
-from fairpo_trl.training.arguments import make_group_weights
 
 
 def resolve_partition(
@@ -69,15 +66,6 @@ def resolve_partition(
             + " Remove it from the partition, or add data."
         )
     return partition
-
-
-def build_group_weights(partition: Partition, args: FairPOConfig) -> GroupWeights:
-    """The group weights of a run; `GroupWeights` checks the ranges and raises `ValueError`."""
-    groups = partition.groups(args.grouping)
-    constants = None
-    if args.scaling == "fixed":  # the loss of a group at the reference, or at its bound
-        constants = {g.name: args.epsilon if g.role == "non_privileged" and args.hinge else LOG_2 for g in groups}
-    return make_group_weights(args, groups, constants)
 
 
 def print_summary(partition: Partition, counts: Mapping[str, Mapping[str, int]], args: FairPOConfig) -> None:

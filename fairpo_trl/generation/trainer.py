@@ -30,7 +30,7 @@ from fairpo_trl.generation.predictions import PredictsRewards
 from fairpo_trl.generation.reference import check_adapter, choose_reference, silence
 from fairpo_trl.generation.reference_cache import CachedReference
 from fairpo_trl.generation.reference_check import StartCheck
-from fairpo_trl.generation.roles import build_group_weights, print_summary, resolve_partition
+from fairpo_trl.generation.roles import print_summary, resolve_partition
 from fairpo_trl.generation.token_check import model_limits, prepare_tokens
 from fairpo_trl.generation.trained_prompts import ForgetPrompts
 from fairpo_trl.hashing import sha256_of_rows, sha256_of_tensors
@@ -38,6 +38,7 @@ from fairpo_trl.hub.card import PAPER
 from fairpo_trl.loading import explained_within
 from fairpo_trl.preferences.rules import WEIGHT_COLUMN, attribute_names
 from fairpo_trl.preferences.tokens import TOKENS
+from fairpo_trl.training.arguments import make_group_weights
 from fairpo_trl.training.best_metric import check_best_metric
 from fairpo_trl.training.engines import whole_parameters
 from fairpo_trl.training.group_robust import GroupRobustTrainer
@@ -145,7 +146,7 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, HeldGradients
                 args.metric_for_best_model, evaluation_metrics(self.partition), tuple(evaluation) if several else ()
             )
         self._checked = {id(train_dataset), *map(id, evaluation.values())}  # not again when they are tokenised
-        self.group_weights = build_group_weights(self.partition, args)
+        self.group_weights = make_group_weights(args, self.partition.groups(args.grouping))
         self.running_losses = RunningMeans(self.partition.names, args.estimate_decay)  # DPO loss per attribute
 
         self._limits = model_limits(model, (args.model_init_kwargs or {}).get("revision"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from fairpo_trl.core.group_weights import GroupWeights
+from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.messages import shortened
 from fairpo_trl.core.options import check_choices, check_training_numbers
 from fairpo_trl.core.partition import Group
@@ -228,11 +229,11 @@ def refuse_unused(args: Any, only_with: Mapping[str, Mapping[str, Any]]) -> None
         raise ValueError(f"These options would be ignored: {unused}. They need {needed}.")
 
 
-def make_group_weights(
-    args: GroupWeightArguments, groups: Sequence[Group], constants: Mapping[str, float] | None = None
-) -> GroupWeights:
-    """The group weights of a run; `constants` for `scaling="fixed"`. `GroupWeights` raises `ValueError` for ranges."""
-    assert not isinstance(args.group_prior, str)  # read when the configuration was made
+def make_group_weights(args: Any, groups: Sequence[Group]) -> GroupWeights:
+    """The group weights of a run, of either trainer; `GroupWeights` raises `ValueError` for ranges."""
+    constants = None
+    if args.scaling == "fixed":  # the loss of a group at the reference, or at its bound
+        constants = {g.name: args.epsilon if g.role == "non_privileged" and args.hinge else LOG_2 for g in groups}
     return GroupWeights(
         groups,
         balancer=args.balancer,
