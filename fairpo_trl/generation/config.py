@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from trl import DPOConfig
 
-from fairpo_trl.core.options import check_number
+from fairpo_trl.core.options import check_number, option
 from fairpo_trl.training.arguments import GroupWeightArguments, check_group_options, check_names, refuse_unused
 
 
@@ -140,104 +140,78 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [*DPOConfig._VALID_DICT_FIELDS, "group_prior"]
 
     # Parameters that say who is privileged
-    privileged_attributes: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Attributes that should get better: their pairs get `privileged_loss`. Required, unless a "
-            "`Partition` is passed to the trainer."
-        },
+    privileged_attributes: list[str] | None = option(
+        None,
+        "Attributes that should get better: their pairs get `privileged_loss`. Required, unless a `Partition` is "
+        "passed to the trainer.",
     )
-    non_privileged_attributes: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Attributes that must not get worse than the reference: their pairs get the hinge. None takes "
-            "every other attribute found in the training data; required for streaming datasets."
-        },
+    non_privileged_attributes: list[str] | None = option(
+        None,
+        "Attributes that must not get worse than the reference: their pairs get the hinge. None takes every other "
+        "attribute found in the training data; required for streaming datasets.",
     )
-    attribute_column: str = field(
-        default="attribute",
-        metadata={"help": "Column that names the attribute of a pair: a string or a list of strings."},
+    attribute_column: str = option(
+        "attribute", "Column that names the attribute of a pair: a string or a list of strings."
     )
-    grouping: Literal["role", "attribute"] = field(
-        default="role",
-        metadata={"help": "What shares one weight: 'role' (the paper) or 'attribute' (one group each)."},
+    grouping: Literal["role", "attribute"] = option(
+        "role", "What shares one weight: 'role' (the paper) or 'attribute' (one group each)."
     )
-    balanced_sampling: Literal["none", "role", "attribute"] = field(
-        default="none",
-        metadata={"help": "Whether each 'role' or each 'attribute' is drawn equally often in an epoch."},
+    balanced_sampling: Literal["none", "role", "attribute"] = option(
+        "none", "Whether each 'role' or each 'attribute' is drawn equally often in an epoch."
     )
 
-    allow_prompt_overlap: bool = field(
-        default=False,
-        metadata={"help": "Whether evaluation pairs may have prompts of the training data; False refuses them."},
+    allow_prompt_overlap: bool = option(
+        False, "Whether evaluation pairs may have prompts of the training data; False refuses them."
     )
 
     # Parameters that control the losses
-    privileged_loss: Literal["dpo", "simpo", "cpo", "rpo", "ipo", "dpop", "sft"] = field(
-        default="dpo",
-        metadata={
-            "help": "Loss of privileged pairs: 'dpo' (Eq. 18), 'simpo', 'cpo', 'rpo', 'ipo', 'dpop', or 'sft' (a "
-            "baseline)."
-        },
+    privileged_loss: Literal["dpo", "simpo", "cpo", "rpo", "ipo", "dpop", "sft"] = option(
+        "dpo", "Loss of privileged pairs: 'dpo' (Eq. 18), 'simpo', 'cpo', 'rpo', 'ipo', 'dpop', or 'sft' (a baseline)."
     )
-    simpo_beta: float = field(default=2.0, metadata={"help": "Scale of the SimPO loss, on log-probs per token."})
-    simpo_gamma: float = field(default=0.5, metadata={"help": "Target margin of the SimPO loss."})
-    cpo_lambda: float = field(
-        default=1.0, metadata={"help": "Weight of the NLL of the chosen completion in the CPO and the RPO loss."}
+    simpo_beta: float = option(2.0, "Scale of the SimPO loss, on log-probs per token.")
+    simpo_gamma: float = option(0.5, "Target margin of the SimPO loss.")
+    cpo_lambda: float = option(1.0, "Weight of the NLL of the chosen completion in the CPO and the RPO loss.")
+    bonbon_alpha: float = option(
+        0.0, "Share of the NLL beside the IPO loss: above 0 it is BoNBoN (its authors take 0.005)."
     )
-    bonbon_alpha: float = field(
-        default=0.0,
-        metadata={"help": "Share of the NLL beside the IPO loss: above 0 it is BoNBoN (its authors take 0.005)."},
+    dpop_lambda: float = option(50.0, "Weight of the penalty in the DPOP loss.")
+    hinge: bool = option(
+        True,
+        "Whether non-privileged pairs get max(0, DPO loss - log 2 - epsilon) (Eq. 19); False gives them the plain DPO "
+        "loss (Group Robust DPO).",
     )
-    dpop_lambda: float = field(default=50.0, metadata={"help": "Weight of the penalty in the DPOP loss."})
-    hinge: bool = field(
-        default=True,
-        metadata={
-            "help": "Whether non-privileged pairs get max(0, DPO loss - log 2 - epsilon) (Eq. 19); False gives them "
-            "the plain DPO loss (Group Robust DPO)."
-        },
-    )
-    epsilon: float = field(default=0.05, metadata={"help": "Slack of the hinge, in nats of DPO loss."})
-    hinge_level: Literal["pair", "attribute"] = field(
-        default="pair", metadata={"help": "The hinge of each 'pair' (Eq. 19) or of each 'attribute' mean."}
+    epsilon: float = option(0.05, "Slack of the hinge, in nats of DPO loss.")
+    hinge_level: Literal["pair", "attribute"] = option(
+        "pair", "The hinge of each 'pair' (Eq. 19) or of each 'attribute' mean."
     )
 
-    held_gradients: Literal["sum", "project", "conflict_averse"] = field(
-        default="sum",
-        metadata={
-            "help": "'project' takes out of the privileged gradient what is against the gradient of a held attribute, "
-            "at a backward pass more for each; 'conflict_averse' makes the step of RACO of them all."
-        },
+    held_gradients: Literal["sum", "project", "conflict_averse"] = option(
+        "sum",
+        "'project' takes out of the privileged gradient what is against the gradient of a held attribute, at a "
+        "backward pass more for each; 'conflict_averse' makes the step of RACO of them all.",
     )
 
     # Parameters that control the speed
-    packing: Literal["auto", "always", "never"] = field(
-        default="auto",
-        metadata={
-            "help": "Layout of the forward passes: 'auto' packs pairs (prompt | chosen | rejected) where the first "
-            "batch shows equal log-probabilities, else takes the plain layout and says why; 'always' raises there; "
-            "'never' is the plain layout."
-        },
+    packing: Literal["auto", "always", "never"] = option(
+        "auto",
+        "Layout of the forward passes: 'auto' packs pairs (prompt | chosen | rejected) where the first batch shows "
+        "equal log-probabilities, else takes the plain layout and says why; 'always' raises there; 'never' is the "
+        "plain layout.",
     )
-    skip_idle_pairs: bool = field(
-        default=True,
-        metadata={
-            "help": "Whether held pairs inside their hinge, whose gradient is exactly 0, are spared the backward "
-            "pass, while enough of them are idle for it to pay. Needs the packed layout and a hinge."
-        },
+    skip_idle_pairs: bool = option(
+        True,
+        "Whether held pairs inside their hinge, whose gradient is exactly 0, are spared the backward pass, while "
+        "enough of them are idle for it to pay. Needs the packed layout and a hinge.",
     )
-    reference_cache_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Where `precompute_ref_log_probs` keeps the reference's log-probabilities, by pair, for this and "
-            "later runs. None is a folder beside the cache of `datasets`."
-        },
+    reference_cache_dir: str | None = option(
+        None,
+        "Where `precompute_ref_log_probs` keeps the reference's log-probabilities, by pair, for this and later runs. "
+        "None is a folder beside the cache of `datasets`.",
     )
 
     # Parameters that control the group weights, beside those of GroupWeightArguments
-    lagrangian_term: Literal["excess", "hinge"] = field(
-        default="excess",
-        metadata={"help": "With 'lagrangian': the un-hinged 'excess' over the bound, or its 'hinge' (a penalty)."},
+    lagrangian_term: Literal["excess", "hinge"] = option(
+        "excess", "With 'lagrangian': the un-hinged 'excess' over the bound, or its 'hinge' (a penalty)."
     )
 
     def __post_init__(self) -> None:
@@ -254,11 +228,11 @@ class FairPOConfig(GroupWeightArguments, DPOConfig):
             f.name: f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
             for f in dataclasses.fields(self)
         }
-        for option, reason in _REFUSED.items():
-            value = getattr(self, option)
-            if value != defaults[option]:
+        for name, reason in _REFUSED.items():
+            value = getattr(self, name)
+            if value != defaults[name]:
                 raise ValueError(
-                    f"`{option}={value!r}` does not work with FairPO: {reason}. Leave it at {defaults[option]!r}."
+                    f"`{name}={value!r}` does not work with FairPO: {reason}. Leave it at {defaults[name]!r}."
                 )
 
     def _check_ranges(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
 from rich.console import Console
 from trl import ScriptArguments
 
+from fairpo_trl.core.options import option
 from fairpo_trl.data_folder import check_data_folder
 from fairpo_trl.files import local_path
 from fairpo_trl.preferences.load import load_preferences, select_and_divide
@@ -26,67 +27,48 @@ from fairpo_trl.tables import type_of
 class DataArguments(ScriptArguments):
     """TRL's options for data sets, and how rows become preference pairs with attributes."""
 
-    dataset_name: str | None = field(
-        default=None,
-        metadata={
-            "aliases": ["--dataset"],
-            "help": "Preference pairs: a published set by name (" + ", ".join(SOURCES) + "), a Hub id, or a path "
-            "(JSONL, JSON, CSV, Parquet, a folder written by save_to_disk).",
-        },
+    dataset_name: str | None = option(
+        None,
+        "Preference pairs: a published set by name (" + ", ".join(SOURCES) + "), a Hub id, or a path "
+        "(JSONL, JSON, CSV, Parquet, a folder written by save_to_disk).",
+        aliases=["--dataset"],
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
-    dataset_train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    dataset_test_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
-    dataset_streaming: bool = field(default=False, metadata={"help": "Stream the rows instead of loading them."})
-    dataset_source: str | None = field(
-        default=None,
-        metadata={"help": "The published set whose schema the rows at a path have.", "choices": list(SOURCES)},
+    dataset_config: str | None = option(None, "Configuration of a Hub data set.")
+    dataset_train_split: str = option("train", "Split to train on.")
+    dataset_test_split: str = option("test", "Split to evaluate on.")
+    dataset_streaming: bool = option(False, "Stream the rows instead of loading them.")
+    dataset_source: str | None = option(
+        None, "The published set whose schema the rows at a path have.", choices=list(SOURCES)
     )
-    source_options: str | None = field(
-        default=None,
-        metadata={"help": 'More options of a published set\'s converter, as JSON: \'{"subset": "helpful-base"}\'.'},
+    source_options: str | None = option(
+        None, 'More options of a published set\'s converter, as JSON: \'{"subset": "helpful-base"}\'.'
     )
-    attribute_separator: str | None = field(
-        default=None,
-        metadata={
-            "help": "What joins several attributes in one cell of text; by default |. A mark that does not occur says "
-            "that commas and the like belong to the names."
-        },
+    attribute_separator: str | None = option(
+        None,
+        "What joins several attributes in one cell of text; by default |. A mark that does not occur says that commas "
+        "and the like belong to the names.",
     )
-    ratings: list[str] | None = field(
-        default=None,
-        metadata={"help": "Rating columns: rows are then `prompt`, `response` and a number per attribute."},
+    ratings: list[str] | None = option(
+        None, "Rating columns: rows are then `prompt`, `response` and a number per attribute."
     )
-    mixture: list[str] | None = field(
-        default=None,
-        metadata={"help": "Instead of `dataset_name`: one source per attribute, as `helpful=a.jsonl kind=b.jsonl`."},
+    mixture: list[str] | None = option(
+        None, "Instead of `dataset_name`: one source per attribute, as `helpful=a.jsonl kind=b.jsonl`."
     )
-    attributes: list[str] | None = field(default=None, metadata={"help": "Keep only the pairs of these attributes."})
-    min_margin: float | None = field(default=None, metadata={"help": "Least difference of two ratings or scores."})
-    max_pairs: int | None = field(
-        default=None, metadata={"help": "Pairs per prompt and attribute at most, widest margins first."}
+    attributes: list[str] | None = option(None, "Keep only the pairs of these attributes.")
+    min_margin: float | None = option(None, "Least difference of two ratings or scores.")
+    max_pairs: int | None = option(None, "Pairs per prompt and attribute at most, widest margins first.")
+    pairing: str = option(
+        "each",
+        "Pairs of ratings: each attribute by itself, or consistent, where the winner is not worse on any other "
+        "attribute.",
+        choices=list(get_args(Pairing)),
     )
-    pairing: str = field(
-        default="each",
-        metadata={
-            "help": "Pairs of ratings: each attribute by itself, or consistent, where the winner is not worse on any "
-            "other attribute.",
-            "choices": list(get_args(Pairing)),
-        },
+    pairing_tolerance: float = option(
+        0.0, "With `pairing` consistent: how much worse the winner may be on another attribute."
     )
-    pairing_tolerance: float = field(
-        default=0.0,
-        metadata={"help": "With `pairing` consistent: how much worse the winner may be on another attribute."},
-    )
-    as_messages: bool = field(
-        default=False, metadata={"help": "Turn plain text into messages, so that a chat model gets its chat template."}
-    )
-    test_share: float = field(
-        default=0.0, metadata={"help": "Share of the prompts that becomes `test`, where there is no such split."}
-    )
-    split_seed: int = field(
-        default=0, metadata={"help": "Chooses the test prompts, and pairs where there is a choice."}
-    )
+    as_messages: bool = option(False, "Turn plain text into messages, so that a chat model gets its chat template.")
+    test_share: float = option(0.0, "Share of the prompts that becomes `test`, where there is no such split.")
+    split_seed: int = option(0, "Chooses the test prompts, and pairs where there is a choice.")
 
 
 def load_data(

@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
+from fairpo_trl.core.options import option
 from fairpo_trl.generation.config import FairPOConfig
 from fairpo_trl.generation.data import DataArguments, load_data
 from fairpo_trl.generation.methods import Method, apply_method
@@ -23,7 +24,7 @@ from fairpo_trl.training.saving import where_saved
 class GenerationArguments(DataArguments):
     """Which data, and by which method; the rest is in `FairPOConfig` and TRL's `ModelConfig`."""
 
-    method: Method = field(default="fairpo", metadata={"help": "FairPO or one of its baselines."})
+    method: Method = option("fairpo", "FairPO or one of its baselines.")
     overwrite_output_dir: bool = field(default=False, metadata=OVERWRITE)
 
 

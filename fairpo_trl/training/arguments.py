@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from fairpo_trl.core.group_weights import GroupWeights
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.messages import shortened
-from fairpo_trl.core.options import check_choices, check_training_numbers
+from fairpo_trl.core.options import check_choices, check_training_numbers, option
 from fairpo_trl.core.partition import Group
 from fairpo_trl.training.best_metric import settle_best_metric
 
@@ -58,48 +58,34 @@ class GroupWeightArguments(TrainingArguments):
             Largest multiplier.
     """
 
-    balancer: Literal["mirror_ascent", "fixed", "lagrangian"] = field(
-        default="mirror_ascent",
-        metadata={
-            "help": "'mirror_ascent' (Algorithm 2), 'fixed' (weights stay at `group_prior`) or 'lagrangian' (one "
-            "multiplier per non-privileged group)."
-        },
+    balancer: Literal["mirror_ascent", "fixed", "lagrangian"] = option(
+        "mirror_ascent",
+        "'mirror_ascent' (Algorithm 2), 'fixed' (weights stay at `group_prior`) or 'lagrangian' (one multiplier per "
+        "non-privileged group).",
     )
-    eta_alpha: float = field(default=0.05, metadata={"help": "Step size of the group weights."})
-    scaling: Literal["none", "relative", "fixed"] = field(
-        default="none",
-        metadata={
-            "help": "What mirror ascent sees: 'none' the loss, 'relative' its change against a running mean, 'fixed' "
-            "the loss divided by its value at the reference."
-        },
+    eta_alpha: float = option(0.05, "Step size of the group weights.")
+    scaling: Literal["none", "relative", "fixed"] = option(
+        "none",
+        "What mirror ascent sees: 'none' the loss, 'relative' its change against a running mean, 'fixed' the loss "
+        "divided by its value at the reference.",
     )
-    floor: float = field(
-        default=0.0,
-        metadata={"help": "Share that each group gets back after each step of mirror ascent, below 1 / groups."},
+    floor: float = option(0.0, "Share that each group gets back after each step of mirror ascent, below 1 / groups.")
+    timing: Literal["lagged", "current"] = option(
+        "lagged",
+        "'lagged': weights move after the step, the same for every split of a batch; 'current' (Algorithm 2): before "
+        "it, without gradient accumulation.",
     )
-    timing: Literal["lagged", "current"] = field(
-        default="lagged",
-        metadata={
-            "help": "'lagged': weights move after the step, the same for every split of a batch; 'current' "
-            "(Algorithm 2): before it, without gradient accumulation."
-        },
+    absent: Literal["estimate", "zero"] = option(
+        "estimate",
+        "What mirror ascent sees: 'estimate' the running mean loss of every group, which an absent one keeps; 'zero' "
+        "the losses of the step and 0 for an absent group (Algorithm 2).",
     )
-    absent: Literal["estimate", "zero"] = field(
-        default="estimate",
-        metadata={
-            "help": "What mirror ascent sees: 'estimate' the running mean loss of every group, which an absent one "
-            "keeps; 'zero' the losses of the step and 0 for an absent group (Algorithm 2)."
-        },
+    estimate_decay: float = option(0.9, "Decay of the running loss estimates.")
+    group_prior: dict[str, float] | str | None = option(
+        None, "Weight of each group at the start (for 'fixed': throughout), as JSON; equal by default."
     )
-    estimate_decay: float = field(default=0.9, metadata={"help": "Decay of the running loss estimates."})
-    group_prior: dict[str, float] | str | None = field(
-        default=None,
-        metadata={"help": "Weight of each group at the start (for 'fixed': throughout), as JSON; equal by default."},
-    )
-    multiplier_start: float = field(
-        default=1.0, metadata={"help": "Multiplier of each non-privileged group at the start."}
-    )
-    multiplier_max: float = field(default=10.0, metadata={"help": "Largest multiplier."})
+    multiplier_start: float = option(1.0, "Multiplier of each non-privileged group at the start.")
+    multiplier_max: float = option(10.0, "Largest multiplier.")
 
     def __post_init__(self) -> None:
         self._read_group_prior()  # before the base tries, whose error names no option
