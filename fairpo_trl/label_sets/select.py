@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,7 +21,7 @@ from fairpo_trl.classification.metrics.held_precision import HeldBy, testable_co
 from fairpo_trl.core.partition import Partition
 from fairpo_trl.evaluation.models import LoadedModels, ModelSource, load_tokenizer
 from fairpo_trl.evaluation.paths import Step, copy_model, scaled_path
-from fairpo_trl.evaluation.selection import SCALES, Candidate, CandidateTest, Held, Resampled, assess, select_in_order
+from fairpo_trl.evaluation.selection import SCALES, Candidate, Held, Resampled, assess, select_in_order
 from fairpo_trl.evaluation.statement import LABEL_SETS, statement
 from fairpo_trl.label_sets.decoding import write_sets
 from fairpo_trl.label_sets.items import LabelledTexts
@@ -147,9 +147,6 @@ def select_label_sets(
     aside_share: float = 0.3,
     seed: int = 0,
     max_new_tokens: int = 32,
-    batch_size: int = 32,
-    dtype: str = "auto",
-    report: Callable[[CandidateTest], object] = lambda test: None,
     title: str = "items",
     command: str = "",
 ) -> SelectionResults:
@@ -178,12 +175,6 @@ def select_label_sets(
             As in [`~fairpo_trl.classification.select.ClassifierTest`], over items.
         max_new_tokens (`int`, *optional*, defaults to `32`):
             Length limit of a set.
-        batch_size (`int`, *optional*, defaults to `32`):
-            Texts written at once.
-        dtype (`str`, *optional*, defaults to `"auto"`):
-            Precision of the models.
-        report (`Callable`, *optional*):
-            Is told of every candidate when it is tested.
         title, command (`str`, *optional*):
             Name of the data and the command line, for the report.
 
@@ -193,7 +184,7 @@ def select_label_sets(
     Raises:
         ValueError: If the scales do not rise, the adapter cannot be scaled, or nothing can be tested.
     """
-    started, models = time.time(), LoadedModels(dtype)
+    started, models = time.time(), LoadedModels()
     steps = {step.name: step for step in scaled_path(trained, reference, scales, output / "candidates")}
     parts = divide_items(items, partition, aside_share, seed)
 
@@ -203,7 +194,7 @@ def select_label_sets(
         with models.open(source) as model:
             sets = write_sets(
                 model, load_tokenizer(source), prompts, vocabulary, max_new_tokens=max_new_tokens,
-                batch_size=batch_size, desc=f"Sets of {source.name}",
+                batch_size=32, desc=f"Sets of {source.name}",
             )  # fmt: skip
         whole = vocabulary.matrix([row[0] for row in sets])
         return np.split(whole, np.cumsum([len(part) for part in parts])[:-1])
@@ -223,7 +214,7 @@ def select_label_sets(
 
     how: dict[str, Any] = {"level": level, "bound": "bootstrap", "seed": seed}
     measures = [functools.partial(measure, step) for step in steps.values()]
-    selection = select_in_order(measures, report=report, **how)
+    selection = select_in_order(measures, **how)
     models.close()
     on_others = None
     if selection.chosen is not None and len(parts) > 1:
