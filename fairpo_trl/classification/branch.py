@@ -23,12 +23,10 @@ if TYPE_CHECKING:
 
 class BranchedHead(nn.Module):
     """
-    A frozen head, and beside it a branch that is added to the logits of some labels.
+    A frozen head for all T labels, and beside it a branch that is added to the logits of P labels.
 
-    Args:
-        base (`nn.Module`): Head for all T labels; it gets no gradient, and is always in evaluation mode.
-        branch (`nn.Module`): Head for the P labels of the branch; only it is trained.
-        columns (`Sequence[int]`): Columns of those labels in the logits, `[P]`.
+    Only the branch is trained; the head gets no gradient, and is always in evaluation mode. `columns` are those of the
+    branch's labels in the logits, `[P]`.
     """
 
     columns: torch.Tensor

@@ -61,13 +61,8 @@ def confused_entries(
     S_neg = {k absent: z_k >= z_l}, S_pos = {k present: z_k <= z_l}: ties confuse. Unknown labels are neither l nor k.
     There is no gradient.
 
-    Args:
-        logits, labels (`torch.Tensor`):
-            `[B, T]`; labels are 1 present, 0 absent, -1 unknown.
-        privileged (`torch.Tensor`):
-            Columns of the privileged labels, int64 `[P]`.
-        where (`torch.Tensor`):
-            Entries to look at, bool `[B, P]`, within [`confused_mask`].
+    `logits` and `labels` (1 present, 0 absent, -1 unknown) are `[B, T]`, `privileged` the columns of those labels,
+    `[P]`, and `where` the entries to look at, bool `[B, P]`, within [`confused_mask`].
     """
     logits = logits.detach()
     image, column = where.nonzero(as_tuple=True)

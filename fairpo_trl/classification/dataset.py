@@ -19,18 +19,9 @@ class SplitDataset(torch.utils.data.Dataset):
     """
     A [`MultiLabelSplit`] for a `DataLoader`, fetched a batch at a time (pass [`keep_batch`] as the collator).
 
-    A batch has `features` (`[B, D]`, float32) or `pixel_values` (`[B, 3, H, W]`), `labels` (`[B, T]`, int8: 1, 0, or
-    -1 for unknown), `row` (`[B]`, the number of the row in the split) and, once they are there, `reference_logits`
-    (`[B, T]`).
-
-    Args:
-        split (`MultiLabelSplit`):
-            The rows; features are used if it has them, else images.
-        transform (`Callable`, *optional*):
-            From an RGB image to a tensor `[3, H, W]`; needed for images.
-
-    Attributes:
-        reference_logits (`torch.Tensor` or `None`): `[N, T]`, set by the trainer.
+    A batch has `features` (`[B, D]`, float32) or, for a split without, `pixel_values` (`[B, 3, H, W]`, by
+    `transform`), `labels` (`[B, T]`, int8: 1, 0, or -1 for unknown), `row` (`[B]`, the number of the row in the split)
+    and, once the trainer has set them for all rows, `reference_logits` (`[B, T]`).
 
     Raises:
         ValueError: If the split has neither features nor images with a transform.
@@ -97,22 +88,8 @@ def compute_logits(
     model: torch.nn.Module, rows: SplitDataset, batch_size: int, device: torch.device, progress: bool = True
 ) -> torch.Tensor:
     """
-    Logits of all rows, in evaluation mode and in this process alone.
-
-    Args:
-        model ([`MultiLabelClassifier`]):
-            On `device`; its mode is put back afterwards.
-        rows (`SplitDataset`):
-            Features or images.
-        batch_size (`int`):
-            Rows in a forward pass.
-        device (`torch.device`):
-            Where the batches go.
-        progress (`bool`, *optional*, defaults to `True`):
-            Shows a bar for images, which take their time.
-
-    Returns:
-        `torch.Tensor`: `[N, T]`, on the CPU.
+    Logits of all rows, `[N, T]` on the CPU: computed in evaluation mode, in this process alone, by a model that lies
+    on `device`. `progress` shows a bar for images, which take their time.
     """
     loader = DataLoader(rows, batch_size=batch_size, collate_fn=keep_batch)
     hidden = not progress or rows.split.features is not None

@@ -18,14 +18,7 @@ LAST_LAYER = ("out.", "weight_out", "bias_out")
 
 
 class LinearHead(nn.Module):
-    """
-    z_t = w_t . x + b_t (the paper).
-
-    Args:
-        feature_size (`int`): D.
-        n_labels (`int`): T.
-        dropout (`float`): Share of the features dropped in training.
-    """
+    """z_t = w_t . x + b_t (the paper); `dropout` is the share of the features dropped in training."""
 
     def __init__(self, feature_size: int, n_labels: int, dropout: float) -> None:
         super().__init__()
@@ -41,13 +34,9 @@ class LabelMLPHead(nn.Module):
     """
     A two-layer network of its own for each label, all labels in one batched matrix product.
 
-    Labels share no parameter, so the gradient of one label's loss does not touch another label's score.
-
-    Args:
-        feature_size (`int`): D.
-        n_labels (`int`): T.
-        hidden_size (`int`): H, hidden units of each label. T * D * H weights: 80 labels at D = 768, H = 64 are 3.9 M.
-        dropout (`float`): Share of the hidden units dropped in training.
+    Labels share no parameter, so the gradient of one label's loss does not touch another label's score. With H =
+    `hidden_size` units of each label, of which `dropout` are dropped in training, there are T * D * H weights: 80
+    labels at D = 768, H = 64 are 3.9 M.
     """
 
     def __init__(self, feature_size: int, n_labels: int, hidden_size: int, dropout: float) -> None:
@@ -68,15 +57,7 @@ class LabelMLPHead(nn.Module):
 
 
 class SharedMLPHead(nn.Module):
-    """
-    One hidden layer shared by all labels, then a linear layer.
-
-    Args:
-        feature_size (`int`): D.
-        n_labels (`int`): T.
-        hidden_size (`int`): H.
-        dropout (`float`): Share of the hidden units dropped in training.
-    """
+    """One hidden layer shared by all labels, of which `dropout` is dropped in training, then a linear layer."""
 
     def __init__(self, feature_size: int, n_labels: int, hidden_size: int, dropout: float) -> None:
         super().__init__()
@@ -91,18 +72,10 @@ class SharedMLPHead(nn.Module):
 
 def build_head(head: HeadKind, feature_size: int, n_labels: int, hidden_size: int, dropout: float) -> nn.Module:
     """
-    The head of a kind.
-
-    Args:
-        head (`str`):
-            `"linear"`, `"label_mlp"` or `"shared_mlp"`.
-        feature_size, n_labels, hidden_size (`int`):
-            D, T and H; a linear head has no H.
-        dropout (`float`):
-            In [0, 1).
+    The head of a kind, with `feature_size` D, `n_labels` T and `hidden_size` H (a linear head has none).
 
     Raises:
-        ValueError: For an unknown head or a number out of its range.
+        ValueError: For an unknown head, or a number out of its range: sizes from 1 on, `dropout` in [0, 1).
     """
     require_known("head", [head], get_args(HeadKind))
     if feature_size < 1 or n_labels < 1 or hidden_size < 1:

@@ -25,19 +25,11 @@ def interpolate_classifier(
     reference: MultiLabelClassifier, trained: MultiLabelClassifier, scale: float
 ) -> MultiLabelClassifier:
     """
-    The classifier whose weights lie the share `scale` of the way from a reference to one that was trained from it.
+    The classifier whose weights lie the share `scale` of the way from a reference to one that was trained from it: 0
+    is the reference, 1 the trained one. It is a new one, in evaluation mode, saved and loaded as any other.
 
-    Args:
-        reference (`MultiLabelClassifier`):
-            Where the path begins.
-        trained (`MultiLabelClassifier`):
-            With the same head and the same adapted part of the backbone; or with a branch beside the reference's head
-            ([`~fairpo_trl.classification.branch.freeze_held_labels`]).
-        scale (`float`):
-            0 is the reference, 1 the trained one; at least 0.
-
-    Returns:
-        `MultiLabelClassifier`: a new one, in evaluation mode, which is saved and loaded as any other.
+    The trained one has the same head and the same adapted part of the backbone, or a branch beside the reference's
+    head ([`~fairpo_trl.classification.branch.freeze_held_labels`]).
 
     Raises:
         ValueError: If the scale is negative, or the two have other labels, statistics of features or weights.

@@ -20,14 +20,8 @@ def keyed_uniform(seed: int, step: int, rows: torch.Tensor, streams: torch.Tenso
     interruptions. These numbers do not: the paper's draws of confusing labels become part of no checkpoint, and one
     global batch gives the same step however it is split.
 
-    Args:
-        seed, step (`int`):
-            Seed of the run, and optimizer step.
-        rows (`torch.Tensor`):
-            Index of each example in the training data, int64.
-        streams (`torch.Tensor`):
-            What is drawn for it, int64, of a shape that broadcasts with `rows`: the index of a label whose confuser is
-            drawn, or T for the drawing of a label itself.
+    `rows` are indices of examples in the training data; `streams`, of a shape that broadcasts with them, say what is
+    drawn: the index of a label whose confuser is drawn, or T for the drawing of a label itself.
     """
     key = _mix(torch.tensor([seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, step], dtype=torch.int64))
     key = _mix(key[0] ^ _mix(key[1] ^ _mix(key[2] + 0x9E3779B9 & 0xFFFFFFFF)))

@@ -37,14 +37,10 @@ def write_model_card(
     Args:
         trainer ([`~fairpo_trl.MultiLabelFairPOTrainer`]):
             After training.
-        evaluation (`GroupEvaluation`, *optional*):
-            On the reported split; else the trainer's last one, if there was any.
-        comparison (`ReferenceComparison`, *optional*):
-            Against the reference, for the deltas with their intervals.
-        data (`str`, *optional*):
-            What it was trained on: a Hub id or a name.
-        licence (`str`, *optional*):
-            Licence of the weights, as the Hub spells it.
+        evaluation (`GroupEvaluation`), comparison (`ReferenceComparison`, *optional*):
+            On the reported split (else the trainer's last one, if any), and against the reference with intervals.
+        data, licence (`str`, *optional*):
+            What it was trained on (a Hub id or a name), and the licence of the weights, as the Hub spells it.
     """
     folder, config = Path(trainer.args.output_dir), trainer.accelerator.unwrap_model(trainer.model).config
     evaluation = evaluation or trainer.evaluations.get("eval")

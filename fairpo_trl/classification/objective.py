@@ -54,11 +54,9 @@ def label_losses(
     confuser: Confuser = "sample",
 ) -> LabelLosses:
     """
-    The losses of both roles, unreduced.
+    The losses of both roles, unreduced; arguments as in [`privileged_losses`], and one reference for DPO and hinge.
 
     Args:
-        logits, labels, privileged, reference_logits, uniform:
-            As in [`privileged_losses`]; the reference is also that of the hinge.
         args (`MultiLabelFairPOConfig`):
             `privileged_loss`, `non_privileged_loss` and their options.
         gates (`torch.Tensor`, *optional*):

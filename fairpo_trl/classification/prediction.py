@@ -40,19 +40,8 @@ def scored_row(
     name: Any, probabilities: Sequence[float], labels: Sequence[str], thresholds: Sequence[float], top_k: int | None
 ) -> dict[str, Any]:
     """
-    The prediction of one image.
-
-    Args:
-        name:
-            What the row calls its input.
-        probabilities, labels, thresholds (`Sequence`):
-            One per label, in the same order; a label is chosen from its threshold on.
-        top_k (`int`, *optional*):
-            Keep only the highest scores.
-
-    Returns:
-        `dict`: `input`, `scores` (label -> probability; best first with `top_k`) and `labels` (the chosen ones, best
-        first).
+    The prediction of one image from one probability and one threshold per label: `input`, `scores` (label ->
+    probability; with `top_k` only the best, best first) and `labels`: those from their threshold on, best first.
     """
     scores = dict(zip(labels, probabilities, strict=True))
     best_first = sorted(scores, key=lambda label: -scores[label])

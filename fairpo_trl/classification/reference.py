@@ -164,15 +164,7 @@ class KeptReference:
     """
     The reference of a run on disk, with what it depends on: a resumed run takes it up only if that is still the same.
 
-    Args:
-        folder (`str` or `os.PathLike`):
-            Where it is saved.
-        args (`MultiLabelFairPOConfig`):
-            Of the run.
-        train, validation (`MultiLabelSplit`):
-            What it is trained and judged on.
-        options (`Mapping[str, Any]`):
-            What else it depends on, by the names of the options.
+    `options`: what else it depends on, besides the arguments of the run and the rows it is trained and judged on.
     """
 
     def __init__(

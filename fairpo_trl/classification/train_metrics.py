@@ -22,11 +22,10 @@ class LabelMetrics:
     Means by label and by role since the last log.
 
     Attributes:
-        by_label (`pandas.DataFrame`):
-            Index: labels that occurred. Columns: `role`, `count` (known entries), `bce`, `loss` (in its role), and,
-            where they mean something, `inside_hinge` (held labels with a reference: share of entries whose BCE is at
-            most that of the reference + epsilon) and `confused` (privileged labels: share of entries that some label
-            confuses); NaN elsewhere.
+        by_label (`pandas.DataFrame`): Index: labels that occurred. Columns: `role`, `count` (known entries), `bce`,
+            `loss` (in its role), and, where they mean something (NaN elsewhere), `inside_hinge` (held labels with a
+            reference: share of entries whose BCE is at most that of the reference + epsilon) and `confused`
+            (privileged labels: share of entries that some label confuses).
         by_role (`pandas.DataFrame`): The same by role.
     """
 
@@ -49,15 +48,9 @@ def evaluation_metrics(partition: Partition) -> list[str]:
 
 class LabelMetricSums(MetricSums):
     """
-    Sums over known entries by label.
+    Sums over known entries by label, kept on `device`.
 
-    Args:
-        partition (`Partition`):
-            Labels and roles.
-        has_reference, has_confusers (`bool`):
-            Whether `inside_hinge` can be told, and `confused` is computed (preference losses).
-        device (`torch.device`):
-            Where the sums are kept.
+    `has_reference` and `has_confusers` say whether `inside_hinge` can be told, and whether `confused` is computed.
     """
 
     def __init__(

@@ -29,14 +29,8 @@ MOST_SHOWN, HELD_LABELS = 4, 10
 
 def comparison_report(comparison: LabelComparison, brief: bool = False) -> Report:
     """
-    What every medium shows of a comparison.
-
-    Args:
-        comparison ([`LabelComparison`]):
-            Many methods.
-        brief (`bool`, *optional*, defaults to `False`):
-            Whether only the first head's labels are shown, and of the held ones those with the lowest change, for a
-            terminal.
+    What every medium shows of a comparison; `brief`: for a terminal only the first head's labels, and of the held ones
+    those with the lowest change.
     """
     heads, facts = comparison.used_heads(), label_facts(comparison)
     notes = Sentences(tuple(comparison.notes))

@@ -110,14 +110,8 @@ def sample_image(image: str | None, name: str, folder: Path) -> Any:
     """
     The image of a sample in RGB on white, at most 400 pixels a side; `None` without a file.
 
-    Args:
-        image, name (`str`):
-            Its file, relative to the report's folder, and what messages call the sample.
-        folder (`Path`):
-            The report's.
-
     Raises:
-        FileNotFoundError: If the file is not in the folder.
+        FileNotFoundError: If the file is not in the folder of the report; names the sample.
         ValueError: If it is no image.
     """
     if image is None:

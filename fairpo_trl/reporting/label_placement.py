@@ -34,19 +34,15 @@ def place_labels(
     color: str = TEXT,
 ) -> None:
     """
-    Writes names beside points; a name that stands apart gets a thin line to its point.
+    Writes names beside points, the most important first; a name that stands apart gets a thin line to its point.
 
     Args:
         axes (`Axes`):
             Drawn once already, so that its layout is settled: places are in pixels.
-        labels (`Sequence[Label]`):
-            The names, the most important first.
-        taken (`Sequence[Bbox]`, *optional*):
-            Places of other texts, in pixels.
+        labels (`Sequence[Label]`), taken (`Sequence[Bbox]`):
+            The names, and the places of other texts, in pixels.
         unnamed (`Sequence[tuple[float, float]]`, *optional*):
             Further points that no name may hide, in the units of the axes.
-        fontsize, color (*optional*):
-            Of the names.
     """
     if not labels:
         return

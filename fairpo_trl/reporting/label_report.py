@@ -60,15 +60,9 @@ BASELINE_NAMES = {"all_negative": "all-negative", "label_prior": "label prior"}
 
 def label_report(results: LabelResults, brief: bool = False) -> Report:
     """
-    What every medium shows of a run; a part without numbers is left out.
+    What every medium shows of a run; a part without numbers is left out. `brief`: only the labels that moved most.
 
     A new part is one more function from the results to a [`Block`] (or `None`), named in one of the two lists below.
-
-    Args:
-        results ([`LabelResults`]):
-            The run.
-        brief (`bool`, *optional*, defaults to `False`):
-            Whether only the labels that moved most are shown, for a terminal.
     """
     unmeasured = [name for name in results.partition if name not in results.changes()]
     lacking = f"Not measured, for want of a positive in this split: {', '.join(unmeasured)}."

@@ -28,17 +28,7 @@ _FORMATS: dict[Unit, tuple[float, int, bool]] = {  # factor, digits, whether the
 
 
 def number(value: float | None, unit: Unit, *, signed: bool = False) -> str:
-    """
-    A number as text, or a dash if it is absent; never a negative zero.
-
-    Args:
-        value (`float`, *optional*):
-            The number.
-        unit (`str`):
-            How it is written, see [`Unit`].
-        signed (`bool`, *optional*, defaults to `False`):
-            Whether a plus stands before positive numbers.
-    """
+    """A number as text (`unit` says how, see [`Unit`]), or a dash if it is absent; never a negative zero."""
     if value is None:
         return ABSENT
     factor, digits, bare = _FORMATS[unit]

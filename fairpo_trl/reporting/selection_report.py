@@ -98,13 +98,9 @@ def held_block(test: CandidateTest, title: str) -> Block:
 
 def card_of_chosen(results: SelectionResults, library: str = "transformers") -> str:
     """
-    The model card of what is handed over; `fairpo push` keeps its section "What was tested" and adds the rest.
+    The model card of what was chosen; `fairpo push` keeps its section "What was tested" and adds the rest.
 
-    Args:
-        results (`SelectionResults`):
-            What was found; something is chosen.
-        library (`str`, *optional*, defaults to `"transformers"`):
-            What loads it, as the Hub spells it: `peft` for an adapter.
+    `library` is what loads it, as the Hub spells it: `peft` for an adapter.
     """
     chosen = results.selection.chosen_test
     assert chosen is not None

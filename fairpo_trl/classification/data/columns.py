@@ -137,20 +137,16 @@ def split_of_files(
     One split of images that lie in one folder, with what was left out in its notes.
 
     Args:
-        name (`str`):
-            Of the split.
-        label_names (`Sequence[str]`), labels (`np.ndarray`):
-            T names and `[N, T]`.
+        name (`str`), label_names (`Sequence[str]`), labels (`np.ndarray`):
+            Of the split: its name, T labels and `[N, T]`.
         folder (`Path`), files (`Sequence[str]`):
             N paths in the folder, with slashes.
         listed (`str`):
             What lists the images, for messages.
         keep_unlabeled (`bool`), missing_images (`str`):
             As in [`load_table`].
-        counted (`Mapping[str, int | str]`, *optional*):
-            Further notes.
-        prefix (`str`, *optional*):
-            Of the ids, before the paths.
+        counted (`Mapping[str, int | str]`), prefix (`str`, *optional*):
+            Further notes, and what stands before the paths in ids.
 
     Raises:
         FileNotFoundError: If an image of a row that is kept is missing, unless it may be.
@@ -223,19 +219,10 @@ def find_layout(
     root: Path, wanted: Sequence[tuple[str, ...]], *, dataset: str, tree: str, remark: str = ""
 ) -> list[Path]:
     """
-    Finds each wanted path in a data folder.
-
-    Args:
-        root (`Path`):
-            The data folder.
-        wanted (`Sequence[tuple[str, ...]]`):
-            For each wanted file or folder, the places where it may lie relative to `root`; the first that exists
-            counts.
-        dataset, tree, remark (`str`):
-            For the message: name of the data set, the expected layout, and a sentence.
+    Finds each wanted file or folder in a data folder: the first that exists of the places where it may lie.
 
     Raises:
-        FileNotFoundError: One error that names everything missing and shows the layout.
+        FileNotFoundError: One error that names everything missing, shows the layout (`tree`), and adds the remark.
     """
     if not root.is_dir():
         raise FileNotFoundError(

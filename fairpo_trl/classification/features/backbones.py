@@ -21,15 +21,12 @@ Pooling = Literal["cls", "mean", "cls_mean", "last4_cls_mean", "pooled"]
 
 class Backbone(nn.Module):
     """
-    An image encoder that turns a batch of pixels into one feature vector per image.
-
-    Made by [`load_backbone`], in evaluation mode and without gradients.
+    An image encoder that turns a batch of pixels into one feature vector per image; made by [`load_backbone`].
 
     Attributes:
-        network (`nn.Module`): The timm or transformers model.
+        network (`nn.Module`): The timm or transformers model, in evaluation mode and without gradients.
         transform: RGB PIL image -> float32 tensor `[3, H, W]`; deterministic, no augmentation.
-        pooling (`str`): How tokens become one vector.
-        feature_size (`int`): D, the width of the features.
+        pooling (`str`), feature_size (`int`): How tokens become one vector, and D, the width of the features.
         weights_hash (`str`): SHA-256 over the weights as they were loaded.
         description (`dict`): JSON-ready: what is needed to load the same backbone again, and to tell another one.
     """

@@ -134,21 +134,11 @@ def cache_logits(
     recompute_damaged: bool = False,
 ) -> np.ndarray:
     """
-    The logits of a model (the reference) on every row of a split, computed once and then read from disk.
+    The logits of a model (the reference) on every row of a split, computed once and then read from disk: a read-only
+    memory map, float32, `[N, T]`.
 
     As [`extract_features`]; the key is decided by the model's weights and head and by the content of the features (or
     the images and the backbone's preprocessing, for a split without features). Unreadable images raise.
-
-    Args:
-        model (`MultiLabelClassifier`):
-            On the device that is to compute; used in evaluation mode.
-        split (`MultiLabelSplit`):
-            With features, or with images if the model has a backbone.
-        cache_dir, batch_size, num_workers, progress, recompute_damaged:
-            See [`extract_features`].
-
-    Returns:
-        `np.ndarray`: read-only memory map, float32, `[N, T]`.
 
     Raises:
         ValueError: As [`extract_features`], or if the model's labels are not those of the split.

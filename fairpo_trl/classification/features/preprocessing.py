@@ -102,11 +102,8 @@ def processor_steps(numbers: Mapping[str, Any], name: str, image_size: int | Non
     """
     The numbers of a transformers image processor, from its `to_dict()`.
 
-    Args:
-        numbers (`Mapping[str, Any]`), name (`str`):
-            Of the processor; of the model, for messages.
-        image_size (`int`, *optional*):
-            Side of the square input instead of the configured one; a resize before the crop is scaled with it.
+    `image_size` is the side of the square input instead of the configured one; a resize before the crop is scaled with
+    it. `name` is that of the model, for messages.
 
     Raises:
         ValueError: If the processor does something this package does not, or does not bring images to one size.

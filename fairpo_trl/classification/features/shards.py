@@ -56,16 +56,12 @@ class ShardStore:
     with its own.
 
     Args:
-        root (`str` or `os.PathLike`):
-            Where folders of this kind lie.
-        name (`str`):
-            First part of the folder's name, for people.
+        root (`str` or `os.PathLike`), name (`str`):
+            Where folders of this kind lie, and the first part of the folder's name, for people.
         key (`Mapping[str, Any]`):
             JSON-ready: everything that decides the values. Another key is another folder.
-        rows, width (`int`):
-            Shape of the array.
-        dtype (`str`):
-            Of the array.
+        rows, width (`int`), dtype (`str`):
+            Shape and type of the array.
         batch_size (`int`):
             Rows computed together.
 
@@ -170,11 +166,8 @@ class ShardStore:
         """
         The array, computing what is not there.
 
-        Args:
-            compute (`Callable`):
-                Takes an iterator of batches (lists of rows) and yields one [`ComputedBatch`] for each, in order.
-            recompute_damaged (`bool`):
-                Whether shards whose hash is wrong are computed again instead of raising.
+        `compute` takes an iterator of batches (lists of rows) and yields one [`ComputedBatch`] for each, in order;
+        `recompute_damaged`: whether shards whose hash is wrong are computed again instead of raising.
 
         Raises:
             ValueError: If a shard is damaged and `recompute_damaged` is off; names the shards and their rows.

@@ -97,17 +97,11 @@ def calibrate(
     partition: Partition,
 ) -> tuple[pd.DataFrame, str]:
     """
-    Calibration of a split per group, before and after the temperature that is best on validation.
-
-    Args:
-        validation_labels, validation_scores (`ArrayLike`):
-            Shape `[M, T]`: what the temperature is fitted on.
-        labels, scores, partition:
-            As in [`evaluate_groups`]: the reported split.
+    [`calibration_by_group`] of a split, with the temperature that is best on validation (`[M, T]`).
 
     Returns:
-        `tuple[pd.DataFrame, str]`: the table of [`calibration_by_group`], and a sentence for the reader if validation
-        has no best temperature (few rows, all on the right side); the columns that need one are NaN then.
+        `tuple[pd.DataFrame, str]`: the table, and a sentence for the reader if validation has no best temperature (few
+        rows, all on the right side); the columns that need one are NaN then.
     """
     try:
         temperature, why = fit_temperature(validation_labels, validation_scores), ""

@@ -114,13 +114,7 @@ def retrieval(
     Retrieval of the images of each privileged label: rank all images by its score.
 
     Images with equal scores have no order of their own, so at a cutoff within a tie the expected number of hits under
-    a random order is counted; the order of the samples cannot matter.
-
-    Args:
-        labels, scores, partition:
-            As in [`evaluate_groups`]; an image with an unknown label is not ranked.
-        cutoffs (`Sequence[int]`, *optional*, defaults to `(10, 100)`):
-            Ranks at which precision and recall are taken.
+    a random order is counted; the order of the samples cannot matter. An image with an unknown label is not ranked.
 
     Returns:
         `pd.DataFrame` with a row per privileged label: `positives`, `r_precision` (precision at as many images as

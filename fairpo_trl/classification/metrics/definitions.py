@@ -171,7 +171,7 @@ def sample_f1(
 def f1_along(
     axis: int, labels: NDArray[np.int8], predictions: NDArray[np.bool_], zero_division: float = np.nan
 ) -> Floats:
-    """`2 tp / (2 tp + fp + fn)` over the known entries along an axis; `zero_division` where nothing is positive."""
+    """`2 tp / (2 tp + fp + fn)` over the known entries along an axis; `zero_division` where there is none of them."""
     true_positives = ((labels == 1) & predictions).sum(axis=axis)
     denominator = (labels == 1).sum(axis=axis) + ((labels >= 0) & predictions).sum(axis=axis)  # = 2 tp + fp + fn
     values = np.full(denominator.shape, float(zero_division))

@@ -61,10 +61,8 @@ class HeldPrecision:
     Candidates against one reference, on one part of the data; all numbers are points of average precision.
 
     Args:
-        labels (`np.ndarray`):
-            `[N, T]`: 1, 0, or -1 for unknown.
-        reference (`np.ndarray`):
-            `[N, T]` logits of the reference.
+        labels, reference (`np.ndarray`):
+            `[N, T]`: 1, 0, or -1 for unknown; and logits of the reference.
         partition ([`~fairpo_trl.Partition`]):
             Its names are the labels; the mean over privileged ones is the gain.
         series (`Sequence[Hashable]`, *optional*):
@@ -73,9 +71,7 @@ class HeldPrecision:
             `labels`: every held label is a measure, and all must pass. `mean`: the mean over them is the only one.
         margin (`float`, *optional*, defaults to `1.0`):
             Points that a measure may fall by.
-        resamples (`int`, *optional*, defaults to `1000`):
-            Of the bootstrap.
-        seed (`int`, *optional*, defaults to `0`):
+        resamples, seed (`int`, *optional*, defaults to `1000` and `0`):
             Of the bootstrap.
 
     Raises:

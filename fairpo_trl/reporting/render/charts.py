@@ -109,19 +109,10 @@ def scale(
     values: Sequence[float], *, neutral: float | None = None, most: int = 5, signed: bool = False, factor: float = 1.0
 ) -> Scale:
     """
-    An axis that holds all values and the neutral one.
+    An axis that holds all values (at least one) and the neutral one, which is as good as the reference.
 
-    Args:
-        values (`Sequence[float]`):
-            At least one.
-        neutral (`float`, *optional*):
-            What is as good as the reference.
-        most (`int`, *optional*, defaults to `5`):
-            Largest number of spaces between ticks, which stand at round numbers.
-        signed (`bool`, *optional*, defaults to `False`):
-            Whether a plus stands before positive numbers.
-        factor (`float`, *optional*, defaults to `1.0`):
-            What the ticks' texts are multiplied by: 100 for points.
+    There are at most `most` spaces between ticks, which stand at round numbers; `factor` is what their texts are
+    multiplied by: 100 for points.
     """
     known = [*values, *([] if neutral is None else [neutral])]
     low, high = min(known), max(known)

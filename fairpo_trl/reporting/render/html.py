@@ -50,17 +50,10 @@ def write_page(
     reports: Sequence[Report], path: str | os.PathLike[str], points: Sequence[Point] = (), title: str = ""
 ) -> Path:
     """
-    Writes one page for one or several reports, whole or not at all.
+    Writes one page for one or several reports, whole or not at all; with several a switch chooses between them.
 
-    Args:
-        reports (`Sequence[Report]`):
-            Of one model each; with several a switch chooses between them.
-        path (`str` or `os.PathLike`):
-            The page; its folder is created if needed, and images of the reports lie in it.
-        points (`Sequence[Point]`, *optional*):
-            What the gain cost, drawn if there are any.
-        title (`str`, *optional*):
-            Of the page, by default the first report's.
+    Images of the reports lie in the folder of the page. `points` are what the gain cost, drawn if there are any; the
+    title is the first report's by default.
 
     Raises:
         FileNotFoundError: If the image of a sample or a drawn picture is not in the folder.

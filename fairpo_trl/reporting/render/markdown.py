@@ -29,15 +29,7 @@ def escape(text: str) -> str:
 
 
 def report_markdown(report: Report, images: Mapping[str, str] | None = None) -> str:
-    """
-    A report as text.
-
-    Args:
-        report ([`Report`]):
-            What it says.
-        images (`Mapping[str, str]`, *optional*):
-            Description -> path of a PNG relative to the report; shown in this order, below the first parts.
-    """
+    """A report as text; `images` (description -> path of a PNG relative to it) stand below its first parts."""
     parts = [f"# {escape(report.title)}"]
     if report.verdict is not None:
         parts.append(f"**{escape(report.verdict.sentence)}**")

@@ -30,11 +30,7 @@ def parts_html(parts: Sequence[Shown], title: str = "", sentence: str = "") -> s
     """
     Some parts of a report as a fragment of HTML, in which text that came from data is text; no curves, no pictures.
 
-    Args:
-        parts (`Sequence[Shown]`):
-            Tables, sentences and texts.
-        title, sentence (`str`, *optional*):
-            Written above them: the title, and what came out.
+    Above them stand the title and a sentence on what came out.
     """
     shown: list[Block | Sentences] = []
     for part in parts:
@@ -48,13 +44,8 @@ def parts_html(parts: Sequence[Shown], title: str = "", sentence: str = "") -> s
 
 def metrics_html(frames: Mapping[str, pd.DataFrame], note: str = "") -> str:
     """
-    Data frames of metrics as a fragment.
-
-    Args:
-        frames (`Mapping[str, pd.DataFrame]`):
-            Title -> texts in the first columns and numbers behind them; NaN was not measured.
-        note (`str`, *optional*):
-            Stands below the last one.
+    Data frames of metrics by their titles as a fragment: texts in the first columns, numbers behind them (NaN was not
+    measured); the note stands below the last one.
     """
     *_, last = frames
     return parts_html([_block(title, frame, note if title == last else "") for title, frame in frames.items()])

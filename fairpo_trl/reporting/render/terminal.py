@@ -26,15 +26,9 @@ _COLOURS = {"better": "green", "worse": "red", "same": "dim", None: ""}
 
 def print_report(report: Report, console: Console | None = None, samples: int = 3) -> None:
     """
-    Prints what a report says.
+    Prints what a report says, by default to the standard output, at most 100 columns wide.
 
-    Args:
-        report ([`Report`]):
-            What to print.
-        console (`Console`, *optional*):
-            Where to print; by default the standard output, at most 100 columns wide.
-        samples (`int`, *optional*, defaults to `3`):
-            Prompts or images shown; regressions are left to the other media.
+    `samples`: how many prompts or images are shown; regressions are left to the other media.
     """
     console = console or new_console()
     console.print(Text(printable(report.title), style="bold"))
