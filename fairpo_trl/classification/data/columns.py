@@ -134,19 +134,10 @@ def split_of_files(
     prefix: str = "",
 ) -> MultiLabelSplit:
     """
-    One split of images that lie in one folder, with what was left out in its notes.
+    One split of images, `files` (paths with slashes) in one folder, with what was left out in its notes.
 
-    Args:
-        name (`str`), label_names (`Sequence[str]`), labels (`np.ndarray`):
-            Of the split: its name, T labels and `[N, T]`.
-        folder (`Path`), files (`Sequence[str]`):
-            N paths in the folder, with slashes.
-        listed (`str`):
-            What lists the images, for messages.
-        keep_unlabeled (`bool`), missing_images (`str`):
-            As in [`load_table`].
-        counted (`Mapping[str, int | str]`), prefix (`str`, *optional*):
-            Further notes, and what stands before the paths in ids.
+    `listed` is what lists the images, for messages; `counted` are further notes; a prefix stands before the paths in
+    ids; the other arguments are as in [`load_table`].
 
     Raises:
         FileNotFoundError: If an image of a row that is kept is missing, unless it may be.

@@ -28,13 +28,8 @@ def names_of_cells(cells: Sequence[Any], separator: str | None, where: str, colu
     """
     The label names in each cell: a list, a list as JSON or Python writes it, or names joined by `separator`.
 
-    Args:
-        cells (`Sequence`):
-            One cell a row.
-        separator (`str`, *optional*):
-            What joins names; `None` is `"|"`, and refuses cells that look joined by `;`, `,` or blanks instead.
-        where, column (`str`):
-            What errors call the table and the column.
+    Without a separator it is `"|"`, and cells that look joined by `;`, `,` or blanks are refused. `where` and `column`
+    are what errors call table and column.
 
     Raises:
         ValueError: If a cell or a name in it is empty, or neither text nor a number. Rows count from 1.
@@ -125,16 +120,10 @@ def matrix_of_names(
     cells: Sequence[Sequence[str]], label_names: Sequence[str] | None, where: str, column: str
 ) -> tuple[tuple[str, ...], NDArray[np.int8]]:
     """
-    Label names and `[N, T]` int8 of 0 and 1 from the names present in each row.
+    Label names and `[N, T]` int8 of 0 and 1 from the names present in each row, which may repeat.
 
-    Args:
-        cells (`Sequence[Sequence[str]]`):
-            Names present in each row; a name may repeat. Whole numbers, if all are, are places in `label_names`, from
-            0 on, unless they are these names.
-        label_names (`Sequence[str]`, *optional*):
-            All labels, in the order wanted; `None`: those that occur, sorted.
-        where, column (`str`):
-            What errors call the table and the column.
+    `label_names` are all labels, in the order wanted; `None`: those that occur, sorted. Whole numbers, if all are, are
+    places in it, from 0 on, unless they are these names.
 
     Raises:
         ValueError: If a name is not in `label_names`, labels are numbers without `label_names`, or no label occurs at
@@ -176,15 +165,10 @@ def matrix_of_columns(
     columns: Mapping[str, Sequence[Any]], unknown: str | int | None, where: str, absent: str | int | None = None
 ) -> tuple[tuple[str, ...], NDArray[np.int8]]:
     """
-    Label names and `[N, T]` int8 of 1, 0 and -1 (unknown) from one column per label.
+    Label names and `[N, T]` int8 of 1, 0 and -1 (unknown) from one column per label: cells of 1, 0, true, false, or
+    empty where it is unknown.
 
-    Args:
-        columns (`Mapping[str, Sequence]`):
-            Label -> cells: 1, 0, true, false, or an empty cell where it is unknown.
-        unknown, absent (`str` or `int`, *optional*):
-            A value that also means unknown, or absent: `""` for an empty cell, `-1` for CelebA's.
-        where (`str`):
-            What errors call the table.
+    `unknown` and `absent` are values that also mean that: `""` for an empty cell, `-1` for CelebA's.
 
     Raises:
         ValueError: For any other cell, and for empty cells in a column without a single 0, unless `unknown` or

@@ -16,10 +16,8 @@ def adapt_backbone(
     backbone: Backbone, trainable: Trainable, blocks: int, lora_r: int, lora_alpha: int
 ) -> list[nn.Module]:
     """
-    Turns on the gradients of a part of a frozen backbone, see `MultiLabelClassifier.attach_backbone`.
-
-    Returns:
-        `list[nn.Module]`: the blocks that are trained whole.
+    Turns on the gradients of a part of a frozen backbone, see `MultiLabelClassifier.attach_backbone`; gives the blocks
+    that are trained whole.
 
     Raises:
         ValueError: If the backbone has no such blocks, or LoRA finds no linear layer in them.

@@ -175,14 +175,10 @@ class TunedThresholds:
 
 def tune_thresholds(labels: ArrayLike, scores: ArrayLike, partition: Partition) -> TunedThresholds:
     """
-    For each label the threshold with the highest F1.
+    For each label the threshold with the highest F1 on validation data, not on the reported split.
 
     The threshold lies half-way between the last score predicted and the next one; of equally good ones the highest is
     taken. With few positives it overfits: compare `f1` with the F1 on the evaluated split.
-
-    Args:
-        labels, scores, partition:
-            As in [`evaluate_groups`]; validation data, not the reported split.
 
     Raises:
         ValueError: If shapes differ or a label or score is invalid.

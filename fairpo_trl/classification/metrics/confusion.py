@@ -38,11 +38,7 @@ class Confusion:
 
 def confusion_of_privileged(labels: ArrayLike, scores: ArrayLike, partition: Partition) -> Confusion:
     """
-    Confusing negatives of every present privileged label.
-
-    Args:
-        labels, scores, partition:
-            As in [`evaluate_groups`]; an unknown label is never a confusing negative.
+    Confusing negatives of every present privileged label; an unknown label is never one.
 
     Raises:
         ValueError: If shapes differ or a label or score is invalid.
