@@ -41,11 +41,7 @@ def exit_clearly(work: Callable[[list[str]], object], arguments: Sequence[str]) 
     `OSError` (a file, a disk, the Hub) and `ImportError` (an optional package); and `FloatingPointError`, which names
     the step and rows of a loss that is not finite. Everything else is a defect, and keeps its traceback.
 
-    Args:
-        work (`Callable[[list[str]], object]`):
-            Takes the arguments without `--debug`.
-        arguments (`Sequence[str]`):
-            Without the name of the program.
+    The arguments are without the name of the program; `work` takes them without `--debug`.
 
     Raises:
         SystemExit: With code 2 after bad input, 1 after a number that is not finite.

@@ -28,11 +28,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """
-    Runs a command.
-
-    Args:
-        arguments (`Sequence[str]`, *optional*):
-            Without the name of the program; those of the command line by default.
+    Runs a command; the arguments, without the name of the program, are those of the command line by default.
 
     Raises:
         SystemExit: With code 2 after bad input, 0 after `--help` or `--version`.

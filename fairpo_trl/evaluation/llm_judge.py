@@ -251,17 +251,10 @@ class HttpAnswerer:
     An OpenAI-compatible endpoint: each question is a chat of one message, at temperature 0.
 
     Args:
-        address (`str`):
-            Base address, as `http://localhost:8000/v1`.
-        model (`str`):
-            Name of the model there.
+        address, model, **options:
+            As in [`~fairpo_trl.evaluation.http.ChatClient`], whose errors it has.
         max_tokens (`int`, *optional*, defaults to `256`):
             Length limit of an answer.
-        **options (`Any`):
-            Key, timeout, attempts and the like; see [`~fairpo_trl.evaluation.http.ChatClient`].
-
-    Raises:
-        ValueError: If the address, the name of the variable or a number is wrong.
     """
 
     def __init__(self, address: str, model: str, *, max_tokens: int = 256, **options: Any) -> None:
@@ -275,12 +268,7 @@ class HttpAnswerer:
         }
 
     def answer(self, questions: Sequence[str]) -> Answers:
-        """
-        Yields answers as they come.
-
-        Raises:
-            OSError: If the server cannot be reached, or refuses the key, the model or the address.
-        """
+        """Yields answers as they come; errors are those of [`~fairpo_trl.evaluation.http.ChatClient.ask`]."""
         settings = {"temperature": 0, "max_tokens": self._max_tokens}
         bodies = [{"messages": [{"role": "user", "content": question}], **settings} for question in questions]
         with closing(self._client.ask(bodies)) as replies:

@@ -152,9 +152,7 @@ class LoadedModels:
     """
     Opens models one after the other; the last base stays loaded, for the next adapter on it.
 
-    Args:
-        dtype (`str`, *optional*, defaults to `"auto"`):
-            `auto` for the precision of the files, or `float32`, `bfloat16`, `float16`.
+    `dtype` is `auto` for the precision of the files, or `float32`, `bfloat16`, `float16`.
     """
 
     def __init__(self, dtype: str = "auto") -> None:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,12 +204,10 @@ def push_from_trainer(
             Its `hub_model_id` is the repository, which exists.
         folder (`str` or `os.PathLike`):
             Where it saved; the card is that of its `output_dir`.
-        commit_message (`str`):
-            Message of the commit.
+        commit_message, token, revision (`str`):
+            As for the Hub; the latter two are those of the arguments by default.
         blocking (`bool`):
             Whether to return only once everything is sent.
-        token, revision (`str`, *optional*):
-            Those of the arguments by default.
         checkpoint_as (`str`, *optional*):
             Folder in the repository for the checkpoint; `None` sends the model alone.
 
@@ -228,27 +227,23 @@ def push_from_trainer(
     else:
         files = checkpoint_files(folder, kind)
     refuse_private(files, folder)
-    # On the disk of the model, so that its content gets a second name instead of a copy.
-    temporary = tempfile.TemporaryDirectory(prefix=".hub-", dir=output)
-    try:
-        stage(files, Path(temporary.name), keep=checkpoint_step(folder) is not None)
+    with ExitStack() as stack:
+        # On the disk of the model, so that its content gets a second name instead of a copy.
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix=".hub-", dir=output))
+        stage(files, Path(temporary), keep=checkpoint_step(folder) is not None)
         if checkpoint_as is not None:
-            mark_complete(temporary.name)  # of what is sent: paths were cut, arguments stay here
+            mark_complete(temporary)  # of what is sent: paths were cut, arguments stay here
         api: Any = HfApi()  # its overloads know `run_as_future` only as a literal
         sent = api.upload_folder(
             repo_id=trainer.hub_model_id,
-            folder_path=temporary.name,
+            folder_path=temporary,
             path_in_repo=checkpoint_as,
             commit_message=commit_message,
             token=token or trainer.args.hub_token,
             run_as_future=not blocking,
             revision=revision or trainer.args.hub_revision,
         )
-    except BaseException:
-        temporary.cleanup()
-        raise
-    if isinstance(sent, Future):
-        sent.add_done_callback(lambda _: temporary.cleanup())
-    else:
-        temporary.cleanup()
+        if isinstance(sent, Future):  # the folder outlasts this call
+            later = stack.pop_all()
+            sent.add_done_callback(lambda _: later.close())
     return sent
