@@ -57,13 +57,7 @@ def judge_texts(
     """
     Candidate -> its comparisons, for which each judge is asked once per text or pair of texts.
 
-    Args:
-        texts ([`ModelTexts`]):
-            What was written.
-        assigned (`Mapping[str, Sequence[JudgeSpec]]`):
-            Attribute -> its judges.
-        judges (`Mapping[str, Judge]`):
-            A judge as it is written -> the judge.
+    `assigned` has the judges of each attribute; `judges` are found by the way they are written.
     """
     writings = {name: texts.writing(name) for name in texts.completions}
     scored: dict[str, dict[str, NDArray[np.float64]]] = {}

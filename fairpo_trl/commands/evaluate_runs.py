@@ -66,13 +66,7 @@ def choose_partition(
     """
     Who is privileged: as the user says, else as the models were trained.
 
-    Args:
-        attributes (`Sequence[str]`):
-            Every attribute of the data.
-        privileged (`Sequence[str]`, *optional*):
-            The option.
-        runs (`Mapping[str, RunFacts | None]`):
-            Model -> what is known of its training.
+    `attributes` are those of the data, `privileged` is the option, `runs` says what is known of each model's training.
 
     Raises:
         ValueError: If a name is unknown, nothing is known of any run, or runs disagree.
