@@ -85,9 +85,25 @@ def test_every_dependency_is_imported_by_the_package_and_the_others_are_extras()
     needed = {re.split(r"[<>=;\[ ]", entry)[0].lower() for entry in project["dependencies"]}
     imported = {name.partition(".")[0] for path in PACKAGE.rglob("*.py") for name in imports_of(path)}
     assert not {name for name in needed if MODULE_OF.get(name, name) not in imported}
-    assert not {"sklearn", "bitsandbytes"} & imported
+    ours = {MODULE_OF.get(name, name) for name in needed} | {"fairpo_trl"} | sys.stdlib_module_names
+    assert imported - ours == {"deepspeed", "evaluate", "lm_eval"}  # where the user has them
     (quantised,) = (entry for entry in project["optional-dependencies"]["qlora"] if entry.startswith("bitsandbytes"))
     assert ">=" in quantised
+
+
+def test_the_install_page_names_every_lower_bound():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    told = {}
+    for line in (ROOT / "docs" / "install.md").read_text(encoding="utf-8").splitlines():
+        if re.match(r"\| [A-Z]?[a-z]", line):
+            names, versions, _ = (cell.strip() for cell in line.strip("|").split("|", 2))
+            told.update(zip(names.removesuffix(" (extras)").lower().split(", "), versions.split(", "), strict=False))
+    extras = [entry for group in project["optional-dependencies"].values() for entry in group]
+    bounds = [re.match(r"([\w-]+)>=([\d.]+)", entry) for entry in (*project["dependencies"], *extras)]
+    bounds = {match[1].lower(): match[2] for match in bounds if match}
+    needed = {re.split(r"[<>=]", entry)[0] for entry in project["dependencies"]}
+    assert {name: told.get(name) for name in needed} == {name: bounds[name] for name in needed}
+    assert all(told[name] == version for name, version in bounds.items() if name in told)
 
 
 def test_recipes_do_not_need_the_experiments():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import socket
 import struct
@@ -19,13 +20,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import timm
+import torch
 from helpers_classification import multilabel, rows
 from helpers_trainer import data, fairpo
 from helpers_trees import write_image, write_nus_wide
+from timm.models import save_for_hf
 
 from fairpo_trl.classification.data.images import UnreadableImageError, open_image
 from fairpo_trl.classification.data.nus_wide import load_nus_wide
 from fairpo_trl.classification.data.tables import load_table
+from fairpo_trl.classification.features.backbones import load_backbone
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,6 +133,25 @@ def test_libraries_without_the_option_cannot_run_code_either() -> None:
     """`datasets` and `timm` have no `trust_remote_code` to be set: should they get one, it has to be said here too."""
     for loader in (datasets.load_dataset, timm.create_model):
         assert "trust_remote_code" not in inspect.signature(loader).parameters
+
+
+class MakesAFolder:
+    """Makes a folder as soon as it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_among_the_weights_of_a_timm_folder_is_never_run(tmp_path: Path) -> None:
+    save_for_hf(timm.create_model("test_vit", pretrained=False), tmp_path, safe_serialization=True)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"cls_token": MakesAFolder(tmp_path / "was run")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(Exception, match="weights_only"):
+        load_backbone(f"timm:local-dir:{tmp_path}")
+    assert not (tmp_path / "was run").exists()
 
 
 # ---- file names in data ----
