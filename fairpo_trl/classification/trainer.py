@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from accelerate.logging import get_logger
 from transformers import EvalPrediction, Trainer
-from transformers.trainer_callback import ProgressCallback
 
 from fairpo_trl.classification.config import PREFERENCES, MultiLabelFairPOConfig
 from fairpo_trl.classification.data.split import MultiLabelSplit, first_difference
@@ -32,7 +31,7 @@ from fairpo_trl.training.arguments import make_group_weights
 from fairpo_trl.training.best_metric import check_best_metric
 from fairpo_trl.training.engines import whole_parameters
 from fairpo_trl.training.group_robust import GroupRobustTrainer
-from fairpo_trl.training.progress import BarCallback
+from fairpo_trl.training.progress import BarCallback, show_little
 from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
 from fairpo_trl.training.sampler import GroupBalancedSampler
 from fairpo_trl.training.window import padded_duplicates
@@ -137,8 +136,7 @@ class MultiLabelFairPOTrainer(SafeCheckpoints, GroupRobustTrainer, Trainer):
         model.config.partition = self.partition.to_dict()
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
             raise ValueError("The model has no trainable parameter, so training would do nothing.")
-        if self.pop_callback(ProgressCallback) is not None:
-            self.add_callback(BarCallback)
+        show_little(self, BarCallback)
 
         device = self.accelerator.device
         self._privileged = torch.tensor([names.index(name) for name in self.partition.privileged], device=device)

@@ -183,7 +183,11 @@ class PairForward(TrainerBase):
     @contextlib.contextmanager
     def _no_gradients(self) -> Iterator[None]:
         """For passes without a graph: no recomputing of activations either, and the precision of training."""
-        checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
+        checkpointing: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if (
+            self.model.is_activation_checkpointing
+        ):  # only then: TRL reads it by its old name, which warns at every step
+            checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
         with torch.no_grad(), checkpointing, self.accelerator.autocast():
             yield
 

@@ -11,7 +11,6 @@ from accelerate.logging import get_logger
 from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
-from transformers.trainer_callback import ProgressCallback
 
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.core.partition import Partition
@@ -42,7 +41,7 @@ from fairpo_trl.training.arguments import make_group_weights
 from fairpo_trl.training.best_metric import check_best_metric
 from fairpo_trl.training.engines import whole_parameters
 from fairpo_trl.training.group_robust import GroupRobustTrainer
-from fairpo_trl.training.progress import CompactProgressCallback
+from fairpo_trl.training.progress import CompactProgressCallback, show_little
 from fairpo_trl.training.safe_checkpoints import SafeCheckpoints
 from fairpo_trl.training.sampler import GroupBalancedSampler
 from fairpo_trl.training.window import padded_duplicates
@@ -191,8 +190,7 @@ class FairPOTrainer(SafeCheckpoints, PairForward, CachedReference, HeldGradients
             )
         self.data_collator: Any = AttributeCollator(self.data_collator, self.partition.names, args.attribute_column)
 
-        if self.pop_callback(ProgressCallback) is not None:  # its line would hold several metrics of every attribute
-            self.add_callback(CompactProgressCallback)
+        show_little(self, CompactProgressCallback)  # a line would hold several metrics of every attribute
         self.add_callback(ForgetPrompts)
 
         device = self.accelerator.device

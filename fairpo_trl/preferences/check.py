@@ -108,6 +108,11 @@ class PreferenceReport:
     refused: tuple[Problem, ...]
     tokens_checked: bool = False
 
+    def _repr_html_(self) -> str:
+        from fairpo_trl.preferences.show import check_html
+
+        return check_html(self)
+
     def conflict_matrix(self) -> np.ndarray:
         """
         Share of the prompts, of those on which two attributes rank the same responses, on which they disagree.

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fairpo_trl.preferences.check import PreferenceReport
 from fairpo_trl.preferences.rules import row_numbers
-from fairpo_trl.reporting.blocks import Block, Row
+from fairpo_trl.reporting.blocks import Block, Row, Sentences, Shown
 from fairpo_trl.reporting.cells import Value
 from fairpo_trl.reporting.numbers import ABSENT, role_text, share
 from fairpo_trl.reporting.render.terminal import print_part
@@ -35,17 +35,31 @@ def print_report(report: PreferenceReport, console: Console | None = None) -> No
             Where to print; a console on the standard output by default.
     """
     console = console or Console(highlight=False)
-    rows = ", ".join(f"{split} {count:,}" for split, count in report.splits.items())
-    roles = "".join(f"; {role_text(role)} {count:,}" for role, count in sorted(report.roles.items(), reverse=True))
-    console.print(Text(f"Pairs: {rows}{roles}"))
-    if report.attributes:
-        print_part(_attribute_block(report), console)
-    if report.conflicts:
-        print_part(_conflict_block(report), console)
-        if len(report.attributes) > 2:
-            print_part(_matrix_block(report), console)
+    for part in check_parts(report):
+        print_part(part, console)
     for line, style in _findings(report):
         console.print(Text(line, style=style))
+
+
+def check_html(report: PreferenceReport) -> str:
+    """A report as a notebook shows it; see [`~fairpo_trl.reporting.render.notebook.parts_html`]."""
+    from fairpo_trl.reporting.render.notebook import parts_html
+
+    return parts_html([*check_parts(report), Sentences(tuple(line for line, _ in _findings(report)))])
+
+
+def check_parts(report: PreferenceReport) -> tuple[Shown, ...]:
+    """Counts, the table of the attributes, and their conflicts."""
+    rows = ", ".join(f"{split} {count:,}" for split, count in report.splits.items())
+    roles = "".join(f"; {role_text(role)} {count:,}" for role, count in sorted(report.roles.items(), reverse=True))
+    parts: list[Shown] = [Sentences((f"Pairs: {rows}{roles}",))]
+    if report.attributes:
+        parts.append(_attribute_block(report))
+    if report.conflicts:
+        parts.append(_conflict_block(report))
+        if len(report.attributes) > 2:
+            parts.append(_matrix_block(report))
+    return tuple(parts)
 
 
 def plot_conflicts(report: PreferenceReport, path: str | os.PathLike[str]) -> Path:

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from conftest import make_model
 from helpers_trainer import data, fairpo
+from packaging.version import Version
 from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from fairpo_trl.core.losses import LOG_2
 from fairpo_trl.generation.reference import silence
@@ -68,6 +71,8 @@ def _only_adapter_of_another_name(path: str) -> Any:
 
 
 def _adapter_of_transformers(path: str) -> Any:
+    if Version(peft.__version__) < Version(MIN_PEFT_VERSION):
+        pytest.skip(f"transformers takes no adapter of PEFT {peft.__version__}, but of {MIN_PEFT_VERSION}")
     model = _base(path)
     model.add_adapter(_lora(init_lora_weights=False))
     return model

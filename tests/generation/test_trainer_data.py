@@ -6,10 +6,12 @@ import math
 
 import pytest
 import torch
+import transformers
 from conftest import make_rows
 from datasets import Dataset
 from helpers_trainer import NAMES, data, fairpo, logs
 from transformers.modeling_outputs import ModelOutput
+from transformers.trainer_callback import TrainerCallback
 
 from fairpo_trl.core import Partition
 from fairpo_trl.core.losses import LOG_2
@@ -19,6 +21,7 @@ from fairpo_trl.generation.data_check import prepare_rows
 from fairpo_trl.generation.log_probs import PairLogProbs
 from fairpo_trl.generation.metrics import PairMetricSums
 from fairpo_trl.generation.pair_losses import pair_losses
+from fairpo_trl.training import progress
 
 
 def changed(index: int | list[int], **values) -> Dataset:
@@ -281,3 +284,24 @@ def test_progress_line_is_short_and_the_history_whole(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "'weight/privileged'" in shown and "'accuracy/worst_attribute'" in shown and "rewards/" not in shown
     assert "rewards/margins" in trainer.state.log_history[0]
+
+
+def test_the_table_of_a_notebook_has_few_columns_and_passes_without_checkpointing_do_not_warn(
+    tmp_path, monkeypatch, recwarn
+):
+    rows = []
+
+    class Table(TrainerCallback):  # as transformers' own, which IPython has to be there for
+        def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+            rows.append(metrics)
+
+    monkeypatch.setattr(transformers.trainer, "DEFAULT_PROGRESS_CALLBACK", Table)
+    monkeypatch.setattr(progress, "DEFAULT_PROGRESS_CALLBACK", Table)
+    trainer = fairpo(
+        tmp_path, eval_dataset=data(8), max_steps=2, eval_strategy="steps", eval_steps=2, disable_tqdm=False
+    )
+    trainer.train()
+    assert set(rows[0]) == {"eval_loss", "eval_weighted_loss", "eval_accuracy/worst_attribute",
+                            "eval_margin/worst_attribute", "eval_runtime"}  # fmt: skip
+    assert len(trainer.state.log_history[-2]) > 20
+    assert not [warning for warning in recwarn if "is_gradient_checkpointing" in str(warning.message)]

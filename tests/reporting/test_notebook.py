@@ -48,7 +48,12 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, tiny_model_path, monkeyp
     outputs = run_notebook(notebook, {MODEL: tiny_model_path, "max_steps=20": "max_steps=2", "=48": "=4"})
     shown = [output["data"] for cell in outputs for output in cell if "data" in output]
     pages = ["".join(data["text/html"]) for data in shown if "text/html" in data]
-    for text in ("By attribute", "Candidates, from the safest", "What the models write"):
+    for text in (
+        "Share of the comparable prompts",
+        "By attribute",
+        "Candidates, from the safest",
+        "What the models write",
+    ):
         assert any(text in page for page in pages), text
     assert sum("image/png" in data for data in shown) == 3
     assert Path("first-steps/report/report.html").is_file()

@@ -42,8 +42,11 @@ def print_part(part: Shown, console: Console, samples: int = 3) -> None:
         for line in part.lines:
             console.print(Text(printable(line)))
     elif not (isinstance(part, Texts) and part.regressions) and isinstance(block := tabled(part, samples), Block):
-        for table in block_tables(block, console.width):
-            console.print(Padding(table, (1, 0, 0, 0)))
+        for number, table in enumerate(block_tables(block, console.width)):
+            # As a title of the table it would be no wider than that.
+            title = Text(printable(block.title) + (", continued" if number else ""), style="bold")
+            console.print(Padding(title, (1, 0, 0, 0)))
+            console.print(table)
         if block.note:
             console.print(Text(printable(block.note), style="dim"))
 
@@ -58,7 +61,7 @@ def new_console() -> Console:
 
 def block_tables(block: Block, width: int) -> list[Table]:
     """
-    A block as tables in which no number is cut.
+    A block as tables, without its title, in which no number is cut.
 
     Where its columns need more room, intervals stand below their numbers and headers break at blanks; where that is
     too wide still, the columns of numbers stand in several tables below each other, each with the columns of text.
@@ -82,10 +85,7 @@ def block_tables(block: Block, width: int) -> list[Table]:
         if groups[-1] and block.header[column] and not fits:
             groups.append([])
         groups[-1].append(column)
-    return [
-        _table(block, plans[-1], [*texts, *group], width, ", continued" if group is not groups[0] else "")
-        for group in groups
-    ]
+    return [_table(block, plans[-1], [*texts, *group], width) for group in groups]
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,9 @@ class _Plan:
         return width - 2 - sum(self.least[column] + between for column in columns) + between
 
 
-def _table(block: Block, plan: _Plan, columns: Sequence[int], width: int, more: str = "") -> Table:
+def _table(block: Block, plan: _Plan, columns: Sequence[int], width: int) -> Table:
     all_texts = block.texts == len(block.header)
     table = Table(
-        title=Text(printable(block.title) + more, style="bold"),
-        title_justify="left",
         box=box.SIMPLE,
         show_lines=all_texts and len(block.header) > 2,  # long texts side by side
         pad_edge=False,
