@@ -97,7 +97,8 @@ def test_the_install_page_names_every_lower_bound():
     for line in (ROOT / "docs" / "install.md").read_text(encoding="utf-8").splitlines():
         if line.count("|") == 4:
             names, versions = (cell.strip() for cell in line.split("|")[1:3])
-            told.update(zip(names.removesuffix(" (extras)").lower().split(", "), versions.split(", "), strict=False))
+            lowest = versions.split(";")[0].split(", ")
+            told.update(zip(names.removesuffix(" (extras)").lower().split(", "), lowest, strict=False))
     extras = [entry for group in project["optional-dependencies"].values() for entry in group]
     bounds = [re.match(r"([\w-]+)>=([\d.]+)", entry) for entry in (*project["dependencies"], *extras)]
     bounds = {match[1].lower(): match[2] for match in bounds if match}
