@@ -52,7 +52,8 @@ def _compact_table(kind: type[TrainerCallback]) -> type[TrainerCallback]:
         def on_evaluate(
             self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
         ) -> None:
-            super().on_evaluate(args, state, control, metrics=_few(metrics), **kwargs)
+            few = {key: value for key, value in _few(metrics).items() if not key.endswith("_runtime")}
+            super().on_evaluate(args, state, control, metrics=few, **kwargs)
 
     return CompactTableCallback
 

@@ -301,7 +301,7 @@ def test_the_table_of_a_notebook_has_few_columns_and_passes_without_checkpointin
         tmp_path, eval_dataset=data(8), max_steps=2, eval_strategy="steps", eval_steps=2, disable_tqdm=False
     )
     trainer.train()
-    assert set(rows[0]) == {"eval_loss", "eval_weighted_loss", "eval_accuracy/worst_attribute",
-                            "eval_margin/worst_attribute", "eval_runtime"}  # fmt: skip
+    few = ["eval_loss", "eval_weighted_loss", "eval_accuracy/worst_attribute", "eval_margin/worst_attribute"]
+    assert sorted(rows[0]) == sorted(few)
     assert len(trainer.state.log_history[-2]) > 20
     assert not [warning for warning in recwarn if "is_gradient_checkpointing" in str(warning.message)]
