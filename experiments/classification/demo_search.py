@@ -1,12 +1,14 @@
 """
-Chooses the setting of the classification demo by cross-validation over series of the openclipart train set.
+Chooses the setting of the classification demo by cross-validation over series of a train set.
 
     python -m experiments.classification.demo_search                       (minutes on a core, resumable)
+    ... --features FOLDER --shares 0.2 --kinds least_frequent              (another set, for example of `icons`)
+    ... --test demo_adjusted_mix0.5 --shares 0.2 --kinds least_frequent    (one setting, on test, all --seeds)
 
-Who is privileged and with which loss, under the shared MLP and the hinge for held labels. The test set is not looked
-at. The criterion, written in `docs/study.md` before the first run: of the settings that cost the held labels at most
-`ALLOWED_HELD_LOSS` of mAP, the one whose privileged gain is largest in its own standard errors. `demo_search.md` has
-all of them.
+Who is privileged, with which loss and how much of the way to it, under the shared MLP and the hinge for held labels.
+Without `--test` the test set is not looked at. The criterion, written in `docs/study.md` before the first run: of the
+settings that cost the held labels at most `ALLOWED_HELD_LOSS` of mAP, the one whose privileged gain is largest in its
+own standard errors. `demo_search.md` has all of them.
 """
 
 from __future__ import annotations
@@ -14,14 +16,17 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from openclipart.load import load_openclipart
 
 from experiments.pages import write_page
 from fairpo_trl import Partition
+from fairpo_trl.classification.data.tables import load_features
 from fairpo_trl.classification.metrics.comparison import compare_with_reference
 from fairpo_trl.reporting.documents import hardware
 from fairpo_trl.reporting.numbers import points
@@ -30,7 +35,7 @@ from fairpo_trl.reporting.render.markdown import pipe_table
 from .compare import MAIN_HEAD
 from .folds import load_folds
 from .pool import Job, run_jobs
-from .runs import HEADS, REFERENCE, Experiment, Head, Row, worst_of_reference
+from .runs import HEADS, REFERENCE, VALIDATION_SHARE, Experiment, Head, Row, worst_of_reference
 
 
 ALLOWED_HELD_LOSS = 0.003
@@ -44,6 +49,13 @@ ROWS = [
     Row("demo_simpo", "SimPO", "fairpo_simpo"),
     Row("demo_dpo", "DPO", "fairpo_dpo"),
 ]
+MIXES = (0.25, 0.5, 0.75)
+SETTINGS = ROWS + [
+    replace(row, name=f"{row.name}_mix{mix:g}", label=f"{row.label}, {mix:g} of the way", mix=mix)
+    for mix in MIXES
+    for row in ROWS
+]
+"""With the logits part of the way from the reference, which cost no training."""
 
 
 def partitioned(fold: Experiment, number: int, kind: str, share: float) -> Experiment:
@@ -83,38 +95,72 @@ def choose(table: pd.DataFrame) -> pd.Series:
     return kept.loc[(kept["privileged"] / kept["privileged_se"]).idxmax()]
 
 
+def test(experiment: Experiment, row: Row, head: Head, seeds: Sequence[int], resamples: int) -> str:
+    """One setting on test: the mean change of mAP over seeds with its 95 % interval over series, in words."""
+    run_jobs([Job(f"test-seed{seed}", experiment, [row.trained], head, seed) for seed in seeds], 1)
+    split = experiment.splits["test"]
+    after, before = ([experiment.logits(r, head, seed, "test") for seed in seeds] for r in (row, REFERENCE))
+    found = compare_with_reference(
+        split.labels, after, before, experiment.partition, series=split.series, resamples=resamples
+    ).by_group
+    held, privileged = (found.loc[group] for group in ("non_privileged", "privileged"))
+    return f"{row.label}, {len(seeds)} seeds, {len(split)} test images: " + ", ".join(
+        f"{name} {points(group['delta'])} [{points(group['low'])}, {points(group['high'])}]"
+        for name, group in (("privileged", privileged), ("held", held))
+    )
+
+
 def main() -> None:
-    """Runs what is missing on the folds, chooses, and writes the table."""
+    """Runs what is missing on the folds, chooses, and writes the table; or runs one setting on test."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("fairpo-demo-search"))
+    parser.add_argument("--features", type=Path, help="folder of features.npy and labels.csv (default: openclipart)")
+    parser.add_argument("--kinds", nargs="*", choices=list(SHARES), default=list(SHARES), help="who is privileged")
+    parser.add_argument("--shares", nargs="*", type=float, help="only these shares of the labels")
+    parser.add_argument("--rows", nargs="*", help="only these losses, with every part of the way to them")
+    parser.add_argument("--test", choices=[row.name for row in SETTINGS], help="run this setting on test instead")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4], help="with --test")
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--resamples", type=int, default=300, help="of the bootstrap over series of a fold")
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
+    splits = load_openclipart() if args.features is None else load_features(args.features, label_columns="all")
     head, records = HEADS[MAIN_HEAD], list[dict[str, Any]]()
+    settings = [row for row in SETTINGS if not args.rows or row.trained.name in args.rows]
+    if args.test:
+        train, validation = splits["train"].carve_validation(VALIDATION_SHARE, seed=0)
+        parts = {"train": train, "validation": validation, "test": splits["test"]}
+        rarest = Partition.by_least_frequent(splits["train"].label_counts(), args.shares[0] if args.shares else 0.2)
+        row = next(row for row in SETTINGS if row.name == args.test)
+        print(test(Experiment(args.output_dir, parts, rarest, args.epochs), row, head, args.seeds, args.resamples))
+        return
     # The references come first: partitions share them, and one kind of partition asks them.
-    first = load_folds(args.output_dir, args.epochs, args.folds)
+    first = load_folds(args.output_dir, args.epochs, args.folds, whole=splits["train"])
     run_jobs([Job(f"reference-fold{k}", fold, [], head, k) for k, fold in enumerate(first)], args.workers)
-    for kind, shares in SHARES.items():
-        for share in shares:
+    for kind in args.kinds:
+        for share in (share for share in SHARES[kind] if not args.shares or share in args.shares):
             folds = [
                 partitioned(fold, number, kind, share)
-                for number, fold in enumerate(load_folds(args.output_dir, args.epochs, args.folds, share))
+                for number, fold in enumerate(
+                    load_folds(args.output_dir, args.epochs, args.folds, share, splits["train"])
+                )
             ]
+            trained = [row for row in settings if row.mix == 1]
             run_jobs(
-                [Job(f"{kind}-{share:g}-fold{k}", fold, ROWS, head, k) for k, fold in enumerate(folds)], args.workers
+                [Job(f"{kind}-{share:g}-fold{k}", fold, trained, head, k) for k, fold in enumerate(folds)],
+                args.workers,
             )
             records += [
                 {"partition": kind, "share": share, "loss": row.label, **measure(folds, row, head, args.resamples)}
-                for row in ROWS
+                for row in settings
             ]
     table = pd.DataFrame(records)
-    print(write_table(table, args.output_dir, args.folds))
+    print(write_table(table, args.output_dir, args.folds, args.features))
 
 
-def write_table(table: pd.DataFrame, folder: Path, folds: int) -> str:
+def write_table(table: pd.DataFrame, folder: Path, folds: int, features: Path | None = None) -> str:
     """Writes `demo_search.{md,csv}`; returns the choice in words."""
     table.to_csv(folder / "demo_search.csv", index=False, float_format="%.6g")
     chosen = choose(table)
@@ -137,8 +183,8 @@ def write_table(table: pd.DataFrame, folder: Path, folds: int) -> str:
     ]
     header = ["partition", "share", "privileged loss", "privileged", "held", "standard errors"]
     about = {
-        "command": "`python -m experiments.classification.demo_search`",
-        "data": f"openclipart, {folds} folds of the train set",
+        "command": "`python -m experiments.classification.demo_search" + (" --features FOLDER`" if features else "`"),
+        "data": f"{features.name if features else 'openclipart'}, {folds} folds of the train set",
         "hardware": hardware(),
     }
     note = "Changes of mAP in points, mean over folds, ± standard error from a bootstrap over the series of each fold."

@@ -52,7 +52,9 @@ def fold_of_rows(split: MultiLabelSplit, folds: int, seed: int = 0) -> NDArray[n
     return chosen[series]
 
 
-def load_folds(folder: Path, epochs: int, folds: int = 4, share: float = 0.2) -> list[Experiment]:
+def load_folds(
+    folder: Path, epochs: int, folds: int = 4, share: float = 0.2, whole: MultiLabelSplit | None = None
+) -> list[Experiment]:
     """
     One experiment per fold: its `test` is that fold of the train set, its train and validation are cut from the rest.
 
@@ -68,8 +70,10 @@ def load_folds(folder: Path, epochs: int, folds: int = 4, share: float = 0.2) ->
             Number of folds.
         share (`float`, *optional*, defaults to `0.2`):
             Share of the labels that is privileged.
+        whole (`MultiLabelSplit`, *optional*):
+            The train set, with features; by default that of openclipart.
     """
-    whole = load_openclipart()["train"]
+    whole = load_openclipart()["train"] if whole is None else whole
     fold, partition = fold_of_rows(whole, folds), Partition.by_least_frequent(whole.label_counts(), share)
     experiments = []
     for number in range(folds):
