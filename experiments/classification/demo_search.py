@@ -49,6 +49,8 @@ ROWS = [
     Row("demo_simpo", "SimPO", "fairpo_simpo"),
     Row("demo_dpo", "DPO", "fairpo_dpo"),
 ]
+CONTROL = Row("demo_bce", "BCE continued", "bce_continued")
+"""What further training alone does; only if `--rows` names it."""
 MIXES = (0.25, 0.5, 0.75)
 SETTINGS = ROWS + [
     replace(row, name=f"{row.name}_mix{mix:g}", label=f"{row.label}, {mix:g} of the way", mix=mix)
@@ -95,7 +97,7 @@ def choose(table: pd.DataFrame) -> pd.Series:
     return kept.loc[(kept["privileged"] / kept["privileged_se"]).idxmax()]
 
 
-def test(experiment: Experiment, row: Row, head: Head, seeds: Sequence[int], resamples: int) -> str:
+def on_test(experiment: Experiment, row: Row, head: Head, seeds: Sequence[int], resamples: int) -> str:
     """One setting on test: the mean change of mAP over seeds with its 95 % interval over series, in words."""
     run_jobs([Job(f"test-seed{seed}", experiment, [row.trained], head, seed) for seed in seeds], 1)
     split = experiment.splits["test"]
@@ -114,7 +116,7 @@ def main() -> None:
     """Runs what is missing on the folds, chooses, and writes the table; or runs one setting on test."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("fairpo-demo-search"))
-    parser.add_argument("--features", type=Path, help="folder of features.npy and labels.csv (default: openclipart)")
+    parser.add_argument("--features", type=Path, help="folder of features.npy and labels.jsonl (default: openclipart)")
     parser.add_argument("--kinds", nargs="*", choices=list(SHARES), default=list(SHARES), help="who is privileged")
     parser.add_argument("--shares", nargs="*", type=float, help="only these shares of the labels")
     parser.add_argument("--rows", nargs="*", help="only these losses, with every part of the way to them")
@@ -126,15 +128,15 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=300, help="of the bootstrap over series of a fold")
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    splits = load_openclipart() if args.features is None else load_features(args.features, label_columns="all")
-    head, records = HEADS[MAIN_HEAD], list[dict[str, Any]]()
-    settings = [row for row in SETTINGS if not args.rows or row.trained.name in args.rows]
+    splits = load_openclipart() if args.features is None else load_features(args.features)
+    head, records, names = HEADS[MAIN_HEAD], list[dict[str, Any]](), [row.name for row in ROWS]
+    settings = [row for row in [*SETTINGS, CONTROL] if row.trained.name in (args.rows or names)]
     if args.test:
         train, validation = splits["train"].carve_validation(VALIDATION_SHARE, seed=0)
         parts = {"train": train, "validation": validation, "test": splits["test"]}
         rarest = Partition.by_least_frequent(splits["train"].label_counts(), args.shares[0] if args.shares else 0.2)
         row = next(row for row in SETTINGS if row.name == args.test)
-        print(test(Experiment(args.output_dir, parts, rarest, args.epochs), row, head, args.seeds, args.resamples))
+        print(on_test(Experiment(args.output_dir, parts, rarest, args.epochs), row, head, args.seeds, args.resamples))
         return
     # The references come first: partitions share them, and one kind of partition asks them.
     first = load_folds(args.output_dir, args.epochs, args.folds, whole=splits["train"])

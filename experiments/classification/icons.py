@@ -13,7 +13,6 @@ came by the tags is not documented.
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import json
 from collections import defaultdict
@@ -75,7 +74,7 @@ def drawn(path: Path) -> Image.Image:
 
 
 def main() -> None:
-    """Draws, extracts features, splits and writes `features.npy` and `labels.csv`."""
+    """Draws, extracts features, splits and writes `features.npy` and `labels.jsonl`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--package", type=Path, required=True, help="the unpacked package @tabler/icons")
     parser.add_argument("--output_dir", type=Path, required=True)
@@ -101,11 +100,11 @@ def main() -> None:
     icons = extract_features(icons, backbone, args.output_dir / "cache", batch_size=32, dtype="float16")
     np.save(args.output_dir / "features.npy", np.asarray(icons.features))
     test = fold_of_rows(icons, FOLDS) < TEST_FOLDS
-    with (args.output_dir / "labels.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "split", "series", *labels])
-        for row, (name, series) in enumerate(zip(names, icons.series or (), strict=True)):
-            writer.writerow([name, "test" if test[row] else "train", series, *matrix[row]])
+    with (args.output_dir / "labels.jsonl").open("w", encoding="utf-8") as file:
+        for number, name in enumerate(names):
+            present = [label for label, there in zip(labels, matrix[number], strict=True) if there]
+            split = "test" if test[number] else "train"
+            file.write(json.dumps({"id": name, "split": split, "series": series_of(name), "labels": present}) + "\n")
     print(f"{len(names)} icons, {len(labels)} labels, {test.sum()} icons in {args.output_dir} are for testing.")
 
 

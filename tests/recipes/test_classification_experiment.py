@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from experiments.classification import runs as engine
 from experiments.classification.compare import ABLATIONS, METHODS, REWEIGHTING, SECTIONS, VARIANTS, rows_of
 from experiments.classification.compare_tables import write_tables
 from experiments.classification.demo_search import choose as choose_for_demo
-from experiments.classification.demo_search import measure, write_table
+from experiments.classification.demo_search import measure, on_test, write_table
 from experiments.classification.folds import fold_of_rows
+from experiments.classification.icons import label_matrix
 from experiments.classification.photographs import SECTIONS as PHOTOGRAPHS
 from experiments.classification.photographs import partition_of, with_rate
 from experiments.classification.pool import Job, run_jobs
@@ -33,6 +35,7 @@ from fairpo_trl.classification.methods import Method, apply_method
 from fairpo_trl.classification.metrics.group_report import evaluate_groups
 from fairpo_trl.classification.metrics.paper_protocol import paper_protocol_map
 from fairpo_trl.classification.reference import options_of
+from fairpo_trl.reporting.numbers import points
 
 
 pytestmark = pytest.mark.xdist_group("classification_experiment")  # its fixtures are costly: once for the file
@@ -317,6 +320,21 @@ def test_the_demos_setting_gains_most_in_standard_errors_and_keeps_the_held_labe
     assert "+3.00 ±1.00" in (tmp_path / "demo_search.md").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="No setting keeps the held labels"):
         choose_for_demo(table[:1])
+
+
+def test_a_setting_on_test_is_its_mean_over_seeds(done):
+    change = np.mean([done.change_of_map(CPO, HEAD, seed, "test")["privileged"] for seed in (0, 1)])
+    half = replace(CPO, name=f"{CPO.name}_mix0.5", mix=0.5)
+    assert f"2 seeds, 40 test images: privileged {points(change)} [" in on_test(done, CPO, HEAD, [0, 1], 20)
+    assert on_test(done, half, HEAD, [0, 1], 20) != on_test(done, CPO, HEAD, [0, 1], 20)
+
+
+def test_a_tag_of_few_icons_or_few_series_is_no_label():
+    tags = {f"word{n % 10}-{n}": ["Common", "few"] if n < 39 else ["common"] for n in range(40)}
+    tags |= {f"arrow-{n}": ["one series"] for n in range(60)}
+    names, labels, matrix = label_matrix(tags)
+    assert labels == ["common"] and matrix.tolist() == [[1]] * 40
+    assert names == sorted(name for name in tags if name.startswith("word"))
 
 
 def test_the_partitions_of_the_photographs():
