@@ -65,12 +65,12 @@ def series_of(name: str) -> str:
 
 
 def drawn(path: Path) -> Image.Image:
-    """An icon in black on white."""
+    """An icon in black on white, in 16 greys."""
     import resvg_py
 
     svg = path.read_text(encoding="utf-8").replace("currentColor", "#000")
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE, background="white"))
-    return Image.open(io.BytesIO(png)).convert("RGB")
+    return Image.open(io.BytesIO(png)).convert("L").quantize(16).convert("RGB")
 
 
 def main() -> None:
