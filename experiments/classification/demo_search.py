@@ -136,7 +136,11 @@ def main() -> None:
         parts = {"train": train, "validation": validation, "test": splits["test"]}
         rarest = Partition.by_least_frequent(splits["train"].label_counts(), args.shares[0] if args.shares else 0.2)
         row = next(row for row in SETTINGS if row.name == args.test)
-        print(on_test(Experiment(args.output_dir, parts, rarest, args.epochs), row, head, args.seeds, args.resamples))
+        experiment = Experiment(args.output_dir, parts, rarest, args.epochs)
+        if args.kinds == ["worst_reference_ap"]:  # by the reference of seed 0, for every seed
+            run_jobs([Job("reference", experiment, [], head, 0)], 1)
+            experiment = partitioned(experiment, 0, args.kinds[0], args.shares[0])
+        print(on_test(experiment, row, head, args.seeds, args.resamples))
         return
     # The references come first: partitions share them, and one kind of partition asks them.
     first = load_folds(args.output_dir, args.epochs, args.folds, whole=splits["train"])
