@@ -98,7 +98,7 @@ def main() -> None:
     backbone = load_backbone("hf:" + dinov2_path()[0], pooling="cls_mean", image_size=SIDE)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     icons = extract_features(icons, backbone, args.output_dir / "cache", batch_size=32, dtype="float16")
-    np.save(args.output_dir / "features.npy", np.asarray(icons.features))
+    np.save(args.output_dir / "features.npy", np.asarray(icons.features), allow_pickle=False)
     test = fold_of_rows(icons, FOLDS) < TEST_FOLDS
     with (args.output_dir / "labels.jsonl").open("w", encoding="utf-8") as file:
         for number, name in enumerate(names):
