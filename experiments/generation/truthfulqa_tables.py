@@ -31,7 +31,7 @@ def write_tables(study: Study, choice: Mapping[str, Any], directions: Sequence[s
         for row in ROWS:
             line = _line(study, row, privileged, choice[privileged][row.name], start, seeds)
             lines += [line] if line else []
-    texts = _texts(study, choice, directions, seeds, lines)
+    texts = _texts(study, seeds, lines)
     tried = sum(len(chosen["tried"]) for rows in choice.values() for chosen in rows.values())
     found = {
         "questions": {name: len(asked) for name, asked in study.questions.items()},
@@ -91,13 +91,7 @@ def _change(after: Sequence[NDArray[np.float64]], before: NDArray[np.float64]) -
     return {**paired_bootstrap(by_seed.mean(axis=0)).to_dict(), "seed_sd": spread}
 
 
-def _texts(
-    study: Study,
-    choice: Mapping[str, Any],
-    directions: Sequence[str],
-    seeds: Sequence[int],
-    lines: Sequence[dict[str, Any]],
-) -> dict[str, Any] | None:
+def _texts(study: Study, seeds: Sequence[int], lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Adds to each line how its fresh answers are judged; returns how good the judges are and what they say before."""
     reference = study.path(None, "", None, 0, TEXTS)
     if not reference.exists():
